@@ -1,0 +1,55 @@
+"""The disk layout below the data root: the one place that knows where things lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr_serving import bundle
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places below one data root.
+
+    Attributes:
+        root: the data root (``CXR_DATA_ROOT``).
+    """
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """Downloads, phantoms and the inventory of the raw films."""
+        return self.root / "raw"
+
+    @property
+    def processed(self) -> Path:
+        """The processed dataset: ``{train,val,test}/{class}/*.png``, manifest and dataset.json."""
+        return self.root / "processed"
+
+    @property
+    def reports(self) -> Path:
+        """``<version>/`` for each report; ``metrics.json`` at the top is the newest one's."""
+        return self.root / "reports"
+
+    @property
+    def releases(self) -> Path:
+        """``<version>/`` for each release, and ``latest.json``."""
+        return self.root / "releases"
+
+    def models(self, asset: str) -> Path:
+        """``<version>/`` for each bundle of a model asset, and ``latest.json``."""
+        return bundle.asset_directory(self.root, asset)
+
+    def work(self, fingerprint: str) -> Path:
+        """Scratch folder of one training: what a crashed run resumes from."""
+        return self.root / "work" / fingerprint[:16]
+
+    @property
+    def mlflow_database(self) -> Path:
+        """SQLite file of the default MLflow store."""
+        return self.root / "mlflow" / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Artifacts of the default MLflow store."""
+        return self.root / "mlflow" / "artifacts"

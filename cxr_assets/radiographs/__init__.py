@@ -1,0 +1,1 @@
+"""Films: where they come from, what their names say, how they are prepared, split and augmented."""

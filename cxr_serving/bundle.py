@@ -1,0 +1,270 @@
+"""The bundle: what a model asset materialises, and what the service, the report and the release read.
+
+A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once published. It holds
+``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of transformers,
+the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the record defined here, which carries the
+sha256 of every other file. ``<models>/<asset>/latest.json`` points to the newest one.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+FORMAT_VERSION = 1
+RECORD_FILE = "bundle.json"
+POINTER_FILE = "latest.json"
+WEIGHTS_FILE = "model.safetensors"
+CHECKPOINT_FILE = "best.ckpt"
+
+_VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+
+
+class BundleError(Exception):
+    """A bundle or a pointer is missing, broken or of an unknown format; the message names the file."""
+
+
+class BundleRecord(BaseModel):
+    """The contents of ``bundle.json``.
+
+    Attributes:
+        format_version: of this record; readers refuse others.
+        asset: the Dagster asset that made it, ``convnext_model`` or ``dinov2_probe``.
+        version: ``<UTC compact time>-<first 8 of fingerprint>``.
+        fingerprint: sha256 over data version, resolved experiment, code version and base weights.
+        classes: class names in index order.
+        input_size: side of the square input, in pixels.
+        created_at: when the bundle was written, in UTC.
+        data_version: version of the processed dataset it was trained on.
+        code_version: digest of the code that shapes the result.
+        seed: of the training.
+        pretrained: identity of the base weights, or null for training from scratch.
+        synthetic: whether the films were phantoms, not radiographs of patients.
+        validation: metrics on the validation split, each in 0..1 but for ``loss``.
+        temperature: logits are divided by it before the softmax.
+        dagster_run_id: run that published it, if any.
+        mlflow_run_id: MLflow run that holds its curves, if any.
+        files: sha256 of every other file, by path inside the bundle.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    asset: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: str = Field(pattern=rf"^{_VERSION.pattern}$")
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    classes: tuple[str, ...]
+    input_size: int
+    created_at: AwareDatetime
+    data_version: str
+    code_version: str
+    seed: int
+    pretrained: str | None
+    synthetic: bool
+    validation: dict[str, float]
+    temperature: float = Field(default=1.0, gt=0)
+    dagster_run_id: str | None = None
+    mlflow_run_id: str | None = None
+    files: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read ``bundle.json`` without looking at the other files.
+
+        Raises:
+            BundleError: there is none, or it is not a record of this format.
+        """
+        path = directory / RECORD_FILE
+        try:
+            record = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise BundleError(f"{path} is not a bundle record: {error}") from error
+        if record.format_version != FORMAT_VERSION:
+            raise BundleError(
+                f"{path} has format version {record.format_version}; this code reads {FORMAT_VERSION}"
+            )
+        return record
+
+
+class Pointer(BaseModel):
+    """The contents of ``latest.json``: the version that readers should use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str = Field(pattern=rf"^{_VERSION.pattern}$")
+
+
+def asset_directory(data_root: Path, asset: str) -> Path:
+    """Where the bundles of ``asset`` lie below the data root."""
+    return data_root / "models" / asset
+
+
+def new_version(fingerprint: str, now: datetime) -> str:
+    """The version of something made ``now`` (aware) from ``fingerprint`` (hexadecimal)."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
+
+
+def is_version(name: str) -> bool:
+    """Whether ``name`` has the form of a version."""
+    return _VERSION.fullmatch(name) is not None
+
+
+def publish(
+    asset_directory: Path, record: BundleRecord, write_files: Callable[[Path], object]
+) -> Path:
+    """Write a bundle aside, verify it, move it into place and point ``latest.json`` to it.
+
+    Whoever follows the pointer sees the old version or the new one, whole, also when this process is
+    killed at any moment.
+
+    Args:
+        asset_directory: where the asset's bundles lie.
+        record: the record; its ``files`` are filled in here.
+        write_files: writes every file but ``bundle.json`` into the directory it is given.
+
+    Returns:
+        The published directory.
+
+    Raises:
+        BundleError: that version exists already.
+    """
+    final = asset_directory / record.version
+    if final.exists():
+        raise BundleError(f"{final} exists already; a published bundle is never changed")
+    asset_directory.mkdir(parents=True, exist_ok=True)
+    partial = asset_directory / f".{record.version}.{os.getpid()}.partial"
+    try:
+        partial.mkdir()
+        write_files(partial)
+        complete = record.model_copy(update={"files": _hash_files(partial)})
+        (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
+        for path in _files(partial):
+            _fsync(path)
+        _fsync(partial)
+        verify(partial)
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _fsync(asset_directory)
+    write_pointer(asset_directory, record.version)
+    return final
+
+
+def write_pointer(directory: Path, version: str) -> None:
+    """Atomically replace ``latest.json`` in ``directory``."""
+    temporary = directory / f".{POINTER_FILE}.{os.getpid()}"
+    temporary.write_text(Pointer(version=version).model_dump_json() + "\n")
+    _fsync(temporary)
+    temporary.replace(directory / POINTER_FILE)
+    _fsync(directory)
+
+
+def read_pointer(directory: Path) -> str | None:
+    """The version that ``latest.json`` in ``directory`` names, or None when there is no pointer yet.
+
+    Raises:
+        BundleError: the pointer cannot be read or is not one.
+    """
+    path = directory / POINTER_FILE
+    try:
+        return Pointer.model_validate_json(path.read_bytes()).version
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a pointer: {error}") from error
+
+
+def latest(asset_directory: Path) -> Path:
+    """The directory of the newest published bundle.
+
+    Raises:
+        BundleError: nothing was published yet, or the pointer is broken.
+    """
+    version = read_pointer(asset_directory)
+    if version is None:
+        raise BundleError(
+            f"no model in {asset_directory}: materialise {asset_directory.name} first"
+        )
+    return asset_directory / version
+
+
+def versions(asset_directory: Path) -> list[str]:
+    """The published versions, oldest first."""
+    if not asset_directory.is_dir():
+        return []
+    return sorted(path.name for path in asset_directory.iterdir() if is_version(path.name))
+
+
+def find(asset_directory: Path, fingerprint: str) -> Path | None:
+    """The newest published bundle with ``fingerprint``, or None."""
+    for version in reversed(versions(asset_directory)):
+        if version.endswith(fingerprint[:8]):
+            directory = asset_directory / version
+            if BundleRecord.read(directory).fingerprint == fingerprint:
+                return directory
+    return None
+
+
+def prune(asset_directory: Path, keep: int, protect: Iterable[str] = ()) -> list[str]:
+    """Delete the oldest bundles beyond ``keep``, never one that ``latest.json`` or ``protect`` names.
+
+    Returns:
+        The deleted versions.
+    """
+    protected = {read_pointer(asset_directory), *protect}
+    surplus = [v for v in versions(asset_directory)[:-keep] if v not in protected]
+    for version in surplus:
+        shutil.rmtree(asset_directory / version)
+    return surplus
+
+
+def verify(directory: Path) -> BundleRecord:
+    """Check that a bundle is whole: every recorded file there, none besides, all hashes right.
+
+    Raises:
+        BundleError: names the file that is missing, unexpected or altered.
+    """
+    record = BundleRecord.read(directory)
+    actual = _hash_files(directory)
+    for name in sorted(record.files.keys() | actual.keys()):
+        if name not in actual:
+            raise BundleError(f"{directory / name} is missing")
+        if name not in record.files:
+            raise BundleError(f"{directory / name} is not named in {RECORD_FILE}")
+        if record.files[name] != actual[name]:
+            raise BundleError(f"{directory / name} does not match its sha256 in {RECORD_FILE}")
+    return record
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _hash_files(directory: Path) -> dict[str, str]:
+    hashes = {}
+    for path in _files(directory):
+        if path != directory / RECORD_FILE:
+            with path.open("rb") as file:
+                hashes[path.relative_to(directory).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
+    return hashes
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""From films to class probabilities, the same in the report and in the service."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModelForImageClassification
+
+from cxr_serving import bundle
+from cxr_serving.bundle import BundleError, BundleRecord
+from cxr_serving.preprocessing import Preprocessing
+
+
+class Predictor:
+    """A verified bundle, loaded and ready to answer.
+
+    Attributes:
+        record: the bundle's record.
+        preprocessing: how a film becomes input of this model.
+    """
+
+    def __init__(self, directory: Path, device: str | torch.device = "cpu") -> None:
+        """Verify and load the bundle in ``directory``; safetensors only, nothing is unpickled.
+
+        Raises:
+            BundleError: the bundle is broken, or its parts contradict one another.
+        """
+        self.record: BundleRecord = bundle.verify(directory)
+        try:
+            self.preprocessing = Preprocessing.read(directory)
+            model = AutoModelForImageClassification.from_pretrained(
+                directory, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleError(f"{directory} cannot be loaded: {error}") from error
+        labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+        if labels != self.record.classes:
+            raise BundleError(
+                f"{directory}: config.json names the classes {labels}, "
+                f"{bundle.RECORD_FILE} names {self.record.classes}"
+            )
+        self._device = torch.device(device)
+        self._model = model.eval().to(self._device)
+
+    @torch.inference_mode()
+    def predict(self, films: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Classify films that :meth:`Preprocessing.decode` has read.
+
+        Args:
+            films: uint8 [N, size, size].
+
+        Returns:
+            float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
+        """
+        pixels = self.preprocessing.normalise(torch.from_numpy(films).to(self._device))
+        logits = self._model(pixel_values=pixels).logits.float() / self.record.temperature
+        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
+        return probabilities
