@@ -1,1 +1,4 @@
-"""Dagster pipeline that retrains a chest X-ray classifier. For research and education; not a medical device."""
+"""Dagster pipeline that retrains a chest X-ray classifier.
+
+For research and education; not a medical device.
+"""

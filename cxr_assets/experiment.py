@@ -34,7 +34,7 @@ class Data(_Group):
 
     Attributes:
         source: ``kaggle``, ``folder`` or ``phantom``.
-        folder: for ``folder``: the directory with ``train/`` and ``test/``; it is read, never written.
+        folder: for ``folder``: where ``train/`` and ``test/`` lie; it is read, never written.
         dataset: for ``kaggle``: owner and name of the data set.
         phantom_patients: for ``phantom``: synthetic children a class.
         image_size: side of the square input, in pixels.
@@ -156,7 +156,7 @@ def compose(preset: str, overrides: Sequence[str] = ()) -> Experiment:
     """Resolve a preset and Hydra overrides (``seed=7``, ``model=convnextv2_tiny``).
 
     Raises:
-        ExperimentError: unknown preset or key, with the nearest valid name, or a value out of range.
+        ExperimentError: unknown preset or key (with the nearest valid name), value out of range.
     """
     if preset not in presets():
         raise ExperimentError(f"no experiment named {preset!r}{_nearest(preset, presets())}")
@@ -186,7 +186,7 @@ def compose(preset: str, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
+    for key in map(str, config):
         name = f"{prefix}{key}"
         yield name
         if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):

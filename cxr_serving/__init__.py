@@ -1,1 +1,1 @@
-"""HTTP service that classifies chest radiographs. For research and education; not a medical device."""
+"""HTTP service for chest radiographs. For research and education; not a medical device."""

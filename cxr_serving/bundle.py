@@ -1,9 +1,10 @@
-"""The bundle: what a model asset materialises, and what the service, the report and the release read.
+"""The bundle: what a model asset materialises, and what service, report and release read.
 
 A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once published. It holds
-``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of transformers,
-the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the record defined here, which carries the
-sha256 of every other file. ``<models>/<asset>/latest.json`` points to the newest one.
+``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of
+transformers, the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the record defined here,
+which carries the sha256 of every other file. ``<models>/<asset>/latest.json`` points to the newest
+one.
 """
 
 import hashlib
@@ -11,23 +12,24 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT_VERSION = 1
 RECORD_FILE = "bundle.json"
 POINTER_FILE = "latest.json"
 WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "best.ckpt"
+HISTORY_FILE = "history.csv"
 
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
 class BundleError(Exception):
-    """A bundle or a pointer is missing, broken or of an unknown format; the message names the file."""
+    """A bundle or a pointer is missing, broken or of an unknown format; the message names it."""
 
 
 class BundleRecord(BaseModel):
@@ -55,7 +57,7 @@ class BundleRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[1] = 1
     asset: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: str = Field(pattern=rf"^{_VERSION.pattern}$")
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -82,16 +84,11 @@ class BundleRecord(BaseModel):
         """
         path = directory / RECORD_FILE
         try:
-            record = cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         except ValidationError as error:
-            raise BundleError(f"{path} is not a bundle record: {error}") from error
-        if record.format_version != FORMAT_VERSION:
-            raise BundleError(
-                f"{path} has format version {record.format_version}; this code reads {FORMAT_VERSION}"
-            )
-        return record
+            raise BundleError(f"{path} is not a bundle record: {_problems(error)}") from error
 
 
 class Pointer(BaseModel):
@@ -122,8 +119,8 @@ def publish(
 ) -> Path:
     """Write a bundle aside, verify it, move it into place and point ``latest.json`` to it.
 
-    Whoever follows the pointer sees the old version or the new one, whole, also when this process is
-    killed at any moment.
+    Whoever follows the pointer sees the old version or the new one, whole, also when this process
+    is killed at any moment.
 
     Args:
         asset_directory: where the asset's bundles lie.
@@ -140,6 +137,8 @@ def publish(
     if final.exists():
         raise BundleError(f"{final} exists already; a published bundle is never changed")
     asset_directory.mkdir(parents=True, exist_ok=True)
+    for leftover in asset_directory.glob(f".*-{record.fingerprint[:8]}.*.partial"):
+        shutil.rmtree(leftover)  # of a publishing of the same training that was killed
     partial = asset_directory / f".{record.version}.{os.getpid()}.partial"
     try:
         partial.mkdir()
@@ -169,7 +168,7 @@ def write_pointer(directory: Path, version: str) -> None:
 
 
 def read_pointer(directory: Path) -> str | None:
-    """The version that ``latest.json`` in ``directory`` names, or None when there is no pointer yet.
+    """The version that ``latest.json`` in ``directory`` names, or None when there is none yet.
 
     Raises:
         BundleError: the pointer cannot be read or is not one.
@@ -182,7 +181,7 @@ def read_pointer(directory: Path) -> str | None:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise BundleError(f"{path} is not a pointer: {error}") from error
+        raise BundleError(f"{path} is not a pointer: {_problems(error)}") from error
 
 
 def latest(asset_directory: Path) -> Path:
@@ -207,17 +206,18 @@ def versions(asset_directory: Path) -> list[str]:
 
 
 def find(asset_directory: Path, fingerprint: str) -> Path | None:
-    """The newest published bundle with ``fingerprint``, or None."""
+    """The newest whole bundle with ``fingerprint``, or None; a broken one does not count."""
     for version in reversed(versions(asset_directory)):
         if version.endswith(fingerprint[:8]):
             directory = asset_directory / version
-            if BundleRecord.read(directory).fingerprint == fingerprint:
-                return directory
+            with suppress(BundleError):
+                if verify(directory).fingerprint == fingerprint:
+                    return directory
     return None
 
 
 def prune(asset_directory: Path, keep: int, protect: Iterable[str] = ()) -> list[str]:
-    """Delete the oldest bundles beyond ``keep``, never one that ``latest.json`` or ``protect`` names.
+    """Delete the oldest bundles beyond ``keep``, but none that ``latest.json`` or ``protect`` name.
 
     Returns:
         The deleted versions.
@@ -260,6 +260,13 @@ def _hash_files(directory: Path) -> dict[str, str]:
                     file, "sha256"
                 ).hexdigest()
     return hashes
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'contents'}: {problem['msg']}"
+        for problem in error.errors()
+    )
 
 
 def _fsync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """From films to class probabilities, the same in the report and in the service."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,29 @@ class Predictor:
         self.record: BundleRecord = bundle.verify(directory)
         try:
             self.preprocessing = Preprocessing.read(directory)
-            model = AutoModelForImageClassification.from_pretrained(
-                directory, local_files_only=True, use_safetensors=True
+            model, loading = AutoModelForImageClassification.from_pretrained(
+                directory,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
             raise BundleError(f"{directory} cannot be loaded: {error}") from error
-        labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
-        if labels != self.record.classes:
-            raise BundleError(
-                f"{directory}: config.json names the classes {labels}, "
-                f"{bundle.RECORD_FILE} names {self.record.classes}"
-            )
+        if missing := sorted(loading["missing_keys"]):
+            raise BundleError(f"{directory / bundle.WEIGHTS_FILE} lacks {', '.join(missing)}")
+        for found, recorded in (
+            (tuple(dict(sorted(model.config.id2label.items())).values()), self.record.classes),
+            (self.preprocessing.size, self.record.input_size),
+        ):
+            if found != recorded:
+                raise BundleError(
+                    f"{directory} contradicts itself: {found} in the model's configuration, "
+                    f"{recorded} in {bundle.RECORD_FILE}"
+                )
+        # The weights are mapped from the file; without a copy, a change to it changes the model.
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            tensor.data = tensor.data.clone()
         self._device = torch.device(device)
         self._model = model.eval().to(self._device)
 

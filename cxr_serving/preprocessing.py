@@ -1,8 +1,8 @@
 """The one way a film becomes numbers: used by preparation, training, evaluation and serving alike.
 
-A film is decoded to 8-bit grey and resized to a square. It is never cropped or padded: a centre crop
-cuts the edges of the lungs, and padding would show the network the shape of the frame, which alone
-predicts the label in this data set.
+A film is decoded to 8-bit grey and resized to a square. It is never cropped or padded: a centre
+crop cuts the edges of the lungs, and padding would show the network the shape of the frame, which
+alone predicts the label in this data set.
 """
 
 import json
@@ -62,8 +62,8 @@ class Preprocessing:
     ) -> npt.NDArray[np.uint8]:
         """Decode a film to grey pixels at the network's input size.
 
-        JPEGs are decoded with the DCT scaling of libjpeg (draft mode) at no less than twice the input
-        size, which reads large films faster and changes a pixel by little (a test says how much).
+        JPEGs are decoded with the DCT scaling of libjpeg (draft mode) at no less than twice the
+        input size, which reads large films faster and changes pixels little (a test says how much).
 
         Args:
             source: path, bytes or open binary file of a JPEG or PNG image of any bit depth.
@@ -95,14 +95,15 @@ class Preprocessing:
             if getattr(image, "is_animated", False):
                 raise UnsupportedFilm("an animated image is not a film")
             try:
-                image.draft("L", (2 * self.size, 2 * self.size))
+                drafted = image.draft("L", (2 * self.size, 2 * self.size))
                 image.load()
-            except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+                # A drafted image ends in a part of a pixel: its box says how much of it is film.
+                box = drafted[1] if drafted else None
+                grey = _to_grey(image).resize((self.size, self.size), Image.Resampling.BICUBIC, box)
+                grey.info = image.info
+                return np.asarray(ImageOps.exif_transpose(grey))
+            except Exception as error:
                 raise UndecodableFilm(f"the image is broken: {error}") from error
-            grey = _to_grey(ImageOps.exif_transpose(image))
-        if grey.size != (self.size, self.size):
-            grey = grey.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        return np.asarray(grey)
 
     def normalise(self, films: torch.Tensor) -> torch.Tensor:
         """Turn grey films into network input.
@@ -119,7 +120,7 @@ class Preprocessing:
         return (films.float().div(255).unsqueeze(1) - mean) / std
 
     def config(self) -> dict[str, Any]:
-        """The ``preprocessor_config.json`` that makes transformers' ``AutoImageProcessor`` do the same."""
+        """The ``preprocessor_config.json`` that makes ``AutoImageProcessor`` do the same."""
         return {
             "image_processor_type": "ViTImageProcessor",
             "do_convert_rgb": True,

@@ -9,7 +9,7 @@ SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 _PNEUMONIA = re.compile(r"^(?P<patient>.+?)_(?P<cause>bacteria|virus)_\d+", re.IGNORECASE)
-# IM-0533-0001 and IM-0533-0001-0002 are films of the same child, IM-0533: the number after IM decides.
+# IM-0533-0001 and IM-0533-0001-0002 are films of one child, IM-0533: the number after IM decides.
 _NORMAL = re.compile(r"^(?P<patient>(?:NORMAL\d*-)?IM-\d+)(?:-\d+)+$", re.IGNORECASE)
 _CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
 

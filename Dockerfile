@@ -1,0 +1,46 @@
+# Two images: `pipeline` (Dagster, its code location, MLflow) and `serving` (the HTTP service alone).
+FROM python:3.12-slim AS base
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    CXR_DATA_ROOT=/data
+# A volume that is new takes owner and mode of the directory that it is mounted on.
+RUN useradd --uid 1000 --create-home --no-log-init cxr \
+    && install --directory --owner cxr --group cxr /data
+
+FROM base AS build
+# The CPU build of torch. Set it empty for PyPI's build, which brings CUDA.
+ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+
+# Dependencies first, sources after them: a change of code does not install torch again.
+FROM build AS build-serving
+RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[serving]"
+COPY cxr_serving cxr_serving
+RUN pip install --no-deps --force-reinstall .
+
+FROM build AS build-pipeline
+RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[pipeline]"
+COPY cxr_serving cxr_serving
+COPY cxr_assets cxr_assets
+RUN pip install --no-deps --force-reinstall .
+
+FROM base AS serving
+ENV CXR_HOST=0.0.0.0
+COPY --from=build-serving /opt/venv /opt/venv
+USER cxr
+EXPOSE 8000
+CMD ["python", "-m", "cxr_serving"]
+
+FROM base AS pipeline
+ENV DAGSTER_HOME=/opt/dagster \
+    GIT_PYTHON_REFRESH=quiet \
+    HF_HOME=/data/huggingface
+COPY --from=build-pipeline /opt/venv /opt/venv
+COPY --chown=cxr:cxr deploy/dagster.yaml deploy/workspace.yaml /opt/dagster/
+RUN chown cxr:cxr /opt/dagster
+WORKDIR /opt/dagster
+USER cxr
+EXPOSE 4000
+CMD ["dagster", "code-server", "start", "--host", "0.0.0.0", "--port", "4000", "--location-name", "cxr", "--module-name", "cxr_assets.definitions"]

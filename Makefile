@@ -1,0 +1,42 @@
+# The commands of the README; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint dev serve
+
+PYTHON ?= python3
+BIN := .venv/bin
+DATA_ROOT := $(or $(CXR_DATA_ROOT),data)
+# One Dagster instance for `make demo`, the command line and the UI.
+export DAGSTER_HOME := $(or $(DAGSTER_HOME),$(if $(filter /%,$(DATA_ROOT)),,$(CURDIR)/)$(DATA_ROOT)/dagster)
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
+	@mkdir -p "$$DAGSTER_HOME"
+	@test -e "$$DAGSTER_HOME/dagster.yaml" || ln -sf "$(CURDIR)/dagster.yaml" "$$DAGSTER_HOME/dagster.yaml"
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make setup PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[pipeline,serving,dev]'
+	@touch $@
+
+demo: setup ## Train and report on made-up films, a few minutes on two cores
+	CXR_EXPERIMENT="$${CXR_EXPERIMENT:-demo}" $(BIN)/dagster job execute -m cxr_assets.definitions -j retrain
+	@$(BIN)/python -m cxr_assets.summary
+
+test: lint ## Check the code and run every test
+	env -u DAGSTER_HOME $(BIN)/pytest
+
+lint: setup ## Check style, types and the rules between the rooms
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dev: setup ## Dagster's UI and daemon on http://localhost:3000
+	$(BIN)/dagster dev -w workspace.yaml
+
+serve: setup ## The HTTP service on http://localhost:8000
+	$(BIN)/python -m cxr_serving

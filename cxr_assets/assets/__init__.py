@@ -1,0 +1,1 @@
+"""The six assets of the graph, one module each."""

@@ -1,0 +1,55 @@
+"""Asset ``processed_dataset``: three classes, patient-wise splits, grey PNGs at input size."""
+
+import dagster as dg
+import pandas as pd
+from dagster_mlflow.resources import MlFlow
+
+from cxr_assets.assets import pictures
+from cxr_assets.assets.raw_kaggle import raw_kaggle
+from cxr_assets.evaluation import figures
+from cxr_assets.radiographs import dataset, raw
+from cxr_assets.radiographs.preparation import prepare
+from cxr_assets.resources import DataRoot, Experiment
+
+
+@dg.asset(
+    deps=[raw_kaggle],
+    group_name="data",
+    kinds={"pillow", "parquet"},
+    owners=["team:maintainers"],
+    description=(
+        "8-bit grey PNGs at the networks' input size under `{train,val,test}/{class}/`, with a "
+        "manifest of every source film. Validation is drawn patient-wise from Kaggle's train and "
+        "val; test is left as it is."
+    ),
+)
+def processed_dataset(
+    context: dg.AssetExecutionContext,
+    experiment: Experiment,
+    data_root: DataRoot,
+    mlflow: dg.ResourceParam[MlFlow],
+) -> dg.MaterializeResult[None]:
+    settings = experiment.resolve()
+    layout = data_root.layout
+    films = raw.read(layout)
+    record, reused = prepare(layout, films, settings.data, settings.seed, context.log.info)
+    mlflow.set_tags({"data_version": record.data_version, "experiment": settings.preset})
+    return dg.MaterializeResult(
+        metadata={
+            "directory": dg.MetadataValue.path(str(layout.processed)),
+            "reused": reused,
+            "synthetic": record.synthetic,
+            "image_size": record.image_size,
+            "counts": dg.MetadataValue.md(pd.DataFrame(record.counts).to_markdown()),
+            "corrupt": record.skipped.get("corrupt", 0),
+            "skipped": record.skipped,
+            "samples": pictures.markdown(
+                figures.film_grid(
+                    dataset.samples(layout.processed, "train", 3),
+                    "Training films after preparation",
+                    record.synthetic,
+                )
+            ),
+        },
+        data_version=dg.DataVersion(record.data_version),
+    )

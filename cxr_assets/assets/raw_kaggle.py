@@ -1,0 +1,43 @@
+"""Asset ``raw_kaggle``: the films as they came, verified."""
+
+import dagster as dg
+from dagster_mlflow.resources import MlFlow
+
+from cxr_assets.radiographs import raw
+from cxr_assets.resources import DataRoot, Experiment
+
+
+@dg.asset(
+    group_name="data",
+    kinds={"kaggle", "jpeg"},
+    owners=["team:maintainers"],
+    description=(
+        "Chest radiographs as they came: from Kaggle, from a folder (`data.folder`, referenced and "
+        "never written to), or phantoms made on the spot. Layout, headers and hashes are verified; "
+        "the data version is that of the content."
+    ),
+)
+def raw_kaggle(
+    context: dg.AssetExecutionContext,
+    experiment: Experiment,
+    data_root: DataRoot,
+    mlflow: dg.ResourceParam[MlFlow],
+) -> dg.MaterializeResult[None]:
+    settings = experiment.resolve()
+    films = raw.collect(settings.data, settings.seed, data_root.layout, context.log.info)
+    named = films.inventory[films.inventory["problem"].isna()]
+    return dg.MaterializeResult(
+        metadata={
+            "source": settings.data.source,
+            "root": dg.MetadataValue.path(str(films.root)),
+            "synthetic": films.synthetic,
+            "unchanged": films.unchanged,
+            "films": len(named),
+            "skipped": len(films.inventory) - len(named),
+            "megabytes": round(float(films.inventory["bytes"].sum()) / 1e6, 1),
+            "counts": dg.MetadataValue.md(
+                named.groupby(["label", "split"]).size().unstack(fill_value=0).to_markdown()
+            ),
+        },
+        data_version=dg.DataVersion(films.data_version),
+    )

@@ -1,0 +1,101 @@
+"""What the two model assets share: a graph of the ops ``fit`` and ``export``."""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from dagster_mlflow.resources import MlFlow
+from pydantic import Field
+
+from cxr_assets import tracking
+from cxr_assets.assets import pictures
+from cxr_assets.evaluation import figures
+from cxr_assets.learning import training
+from cxr_assets.resources import DataRoot, Experiment
+from cxr_serving import bundle
+from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
+
+
+class FitConfig(dg.Config):
+    """Of the op ``fit``."""
+
+    force: bool = Field(
+        False, description="Train again even if a bundle of the same fingerprint exists."
+    )
+
+
+def model_asset(asset: training.Asset, **described: Any) -> dg.AssetsDefinition:
+    """Graph-backed asset of one model: a failed export never repeats a finished fit.
+
+    The ops hand each other nothing: ``export`` finds the finished fit by its fingerprint.
+    """
+
+    @dg.op(
+        name=f"{asset}_fit", ins={"processed_dataset": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing)
+    )
+    def fit(
+        context: dg.OpExecutionContext,
+        config: FitConfig,
+        experiment: Experiment,
+        data_root: DataRoot,
+        mlflow: dg.ResourceParam[MlFlow],
+    ) -> None:
+        plan = training.plan(asset, experiment.resolve(), data_root.layout)
+        if config.force:
+            training.discard(plan)
+        elif settled := training.settled(plan):
+            context.log.info(f"{asset}: {settled}")
+            return
+        with tracking.training_run(asset, plan.experiment.model_dump()) as logger:
+            mlflow.set_tags(
+                {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
+            )
+            training.fit(plan, context.log.info, logger)
+            mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
+
+    @dg.op(name=f"{asset}_export", ins={"fitted": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+    def export(
+        context: dg.OpExecutionContext,
+        experiment: Experiment,
+        data_root: DataRoot,
+        mlflow: dg.ResourceParam[MlFlow],
+    ) -> dg.Output[None]:
+        settings = experiment.resolve()
+        plan = training.plan(asset, settings, data_root.layout)
+        directory, published = training.export(plan, context.run_id)
+        pruned = bundle.prune(plan.bundles, settings.keep_versions)
+        record = BundleRecord.read(directory)
+        history = pd.read_csv(directory / HISTORY_FILE)
+        return dg.Output(
+            None,
+            metadata={
+                "version": record.version,
+                "bundle": dg.MetadataValue.path(str(directory)),
+                "outcome": "published" if published else f"reused {record.version}",
+                "fingerprint": record.fingerprint,
+                "pretrained": record.pretrained or "none: random weights",
+                "synthetic": record.synthetic,
+                "epochs": len(history),
+                "training_seconds": round(float(history["seconds"].sum()), 1),
+                **{f"validation_{name}": value for name, value in record.validation.items()},
+                "curves": pictures.markdown(
+                    figures.learning_curves(history, asset, record.synthetic)
+                ),
+                "mlflow_run_id": record.mlflow_run_id or "none",
+                "mlflow_parent_run_id": mlflow.mlflow_run_id or mlflow.active_run().info.run_id,
+                "pruned": ", ".join(pruned) or "none",
+            },
+            data_version=dg.DataVersion(record.fingerprint),
+        )
+
+    @dg.graph_asset(
+        name=asset,
+        ins={"processed_dataset": dg.AssetIn(dagster_type=dg.Nothing)},
+        group_name="models",
+        owners=["team:maintainers"],
+        **described,
+    )
+    def model(processed_dataset: None) -> Any:
+        return export(fit(processed_dataset))
+
+    return model

@@ -1,0 +1,99 @@
+"""Asset checks: the data is clean, the bundles are whole, the main model earns its keep."""
+
+import json
+import math
+
+import dagster as dg
+
+from cxr_assets.radiographs import dataset
+from cxr_assets.resources import DataRoot, Experiment
+from cxr_serving import bundle
+from cxr_serving.bundle import BundleError
+
+
+@dg.asset_check(
+    asset="processed_dataset", blocking=True, description="No patient has films in two splits."
+)
+def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
+    films = dataset.manifest(data_root.layout.processed).query("kept")
+    splits = films.groupby("patient")["split"].nunique()
+    shared = sorted(splits.index[splits > 1])
+    return dg.AssetCheckResult(
+        passed=not shared, metadata={"patients": len(splits), "in_two_splits": shared[:20]}
+    )
+
+
+@dg.asset_check(
+    asset="processed_dataset", blocking=True, description="Every split has films of every class."
+)
+def no_class_empty(data_root: DataRoot) -> dg.AssetCheckResult:
+    counts = dataset.DatasetRecord.read(data_root.layout.processed).counts
+    empty = [
+        f"{split}/{label}"
+        for split in counts
+        for label in counts[split]
+        if not counts[split][label]
+    ]
+    return dg.AssetCheckResult(passed=not empty, metadata={"empty": empty, "counts": counts})
+
+
+@dg.asset_check(
+    asset="processed_dataset",
+    blocking=True,
+    description="No film lies in two splits, byte for byte.",
+)
+def no_duplicates_across_splits(data_root: DataRoot) -> dg.AssetCheckResult:
+    films = dataset.manifest(data_root.layout.processed).query("kept")
+    splits = films.groupby("sha256")["split"].nunique()
+    shared = films[films["sha256"].isin(splits.index[splits > 1])]["path"]
+    return dg.AssetCheckResult(passed=shared.empty, metadata={"in_two_splits": list(shared[:20])})
+
+
+def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        name="bundle_verifies",
+        asset=asset,
+        blocking=True,
+        description="Every file of the newest bundle matches its hash, and its losses are finite.",
+    )
+    def bundle_verifies(data_root: DataRoot) -> dg.AssetCheckResult:
+        try:
+            record = bundle.verify(bundle.latest(data_root.layout.models(asset)))
+        except BundleError as error:
+            return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
+        return dg.AssetCheckResult(
+            passed=all(math.isfinite(value) for value in record.validation.values()),
+            metadata={"version": record.version, "files": len(record.files), **record.validation},
+        )
+
+    return bundle_verifies
+
+
+@dg.asset_check(
+    asset="metrics_report",
+    blocking=True,
+    description="The main model exceeds the probe in macro F1 by the margin; else no release.",
+)
+def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
+    margin = experiment.resolve().margin
+    metrics = json.loads((data_root.layout.reports / "metrics.json").read_text())
+    difference = metrics["macro_f1"] - metrics["baseline"]["macro_f1"]
+    return dg.AssetCheckResult(
+        passed=difference >= margin,
+        metadata={
+            "macro_f1": metrics["macro_f1"],
+            "baseline_macro_f1": metrics["baseline"]["macro_f1"],
+            "difference": difference,
+            "margin": margin,
+        },
+    )
+
+
+checks = [
+    patients_disjoint,
+    no_class_empty,
+    no_duplicates_across_splits,
+    _bundle_check("convnext_model"),
+    _bundle_check("dinov2_probe"),
+    beats_probe,
+]

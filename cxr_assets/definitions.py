@@ -1,0 +1,41 @@
+"""The code location: ``dagster dev -m cxr_assets.definitions``."""
+
+import logging
+import os
+
+import dagster as dg
+
+from cxr_assets.assets.convnext_model import convnext_model
+from cxr_assets.assets.dinov2_probe import dinov2_probe
+from cxr_assets.assets.hf_release import hf_release
+from cxr_assets.assets.metrics_report import metrics_report
+from cxr_assets.assets.processed_dataset import processed_dataset
+from cxr_assets.assets.raw_kaggle import raw_kaggle
+from cxr_assets.checks import checks
+from cxr_assets.executor import tracked_in_process
+from cxr_assets.jobs import retrain
+from cxr_assets.resources import data_root, experiment, mlflow, settings
+from cxr_assets.schedules import weekly_retrain
+
+if not os.environ.get("DAGSTER_HOME"):
+    logging.getLogger(__name__).warning(
+        "DAGSTER_HOME is not set: Dagster forgets this run when the process ends, and the UI will "
+        "not show it. Before you start: export DAGSTER_HOME=%s/dagster",
+        settings.layout.root,
+    )
+
+definitions = dg.Definitions(
+    assets=[
+        raw_kaggle,
+        processed_dataset,
+        convnext_model,
+        dinov2_probe,
+        metrics_report,
+        hf_release,
+    ],
+    asset_checks=checks,
+    jobs=[retrain],
+    schedules=[weekly_retrain],
+    resources={"experiment": experiment, "data_root": data_root, "mlflow": mlflow},
+    executor=tracked_in_process,
+)

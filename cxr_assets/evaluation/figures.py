@@ -1,0 +1,166 @@
+"""Figures of the report and of the asset metadata, as PNG bytes.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which stay apart in every
+common kind of colour blindness; lines also differ in dash. Figures of synthetic films say so in
+their title.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torchmetrics.functional import classification
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":")
+
+
+def confusion_matrix(metrics: Mapping[str, Any], title: str, synthetic: bool) -> bytes:
+    """Draw the confusion matrix: films as numbers, their share of the true class as shade.
+
+    Args:
+        metrics: what :func:`cxr_assets.evaluation.metrics.evaluate` returns.
+        title: what was evaluated.
+        synthetic: whether the films are phantoms.
+    """
+    counts = np.array(metrics["confusion_matrix"])
+    truth = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, truth, out=np.zeros(counts.shape), where=truth > 0)
+    labels = [_words(name) for name in metrics["classes"]]
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), films in np.ndenumerate(counts):
+        axes.text(
+            column,
+            row,
+            f"{films}\n{shares[row, column]:.0%}" if truth[row, 0] else "no film",
+            ha="center",
+            va="center",
+            color="white" if shares[row, column] > 0.5 else "black",
+        )
+    axes.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels])
+    axes.set_yticks(range(len(labels)), [label.replace(" ", "\n") for label in labels])
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return _png(figure, f"{title}: confusion matrix, {metrics['films']} films", synthetic)
+
+
+def roc_curves(
+    probabilities: npt.NDArray[np.floating[Any]],
+    targets: npt.NDArray[np.integer[Any]],
+    metrics: Mapping[str, Any],
+    title: str,
+    synthetic: bool,
+) -> bytes:
+    """Draw one ROC curve a class, that class versus the rest.
+
+    Args:
+        probabilities: [N, C].
+        targets: [N], class indices.
+        metrics: what :func:`cxr_assets.evaluation.metrics.evaluate` returns for them.
+        title: what was evaluated.
+        synthetic: whether the films are phantoms.
+    """
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
+    for index, name in enumerate(metrics["classes"]):
+        area = metrics["auroc_ovr"][name]
+        if area is None:
+            axes.plot([], [], " ", label=f"{_words(name)}: not defined on these films")
+            continue
+        false_positive, true_positive, _ = classification.binary_roc(
+            torch.from_numpy(np.asarray(probabilities[:, index], dtype=np.float64)),
+            torch.from_numpy((targets == index).astype(np.int64)),
+        )
+        axes.plot(
+            false_positive,
+            true_positive,
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=DASHES[index % len(DASHES)],
+            linewidth=2,
+            label=f"{_words(name)}: AUROC {area:.3f}",
+        )
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_xlabel("false positive rate (1 - specificity)")
+    axes.set_ylabel("true positive rate (sensitivity)")
+    axes.grid(color="0.9")
+    axes.legend(loc="lower right", title="each class versus the rest")
+    return _png(figure, f"{title}: ROC curves, {metrics['films']} films", synthetic)
+
+
+def learning_curves(curve: pd.DataFrame, title: str, synthetic: bool) -> bytes:
+    """Draw loss and scores over the epochs.
+
+    Args:
+        curve: one row an epoch, with ``epoch`` counted from 0. Of the columns named ``train_*`` and
+            ``val_*``, losses go to the upper panel and scores, each in 0..1, to the lower one.
+        title: what was trained.
+        synthetic: whether the films are phantoms.
+    """
+    names = [str(name) for name in curve.columns if str(name).startswith(("train_", "val_"))]
+    losses = [name for name in names if name.endswith("loss")]
+    scores = [name for name in names if name not in losses]
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
+    panels = figure.subplots(2, sharex=True)
+    for axes, columns in zip(panels, (losses, scores), strict=True):
+        for index, name in enumerate(columns):
+            axes.plot(
+                curve["epoch"] + 1,
+                curve[name],
+                color=COLOURS[index % len(COLOURS)],
+                linestyle=DASHES[index % len(DASHES)],
+                marker="o",
+                markersize=3,
+                label=_words(name),
+            )
+        axes.grid(color="0.9")
+        axes.legend()
+    panels[0].set_ylabel("loss (cross entropy)")
+    panels[1].set_ylabel("score")
+    panels[1].set_ylim(0, 1.02)
+    panels[1].set_xlabel("epoch")
+    panels[1].xaxis.get_major_locator().set_params(integer=True)
+    return _png(figure, f"{title}: learning curves", synthetic)
+
+
+def film_grid(
+    films: Mapping[str, Sequence[npt.NDArray[np.uint8]]], title: str, synthetic: bool
+) -> bytes:
+    """Draw sample films, one column a class.
+
+    Args:
+        films: grey uint8 films [height, width] by class.
+        title: where they come from.
+        synthetic: whether they are phantoms.
+    """
+    rows = max(len(column) for column in films.values())
+    figure = Figure(figsize=(2.1 * len(films) + 0.4, 2.1 * rows + 0.9), layout="constrained")
+    grid = figure.subplots(rows, len(films), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for column, (name, samples) in zip(grid.T, films.items(), strict=True):
+        column[0].set_title(_words(name), fontsize="medium")
+        for axes, film in zip(column, samples, strict=False):
+            axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+    return _png(figure, title, synthetic)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _png(figure: Figure, title: str, synthetic: bool) -> bytes:
+    figure.suptitle(
+        f"{title}\nsynthetic phantoms, not patients" if synthetic else title, fontsize="medium"
+    )
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Networks, Lightning modules, the frozen probe, training, resuming and export."""

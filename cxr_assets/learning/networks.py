@@ -1,0 +1,189 @@
+"""The two networks: from the hub, from a local directory in the hub's format, or from scratch."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    ConvNextV2Config,
+    Dinov2Config,
+    PreTrainedModel,
+)
+
+from cxr_assets.experiment import Model, Probe
+from cxr_serving.bundle import WEIGHTS_FILE
+
+CONFIG_FILE = "config.json"
+
+
+class PretrainedError(Exception):
+    """Pretrained weights cannot be had, or do not fit; the message says what to do."""
+
+
+def locate(pretrained: str, revision: str | None) -> Path:
+    """Directory with ``config.json`` and ``model.safetensors``, fetched from the hub where needed.
+
+    Args:
+        pretrained: hub id (``facebook/dinov2-small``) or local directory in the hub's format.
+        revision: commit of the hub repository.
+
+    Raises:
+        PretrainedError: neither a directory nor a reachable repository, or files are missing.
+    """
+    directory = Path(pretrained).expanduser()
+    if not directory.is_dir():
+        if pretrained.startswith((".", "/", "~")) or pretrained.count("/") != 1:
+            raise PretrainedError(
+                f"pretrained={pretrained} is neither a directory nor a hub id such as "
+                "facebook/dinov2-small"
+            )
+        directory = _download(pretrained, revision)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / name).is_file():
+            raise PretrainedError(
+                f"{directory} has no {name}: save the weights there in the hub's format "
+                "(save_pretrained); pickled weights are not loaded"
+            )
+    return directory
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    files = [CONFIG_FILE, WEIGHTS_FILE]
+    with suppress(LocalEntryNotFoundError):  # a pinned commit never changes: no need to ask again
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=files, local_files_only=True
+            )
+        )
+    try:
+        # The hub client tries for half a minute before it gives up on an unreachable host.
+        get_session().head(constants.ENDPOINT, timeout=10)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
+    except RepositoryNotFoundError as error:
+        raise PretrainedError(
+            f"{constants.ENDPOINT} has no repository {repository} that this account can read"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise PretrainedError(
+            f"{repository} could not be fetched from {constants.ENDPOINT} ({error}). "
+            "Without the hub: set model.pretrained and probe.pretrained to local directories in "
+            "the hub's format, or run experiment=demo or experiment=scratch"
+        ) from error
+
+
+def identity(pretrained: str | None, revision: str | None) -> str | None:
+    """What the base weights are, independent of where they lie: part of the fingerprint.
+
+    Returns:
+        ``<hub id>@<revision>``; ``sha256:<digest>`` for a local directory; None from scratch.
+    """
+    if pretrained is None:
+        return None
+    if not Path(pretrained).expanduser().is_dir():
+        return f"{pretrained}@{revision}"
+    digest = hashlib.sha256()
+    directory = locate(pretrained, revision)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update((directory / name).read_bytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def convnext_config(model: Model, image_size: int, classes: Sequence[str]) -> dict[str, Any]:
+    """transformers configuration of the main network.
+
+    Raises:
+        PretrainedError: see :func:`locate`.
+    """
+    if model.pretrained is not None:
+        return _pretrained_config(
+            model.pretrained, model.revision, classes, drop_path_rate=model.drop_path_rate
+        )
+    config: dict[str, Any] = ConvNextV2Config(
+        hidden_sizes=list(model.hidden_sizes),
+        depths=list(model.depths),
+        patch_size=model.patch_size,
+        drop_path_rate=model.drop_path_rate,
+        image_size=image_size,
+        **_labels(classes),
+    ).to_dict()
+    return config
+
+
+def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict[str, Any]:
+    """transformers configuration of the probe's network.
+
+    Raises:
+        PretrainedError: see :func:`locate`.
+    """
+    if probe.pretrained is not None:
+        return _pretrained_config(probe.pretrained, probe.revision, classes)
+    config: dict[str, Any] = Dinov2Config(
+        hidden_size=probe.hidden_size,
+        num_hidden_layers=probe.num_hidden_layers,
+        num_attention_heads=probe.num_attention_heads,
+        patch_size=probe.patch_size,
+        image_size=image_size,
+        **_labels(classes),
+    ).to_dict()
+    return config
+
+
+def build(config: dict[str, Any]) -> PreTrainedModel:
+    """Network with random weights from its transformers configuration; needs nothing but this."""
+    settings = {key: value for key, value in config.items() if key != "model_type"}
+    return AutoModelForImageClassification.from_config(
+        AutoConfig.for_model(config["model_type"], **settings)
+    )
+
+
+def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | None) -> None:
+    """Copy pretrained weights into ``network``; its classification head stays as it is.
+
+    Raises:
+        PretrainedError: the weights are of another architecture, or see :func:`locate`.
+    """
+    directory = locate(pretrained, revision)
+    source, report = AutoModelForImageClassification.from_pretrained(
+        directory,
+        config=network.config,
+        ignore_mismatched_sizes=True,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    foreign = sorted(key for key in absent if not key.startswith("classifier."))
+    if foreign:
+        raise PretrainedError(
+            f"the weights in {directory} do not fit {type(network).__name__}: "
+            f"{len(foreign)} parameters are missing or of another shape, such as {foreign[0]}"
+        )
+    state = {
+        key: value
+        for key, value in source.state_dict().items()
+        if not key.startswith("classifier.")
+    }
+    network.load_state_dict(state, strict=False)
+
+
+def _pretrained_config(
+    pretrained: str, revision: str | None, classes: Sequence[str], **changes: Any
+) -> dict[str, Any]:
+    directory = locate(pretrained, revision)
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    config.update({**_labels(classes), **changes})
+    return dict(config.to_dict())
+
+
+def _labels(classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id2label": dict(enumerate(classes)),
+        "label2id": {label: index for index, label in enumerate(classes)},
+    }

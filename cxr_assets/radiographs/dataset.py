@@ -1,0 +1,116 @@
+"""The processed dataset as the rest of the pipeline reads it."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cxr_assets.radiographs.naming import CLASSES
+
+MANIFEST_FILE = "manifest.parquet"
+DATASET_FILE = "dataset.json"
+MANIFEST_COLUMNS = [
+    "path", "split", "class", "patient", "sha256", "width", "height", "kept", "reason", "file",
+]  # fmt: skip
+
+
+class DatasetError(Exception):
+    """The processed dataset is missing or not what it says it is."""
+
+
+class DatasetRecord(BaseModel):
+    """The contents of ``dataset.json``.
+
+    Attributes:
+        data_version: sha256 over all that shapes the dataset, hexadecimal.
+        raw_data_version: of the films it was made from.
+        synthetic: whether the films are phantoms.
+        image_size: side of the square films, in pixels.
+        val_fraction: share of the patients that went to validation.
+        seed: of the validation split.
+        counts: films by split and class.
+        skipped: films left out, by kind of reason; the manifest has each with its reason.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    data_version: str
+    raw_data_version: str
+    synthetic: bool
+    image_size: int
+    val_fraction: float
+    seed: int
+    counts: dict[str, dict[str, int]]
+    skipped: dict[str, int]
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read ``dataset.json``.
+
+        Raises:
+            DatasetError: there is none, or it is broken.
+        """
+        path = directory / DATASET_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"no dataset in {directory}: materialise processed_dataset first"
+            ) from error
+        except ValidationError as error:
+            raise DatasetError(f"{path} is not a dataset record: {error}") from error
+
+
+def manifest(directory: Path) -> pd.DataFrame:
+    """One row per source film, with ``MANIFEST_COLUMNS``."""
+    return pd.read_parquet(directory / MANIFEST_FILE)
+
+
+def load(directory: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read all films of a split into memory.
+
+    Returns:
+        uint8 [N, size, size] and int64 [N] class indices, ordered by file name.
+
+    Raises:
+        DatasetError: a film is missing or has another size than ``dataset.json`` says.
+    """
+    size = DatasetRecord.read(directory).image_size
+    films = manifest(directory)
+    films = films[films["kept"] & (films["split"] == split)].sort_values("file")
+    pixels = np.empty((len(films), size, size), dtype=np.uint8)
+
+    def read(position: int, file: str) -> None:
+        try:
+            with Image.open(directory / file, formats=("PNG",)) as image:
+                pixels[position] = np.asarray(image)
+        except (OSError, ValueError) as error:
+            raise DatasetError(
+                f"{directory / file} cannot be read as a {size} x {size} grey PNG ({error}): "
+                "materialise processed_dataset again"
+            ) from error
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        list(pool.map(read, range(len(films)), films["file"]))
+    labels = torch.tensor([CLASSES.index(label) for label in films["class"]], dtype=torch.int64)
+    return torch.from_numpy(pixels), labels
+
+
+def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:
+    """The first ``number`` films of each class, by file name: uint8 [size, size] each."""
+    films = manifest(directory)
+    films = films[films["kept"] & (films["split"] == split)].sort_values("file")
+    return {
+        label: [
+            np.asarray(Image.open(directory / file, formats=("PNG",)))
+            for file in films["file"][films["class"] == label].head(number)
+        ]
+        for label in CLASSES
+    }

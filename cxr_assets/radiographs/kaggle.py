@@ -1,0 +1,147 @@
+"""Fetching a data set from Kaggle with Kaggle's own client, ``kagglehub``."""
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import kagglehub
+import requests
+from kagglehub.config import CACHE_FOLDER_ENV_VAR_NAME, get_kaggle_credentials
+from kagglehub.exceptions import DataCorruptionError
+from kagglehub.handle import DatasetHandle, parse_dataset_handle
+
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 30.0
+
+_CUT = (
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+)
+_BROKEN_ARCHIVE = (ValueError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
+
+
+class KaggleError(Exception):
+    """The data set could not be fetched; the message says why and what to do."""
+
+
+def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
+    """Download a data set, or find the version downloaded before.
+
+    The newest version is asked for at every call, unless ``dataset`` names one
+    (``owner/name/versions/2``), which needs no network once it is here. A download that was cut is
+    resumed, at once for as long as it gets on, else by the next call. The client checks the MD5
+    that the store declares, and uses Kaggle credentials where it finds some; public data
+    needs none.
+
+    Args:
+        dataset: ``owner/name`` on Kaggle.
+        cache: kagglehub's cache directory.
+        progress: is told what goes on.
+
+    Returns:
+        The directory with the extracted files.
+
+    Raises:
+        KaggleError: Kaggle cannot be reached, refuses, does not know the data set, or sends a
+            broken archive; or the cache cannot be written.
+    """
+    try:
+        handle = parse_dataset_handle(dataset)
+        credentials = get_kaggle_credentials()
+    except ValueError as error:
+        raise KaggleError(f"{dataset} cannot be fetched from Kaggle: {error}") from error
+    progress(f"fetching {dataset} from Kaggle into {cache}")
+    with _client_settings(cache):
+        while True:
+            before = _archive_bytes(cache, handle)
+            try:
+                return Path(kagglehub.dataset_download(dataset))
+            except requests.HTTPError as error:
+                raise KaggleError(_refusal(dataset, error, credentials is not None)) from error
+            except _CUT as error:
+                received = _archive_bytes(cache, handle)
+                if received <= before:
+                    raise KaggleError(_unreachable(dataset, error, received)) from error
+                progress(f"the connection was cut after {received:,} bytes; resuming")
+            except DataCorruptionError as error:
+                raise KaggleError(
+                    f"the archive of {dataset} does not match the checksum that Kaggle declares; "
+                    "it was deleted: run again to download it anew"
+                ) from error
+            except _BROKEN_ARCHIVE as error:
+                for archive in _archives(cache, handle):
+                    archive.unlink()
+                raise KaggleError(
+                    f"the archive of {dataset} is broken ({error}); "
+                    "it was deleted: run again to download it anew"
+                ) from error
+            except OSError as error:
+                raise KaggleError(
+                    f"{dataset} cannot be stored in {cache}: {error.strerror or error}"
+                ) from error
+
+
+@contextmanager
+def _client_settings(cache: Path) -> Iterator[None]:
+    """Give the client its cache directory, and the time limits that kagglesdk does not set."""
+    send = requests.Session.send
+    previous = os.environ.get(CACHE_FOLDER_ENV_VAR_NAME)
+
+    def send_in_time(
+        session: requests.Session, request: requests.PreparedRequest, **settings: Any
+    ) -> requests.Response:
+        settings.setdefault("timeout", (CONNECT_TIMEOUT, READ_TIMEOUT))
+        return send(session, request, **settings)
+
+    requests.Session.send = send_in_time  # type: ignore[method-assign, assignment]
+    os.environ[CACHE_FOLDER_ENV_VAR_NAME] = str(cache)
+    try:
+        yield
+    finally:
+        requests.Session.send = send  # type: ignore[method-assign]
+        if previous is None:
+            del os.environ[CACHE_FOLDER_ENV_VAR_NAME]
+        else:
+            os.environ[CACHE_FOLDER_ENV_VAR_NAME] = previous
+
+
+def _archives(cache: Path, handle: DatasetHandle) -> list[Path]:
+    return list((cache / "datasets" / handle.owner / handle.dataset).glob("*.archive"))
+
+
+def _archive_bytes(cache: Path, handle: DatasetHandle) -> int:
+    return sum(path.stat().st_size for path in _archives(cache, handle))
+
+
+def _refusal(dataset: str, error: requests.HTTPError, credentials: bool) -> str:
+    status = error.response.status_code if error.response is not None else None
+    if status in (401, 403):
+        advice = (
+            "the credentials found may be stale, and public data needs none"
+            if credentials
+            else "no credentials were found; KAGGLE_API_TOKEN holds one"
+        )
+        return f"Kaggle refuses {dataset} (HTTP {status}): {advice}"
+    if status == 404:
+        return f"Kaggle has no data set {dataset} (HTTP 404): check data.dataset, it is owner/name"
+    return f"Kaggle answers HTTP {status} for {dataset}: try again later"
+
+
+def _unreachable(dataset: str, error: requests.RequestException, received: int) -> str:
+    host = urlsplit(str(error.request.url)).hostname if error.request is not None else "Kaggle"
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    kept = f" {received:,} bytes are kept and the next run resumes there." if received else ""
+    return (
+        f"{host} could not be reached to fetch {dataset}: {cause}.{kept} Check the network or "
+        "HTTPS_PROXY. Without network run experiment=demo (phantoms), or experiment=scratch with "
+        "data.folder naming a folder of films."
+    )

@@ -1,0 +1,183 @@
+"""From raw films to the processed dataset: an ImageFolder of grey PNGs and a manifest."""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+from PIL import Image
+
+from cxr_assets.atomic import swap_directory
+from cxr_assets.experiment import Data
+from cxr_assets.layout import Layout
+from cxr_assets.provenance import code_version, fingerprint
+from cxr_assets.radiographs.dataset import (
+    DATASET_FILE,
+    MANIFEST_COLUMNS,
+    MANIFEST_FILE,
+    DatasetRecord,
+)
+from cxr_assets.radiographs.naming import CLASSES, SPLITS
+from cxr_assets.radiographs.raw import RawFilms
+from cxr_assets.radiographs.split import assign_splits
+from cxr_serving.preprocessing import FilmError, Preprocessing
+
+
+class PreparationError(Exception):
+    """The films cannot be made into a dataset; the message says which and why."""
+
+
+def prepare(
+    layout: Layout, raw: RawFilms, data: Data, seed: int, progress: Callable[[str], None]
+) -> tuple[DatasetRecord, bool]:
+    """Decode, resize, split and write the films, unless this very dataset lies there already.
+
+    The new dataset is made aside and moved into place whole; an interrupted run leaves the old one
+    or none.
+
+    Args:
+        layout: where to write (``layout.processed``).
+        raw: the verified films.
+        data: input size, validation share and tolerated share of corrupt films.
+        seed: of the validation split.
+        progress: called with a line now and then.
+
+    Returns:
+        The record of the dataset, and whether it was there already.
+
+    Raises:
+        PreparationError: too many films are corrupt, or a class has no film in a split.
+    """
+    version = _version(raw, data, seed)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.root / ".processed.lock"):
+        if (layout.processed / DATASET_FILE).exists():
+            record = DatasetRecord.read(layout.processed)
+            if record.data_version == version:
+                return record, True
+        for leftover in layout.root.glob(".processed.*.*"):
+            shutil.rmtree(leftover)
+        partial = layout.root / f".processed.{os.getpid()}.partial"
+        try:
+            record = _write(partial, version, raw, data, seed, progress)
+            swap_directory(partial, layout.processed)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return record, False
+
+
+def _write(
+    directory: Path,
+    version: str,
+    raw: RawFilms,
+    data: Data,
+    seed: int,
+    progress: Callable[[str], None],
+) -> DatasetRecord:
+    films = _plan(raw.inventory, data, seed)
+    for split in SPLITS:
+        for label in CLASSES:
+            (directory / split / label).mkdir(parents=True)
+    planned = films.index[films["reason"].isna()]
+    preprocessing = Preprocessing(data.image_size)
+
+    def convert(index: int) -> str | None:
+        film = films.loc[index]
+        try:
+            pixels = preprocessing.decode(raw.root / film["path"])
+        except FilmError as error:
+            return f"corrupt: {error}"
+        Image.fromarray(pixels).save(directory / film["file"], compress_level=1)
+        return None
+
+    reasons: list[str | None] = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for reason in pool.map(convert, planned):
+            reasons.append(reason)
+            if len(reasons) % 1000 == 0:
+                progress(f"prepared {len(reasons)} of {len(planned)} films")
+    films.loc[planned, "reason"] = pd.Series(reasons, index=planned, dtype=object)
+
+    corrupt = films[films["reason"].str.startswith("corrupt", na=False)]
+    if len(corrupt) > data.max_corrupt_fraction * len(films):
+        raise PreparationError(
+            f"{len(corrupt)} of {len(films)} films in {raw.root} are corrupt "
+            f"({', '.join(corrupt['path'].head(3))}, ...), more than "
+            f"data.max_corrupt_fraction={data.max_corrupt_fraction:g} allows: "
+            "replace them, or raise the limit"
+        )
+    kept = films["reason"].isna()
+    films["kept"] = kept
+    films.loc[~kept, "file"] = None
+    counts = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
+    for (split, label), number in films[kept].groupby(["split", "label"]).size().items():
+        counts[split][label] = int(number)
+    for split, labels in counts.items():
+        for label, number in labels.items():
+            if number == 0:
+                raise PreparationError(
+                    f"no {label} film is left in {split}, from {raw.root}: "
+                    "every split needs films of every class"
+                )
+    films.rename(columns={"label": "class"})[MANIFEST_COLUMNS].to_parquet(
+        directory / MANIFEST_FILE, index=False
+    )
+    record = DatasetRecord(
+        data_version=version,
+        raw_data_version=raw.data_version,
+        synthetic=raw.synthetic,
+        image_size=data.image_size,
+        val_fraction=data.val_fraction,
+        seed=seed,
+        counts=counts,
+        skipped=dict(Counter(reason.split(":")[0] for reason in films.loc[~kept, "reason"])),
+    )
+    (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
+    return record
+
+
+def _plan(inventory: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
+    """One row per source film: new split, file name below the dataset, and why it is left out."""
+    films = inventory.sort_values("path", ignore_index=True)
+    films["reason"] = films["problem"].astype(object).where(films["problem"].notna(), None)
+    # The same bytes twice would weigh double in training or, across splits, leak: outside test the
+    # first one stays, and none that is in test too. Test itself stays as it is.
+    usable = films[films["reason"].isna()]
+    in_test = usable["split"] == "test"
+    ordered = pd.concat([usable[in_test], usable[~in_test]])
+    first = ordered.drop_duplicates("sha256").set_index("sha256")["path"]
+    repeated = ordered.index[ordered.duplicated("sha256") & (ordered["split"] != "test")]
+    films.loc[repeated, "reason"] = "duplicate: of " + films.loc[repeated, "sha256"].map(first)
+    usable = films[films["reason"].isna()]
+    splits = assign_splits(usable, data.val_fraction, seed)
+    films["split"] = splits.reindex(films.index).astype(object)
+    leaking = splits.index[splits.isna()]
+    films.loc[leaking, "reason"] = "leak: the patient has films in test"
+    stems = films["split"] + "/" + films["label"] + "/" + films["path"].map(lambda p: Path(p).stem)
+    stems = stems[films["reason"].isna()]
+    clashing = stems.duplicated(keep=False)
+    films["file"] = stems.where(~clashing, stems + "-" + films["sha256"].str[:8]) + ".png"
+    return films
+
+
+def _version(raw: RawFilms, data: Data, seed: int) -> str:
+    """Version of the dataset: everything that shapes its contents, and nothing else."""
+    content = {
+        "raw": raw.data_version,
+        "synthetic": raw.synthetic,
+        "image_size": data.image_size,
+        "val_fraction": data.val_fraction,
+        "seed": seed,
+        "code": code_version(
+            "cxr_assets.radiographs.naming",
+            "cxr_assets.radiographs.preparation",
+            "cxr_assets.radiographs.split",
+            "cxr_serving.preprocessing",
+        ),
+    }
+    return fingerprint(content)

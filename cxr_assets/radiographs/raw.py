@@ -1,0 +1,301 @@
+"""Raw films: fetched, made or referenced, then verified and listed in an inventory."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+from PIL import Image, UnidentifiedImageError
+
+from cxr_assets import atomic, experiment
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import kaggle, naming, phantoms
+from cxr_serving.preprocessing import FORMATS
+
+INVENTORY_FILE = "inventory.parquet"
+COLUMNS = (
+    *("path", "split", "bytes", "mtime_ns", "sha256", "width", "height"),
+    *("label", "patient", "problem"),
+)
+
+_HELP = "see README, 'Your own data'"
+_FOLDERS = ("NORMAL", "PNEUMONIA")
+_NEEDED_SPLITS = ("train", "test")
+_EXAMPLES = {
+    "bacterial_pneumonia": "PNEUMONIA/person12_bacteria_47.jpeg",
+    "normal": "NORMAL/IM-0115-0001.jpeg",
+    "viral_pneumonia": "PNEUMONIA/person12_virus_9.jpeg",
+}
+
+
+class RawDataError(Exception):
+    """There are no films to work with; the message names what is missing, where, and the remedy."""
+
+
+@dataclass(frozen=True)
+class RawFilms:
+    """Verified films, where they lie.
+
+    Attributes:
+        root: absolute directory with ``train/`` and ``test/``; ``val/`` is optional.
+        data_version: sha256 over the sorted paths and hashes; the same wherever the films lie.
+        synthetic: whether they are phantoms.
+        unchanged: whether the inventory before this one described the same content.
+        inventory: a row for every file: ``path`` (posix, below the root), ``split``, ``bytes``,
+            ``mtime_ns``, ``sha256`` (None where the file cannot be read), ``width`` and ``height``
+            in pixels (0 where there is no image), ``label`` and ``patient`` (None where skipped),
+            ``problem``: None, or why the file is skipped, after ``corrupt:`` or ``unnamed:``.
+    """
+
+    root: Path
+    data_version: str
+    synthetic: bool
+    unchanged: bool
+    inventory: pd.DataFrame
+
+
+def collect(
+    data: experiment.Data, seed: int, layout: Layout, progress: Callable[[str], None]
+) -> RawFilms:
+    """Fetch, make or reference the films, verify them, and leave the inventory in ``layout.raw``.
+
+    Only headers are decoded here. Files whose size and time are as in the last inventory are not
+    read again.
+
+    Args:
+        data: says where the films come from.
+        seed: of the phantoms.
+        layout: where downloads, phantoms and inventory go; a referenced folder is never written to.
+        progress: is told what goes on.
+
+    Raises:
+        RawDataError: the films cannot be had, or a split or a class has none.
+    """
+    layout.raw.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.raw / ".lock"):
+        root = _find_root(_source(data, seed, layout, progress))
+        previous = _load(layout)
+        known = previous.inventory if previous is not None and previous.root == root else None
+        paths = list(_walk(root))
+        progress(f"checking {len(paths):,} files in {root}")
+        inventory = _inspect(root, paths, known)
+        _require_films(root, inventory)
+        version = _data_version(inventory)
+        films = RawFilms(
+            root=root,
+            data_version=version,
+            synthetic=data.source == "phantom",
+            unchanged=previous is not None and previous.data_version == version,
+            inventory=inventory,
+        )
+        _save(films, layout)
+    skipped = int(inventory["problem"].notna().sum())
+    progress(
+        f"{len(inventory) - skipped:,} films, {skipped:,} files skipped, "
+        f"data version {version[:12]}{', unchanged' if films.unchanged else ''}"
+    )
+    return films
+
+
+def read(layout: Layout) -> RawFilms:
+    """The films that the last :func:`collect` left behind.
+
+    Raises:
+        RawDataError: it never ran, or the files are no longer as it saw them.
+    """
+    films = _load(layout)
+    if films is None:
+        raise RawDataError(f"no {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first")
+    for row in films.inventory.itertuples():
+        if _stat(films.root / row.path) != (row.bytes, row.mtime_ns):
+            raise RawDataError(
+                f"{films.root / row.path} is missing or has changed since raw_kaggle checked it: "
+                "materialise raw_kaggle again"
+            )
+    return films
+
+
+def _source(
+    data: experiment.Data, seed: int, layout: Layout, progress: Callable[[str], None]
+) -> Path:
+    if data.source == "folder":
+        if data.folder is None:
+            raise RawDataError(f"data.source=folder needs data.folder; {_HELP}")
+        return data.folder.expanduser()
+    if data.source == "kaggle":
+        if data.dataset is None:
+            raise RawDataError("data.source=kaggle needs data.dataset, owner/name on Kaggle")
+        try:
+            return kaggle.fetch(data.dataset, layout.raw / "kaggle", progress)
+        except kaggle.KaggleError as error:
+            raise RawDataError(str(error)) from error
+    root = layout.raw / "phantoms" / f"{data.phantom_patients}-patients-seed-{seed}"
+    progress(f"making phantoms of {data.phantom_patients} children a class in {root}")
+    try:
+        phantoms.make(root, data.phantom_patients, seed)
+    except ValueError as error:
+        raise RawDataError(str(error)) from error
+    return root
+
+
+def _find_root(folder: Path) -> Path:
+    """The directory with train/ and test/: the folder, or chest_xray/ one or two levels below."""
+    if not folder.is_dir():
+        raise RawDataError(f"{folder.absolute()} is not a directory; {_HELP}")
+    for root in (folder, folder / "chest_xray", folder / "chest_xray" / "chest_xray"):
+        if any((root / split).is_dir() for split in _NEEDED_SPLITS):
+            break
+    else:
+        raise RawDataError(
+            f"no train/ and test/ in {folder.absolute()} or chest_xray/ in it; {_HELP}"
+        )
+    for split in _NEEDED_SPLITS:
+        for name in _FOLDERS:
+            if not (root / split / name).is_dir():
+                raise RawDataError(
+                    f"no {split}/{name}/ in {root.absolute()}: "
+                    f"train/ and test/ need NORMAL/ and PNEUMONIA/ each; {_HELP}"
+                )
+    return root.resolve()
+
+
+def _walk(root: Path) -> Iterator[PurePosixPath]:
+    """Every file of the splits, sorted; what macOS leaves behind is passed over.
+
+    The folders of a split may be symbolic links, those further down are not followed.
+    """
+    for split in naming.SPLITS:
+        for directory, folders, files in os.walk(root / split, followlinks=True):
+            folder = Path(directory)
+            deep = folder != root / split
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not (_is_debris(name) or (deep and (folder / name).is_symlink()))
+            )
+            below = PurePosixPath(folder.relative_to(root).as_posix())
+            yield from (below / name for name in sorted(files) if not _is_debris(name))
+
+
+def _is_debris(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _inspect(
+    root: Path, paths: Iterable[PurePosixPath], known: pd.DataFrame | None
+) -> pd.DataFrame:
+    rows = {} if known is None else {row["path"]: row for row in known.to_dict("records")}
+
+    def inspect(path: PurePosixPath) -> dict[str, Any]:
+        size, mtime_ns = _stat(root / path)
+        row = rows.get(str(path))
+        if (
+            row is None
+            or row["sha256"] is None
+            or (row["bytes"], row["mtime_ns"]) != (size, mtime_ns)
+        ):
+            row = {"path": str(path), "split": path.parts[0], "bytes": size, "mtime_ns": mtime_ns}
+            row |= _examine(root / path)
+        return row | _interpret(path, row)
+
+    with ThreadPoolExecutor() as pool:
+        return pd.DataFrame(list(pool.map(inspect, paths)), columns=list(COLUMNS))
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _examine(path: Path) -> dict[str, Any]:
+    """Hash a file and read the header of the image in it."""
+    row: dict[str, Any] = {"sha256": None, "width": 0, "height": 0, "problem": None}
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return row | {"problem": f"corrupt: the file cannot be read: {error.strerror}"}
+    row["sha256"] = hashlib.sha256(content).hexdigest()
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            row["width"], row["height"] = image.size
+    except UnidentifiedImageError:
+        row["problem"] = (
+            "corrupt: not a JPEG or PNG image" if content else "corrupt: the file is empty"
+        )
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        row["problem"] = f"corrupt: {error}"
+    return row
+
+
+def _interpret(path: PurePosixPath, row: dict[str, Any]) -> dict[str, Any]:
+    """What the name says, unless there is no image to name."""
+    if row["width"] == 0:
+        return {"label": None, "patient": None}
+    try:
+        name = naming.parse(path)
+    except naming.UnnamedFilm as error:
+        return {"label": None, "patient": None, "problem": f"unnamed: {error}"}
+    return {"label": name.label, "patient": name.patient, "problem": None}
+
+
+def _require_films(root: Path, inventory: pd.DataFrame) -> None:
+    for split in _NEEDED_SPLITS:
+        films = inventory[inventory["split"] == split]
+        for label, example in _EXAMPLES.items():
+            if (films["label"] == label).any():
+                continue
+            skipped = films[films["problem"].notna()]
+            aside = (
+                f" ({len(skipped):,} files are skipped, the first is {skipped['path'].iloc[0]}: "
+                f"{skipped['problem'].iloc[0]})"
+                if len(skipped)
+                else ""
+            )
+            raise RawDataError(
+                f"no {label} film could be read in {root / split}{aside}: "
+                f"expected names like {example}; {_HELP}"
+            )
+
+
+def _data_version(inventory: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for path, sha256 in sorted(zip(inventory["path"], inventory["sha256"], strict=True)):
+        digest.update(f"{path}\0{sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _save(films: RawFilms, layout: Layout) -> None:
+    table = films.inventory.copy(deep=False)
+    table.attrs = {
+        "root": str(films.root),
+        "data_version": films.data_version,
+        "synthetic": films.synthetic,
+        "unchanged": films.unchanged,
+    }
+    atomic.write_file(layout.raw / INVENTORY_FILE, table.to_parquet(index=False))
+
+
+def _load(layout: Layout) -> RawFilms | None:
+    """The inventory on disk; None where there is none, or one of another format."""
+    try:
+        inventory = pd.read_parquet(layout.raw / INVENTORY_FILE)
+        if tuple(inventory.columns) != COLUMNS:
+            return None
+        return RawFilms(
+            root=Path(inventory.attrs["root"]),
+            data_version=inventory.attrs["data_version"],
+            synthetic=inventory.attrs["synthetic"],
+            unchanged=inventory.attrs["unchanged"],
+            inventory=inventory,
+        )
+    except (OSError, ValueError, KeyError):
+        return None

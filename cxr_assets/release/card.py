@@ -1,0 +1,237 @@
+"""The model card: what the model is, for what, how good, and how to use and repeat it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from cxr_assets.experiment import Experiment, compose
+from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_serving.bundle import BundleRecord
+
+CARD_FILE = "README.md"
+SAMPLES_FILE = "samples.png"
+
+_TEMPLATE = Path(__file__).with_name("card.md")
+_PATHS = ("data.folder", "model.pretrained", "probe.pretrained")
+_PLACEHOLDER = "/path/to/your/copy"
+
+_SYNTHETIC = (
+    "Made from synthetic phantoms: this model has never seen a radiograph of a patient, and its "
+    "metrics say nothing about patients."
+)
+_RANDOM = "Trained from random weights, not pretrained: expect less than of a fine-tuned model."
+_FINE_TUNED = "A research model, fine-tuned from weights that were made for other images."
+
+_KERMANY = (
+    "D. Kermany, K. Zhang, M. Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest "
+    "X-Ray Images for Classification*, Mendeley Data, "
+    "[doi:10.17632/rscbjbr9sj](https://doi.org/10.17632/rscbjbr9sj), CC BY 4.0"
+)
+_DATA = {
+    "phantom": (
+        "Computer-drawn phantoms, in the layout of the Kermany data set. The classes differ by "
+        "rules of drawing, not by disease."
+    ),
+    "kaggle": (
+        "Anterior-posterior chest radiographs of children of one to five years from Guangzhou "
+        f"Women and Children's Medical Center: {_KERMANY}. Fetched from Kaggle."
+    ),
+    "folder": (
+        "Chest radiographs from a folder of the operator's, in the layout of the Kermany data set. "
+        "The program that wrote this card cannot know where they come from: whoever publishes the "
+        f"release must say so, and hold the right to. Where they are Kermany's: {_KERMANY}."
+    ),
+}
+
+_LIMITS_SYNTHETIC = "A demonstration of the pipeline. Its answers about real films mean nothing."
+_LIMITS_REAL = (
+    "Training and test films come from one source: the metrics say nothing about other hospitals, "
+    "devices or ages, and nobody has evaluated the model elsewhere. In the Kermany data set the "
+    "width and height of a film alone go far in telling the classes apart; resizing to one square "
+    "hides them, but exposure, collimation and burnt-in marks can still serve as shortcuts. Labels "
+    "are readings of the films, and bacterial and viral pneumonia look alike in many of them."
+)
+
+_LICENCES = {
+    "apache-2.0": "Apache-2.0, like the program that drew the phantoms and trained the weights.",
+    "cc-by-4.0": "CC BY 4.0, like the films it was trained on; name their authors (see Data).",
+    "cc-by-nc-4.0": (
+        "CC BY-NC 4.0, no commercial use: ConvNeXt V2's pretrained weights are CC BY-NC "
+        "([their licence](https://github.com/facebookresearch/ConvNeXt-V2#license)). Name the "
+        "authors of the films, too (see Data)."
+    ),
+    "unknown": (
+        "Not known to the program that wrote this card: it follows from the terms of the films and "
+        "of the base weights, if any, that the operator chose. Settle it before publishing."
+    ),
+}
+
+
+def model_card(
+    record: BundleRecord,
+    metrics: dict[str, Any],
+    data: DatasetRecord,
+    experiment: Experiment,
+    pictures: Sequence[str],
+    repo: str | None,
+) -> ModelCard:
+    """Write the card of a release; every number in it comes from the arguments.
+
+    Args:
+        record: of the released bundle.
+        metrics: contents of the report's ``metrics.json``.
+        data: record of the processed dataset.
+        experiment: the settings that the bundle was trained with.
+        pictures: file names of the report's figures, in the order to show them.
+        repo: Hub repository, if any.
+    """
+    source = experiment.data.source
+    base = (
+        record.pretrained.split("@")[0] if record.pretrained and "@" in record.pretrained else None
+    )
+    licence = _licence(record, base, source)
+    card_data = ModelCardData(
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        base_model=base,
+        tags=["chest-x-ray", "pneumonia", *(["synthetic"] if record.synthetic else [])],
+        metrics=["f1", "accuracy", "roc_auc"],
+        model_name=(repo or experiment.model.name).split("/")[-1],
+        eval_results=_eval_results(record, metrics, source),
+    )
+    notice = _SYNTHETIC if record.synthetic else _FINE_TUNED if record.pretrained else _RANDOM
+    card: ModelCard = ModelCard.from_template(
+        card_data,
+        template_path=str(_TEMPLATE),
+        notice=notice,
+        title=f"{experiment.model.name} on chest radiographs",
+        classes=", ".join(name.replace("_", " ") for name in record.classes),
+        record=record,
+        repo=repo,
+        metrics=metrics,
+        pictures=pictures,
+        samples=SAMPLES_FILE,
+        overall_table=_overall_table(metrics),
+        class_table=_class_table(metrics),
+        count_table=_table(
+            ["split", *record.classes],
+            [
+                [split, *(counts[c] for c in record.classes)]
+                for split, counts in data.counts.items()
+            ],
+        ),
+        identity_table=_table(
+            ["what", "identity"],
+            [
+                ["data version", f"`{record.data_version}`"],
+                ["code version", f"`{record.code_version}`"],
+                ["fingerprint", f"`{record.fingerprint}`"],
+                ["made at", record.created_at.isoformat(timespec="seconds")],
+            ],
+        ),
+        data_text=_DATA[source],
+        limits=_LIMITS_SYNTHETIC if record.synthetic else _LIMITS_REAL,
+        command=_command(experiment),
+        licence_text=_LICENCES[licence] + "\n",
+    )
+    return card
+
+
+def _licence(record: BundleRecord, base: str | None, source: str) -> str:
+    """The strictest of the terms of films and base weights, as the Hub spells it."""
+    if source == "folder":
+        return "unknown"
+    if record.pretrained is None:
+        return "apache-2.0" if record.synthetic else "cc-by-4.0"
+    return "cc-by-nc-4.0" if base and base.startswith("facebook/convnextv2-") else "unknown"
+
+
+def _eval_results(record: BundleRecord, metrics: dict[str, Any], source: str) -> list[EvalResult]:
+    name, kind = {
+        "phantom": ("Synthetic phantoms", "phantoms"),
+        "kaggle": ("Chest X-Ray Images (Pneumonia), Kermany et al.", "chest-xray-pneumonia"),
+        "folder": ("Chest radiographs of the operator", "folder"),
+    }[source]
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_name=name,
+            dataset_type=kind,
+            dataset_split="test",
+            dataset_revision=record.data_version,
+            metric_type=metric,
+            metric_name=label,
+            metric_value=metrics[key],
+        )
+        for key, metric, label in (
+            ("macro_f1", "f1", "macro F1"),
+            ("accuracy", "accuracy", "accuracy"),
+            ("auroc_macro_ovr", "roc_auc", "macro AUROC, one versus rest"),
+        )
+        if metrics[key] is not None
+    ]
+
+
+def _overall_table(metrics: dict[str, Any]) -> str:
+    baseline = metrics["baseline"]
+    return _table(
+        ["metric", metrics["model"]["asset"], f"{baseline['model']['asset']} (baseline)"],
+        [
+            [label, _score(metrics[key]), _score(baseline[key])]
+            for key, label in (
+                ("macro_f1", "macro F1"),
+                ("accuracy", "accuracy"),
+                ("auroc_macro_ovr", "macro AUROC, one versus rest"),
+            )
+        ],
+    )
+
+
+def _class_table(metrics: dict[str, Any]) -> str:
+    rows = []
+    for name in metrics["classes"]:
+        row = metrics["classification_report"][name]
+        scores = [row["precision"], row["recall"], row["f1-score"], metrics["auroc_ovr"][name]]
+        rows.append([name, *map(_score, scores), row["support"]])
+    return _table(["class", "precision", "recall", "F1", "AUROC", "films"], rows)
+
+
+def _score(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _command(experiment: Experiment) -> str:
+    """The command that repeats the training, with the settings that differ from the preset's.
+
+    Paths of the machine it ran on are not told.
+    """
+    folder = [f"data.folder={experiment.data.folder}"] if experiment.data.folder else []
+    preset = dict(_settings(compose(experiment.preset, folder).model_dump(mode="json")))
+    overrides = []
+    for key, value in _settings(experiment.model_dump(mode="json")):
+        if key in _PATHS and value and (key == "data.folder" or Path(value).expanduser().is_dir()):
+            overrides.append(f"{key}={_PLACEHOLDER}")
+        elif value != preset[key]:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            overrides.append(f"{key}={text}")
+    environment = f"CXR_EXPERIMENT={experiment.preset}"
+    if overrides:
+        environment += f' CXR_OVERRIDES="{" ".join(overrides)}"'
+    return f"{environment} \\\n  dagster job execute -m cxr_assets.definitions -j retrain"
+
+
+def _settings(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,63 @@
+"""Dagster resources: the experiment, the data root and MLflow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+from dagster_mlflow import mlflow_tracking
+from dagster_mlflow.resources import MlFlow
+from pydantic import Field
+
+from cxr_assets import experiment as experiments
+from cxr_assets import tracking
+from cxr_assets.layout import Layout
+from cxr_assets.settings import Settings
+
+settings = Settings()
+
+
+class Experiment(dg.ConfigurableResource[experiments.Experiment]):
+    """What is trained on what; one setting moves the whole graph."""
+
+    preset: str = Field(description="demo, scratch or full")
+    overrides: str = Field(
+        description="Space-separated Hydra overrides, such as: seed=7 trainer.max_epochs=5"
+    )
+
+    def resolve(self) -> experiments.Experiment:
+        """Compose preset and overrides.
+
+        Raises:
+            ExperimentError: unknown preset or key, or a value out of range.
+        """
+        return experiments.compose(self.preset, self.overrides.split())
+
+
+class DataRoot(dg.ConfigurableResource[Layout]):
+    """Where everything the graph writes lies."""
+
+    path: str = Field(description="Data root, an absolute path")
+
+    @property
+    def layout(self) -> Layout:
+        """The disk layout below the data root."""
+        return Layout(Path(self.path))
+
+
+experiment = Experiment(preset=settings.experiment, overrides=settings.overrides)
+data_root = DataRoot(path=str(settings.layout.root))
+
+
+@dg.resource(
+    config_schema={"uri": dg.Field(dg.Noneable(str), default_value=settings.mlflow_uri)},
+    required_resource_keys={"data_root"},
+    description="One MLflow run for each Dagster run, by dagster-mlflow.",
+)
+def mlflow(context: dg.InitResourceContext) -> Iterator[MlFlow]:
+    """Open the store, then hand over to dagster-mlflow; the executor closes the run."""
+    root: DataRoot = context.resources.data_root
+    uri = tracking.open_store(context.resource_config["uri"], root.layout)
+    configured = context.replace_config(
+        {"experiment_name": tracking.EXPERIMENT, "mlflow_tracking_uri": uri}
+    )
+    yield from mlflow_tracking.resource_fn(configured)

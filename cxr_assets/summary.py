@@ -1,0 +1,46 @@
+"""The closing words of ``make demo``: ``python -m cxr_assets.summary``."""
+
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from cxr_assets.settings import Settings
+from cxr_serving import bundle
+
+COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
+
+
+def main() -> None:
+    """Print the newest report and release, and what to do next."""
+    layout = Settings().layout
+    report = layout.reports / "metrics.json"
+    if not report.exists():
+        sys.exit(f"no report in {layout.reports}: run the job retrain first (make demo)")
+    metrics = json.loads(report.read_text())
+    films = "phantoms, not radiographs" if metrics["synthetic"] else "radiographs"
+    table = Table(title=f"Test split of {layout.processed} ({films})")
+    table.add_column("model")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for model, result in (("convnext_model", metrics), ("dinov2_probe", metrics["baseline"])):
+        table.add_row(model, *(f"{result[name]:.3f}" for name in COLUMNS))
+    console = Console()
+    console.print(table)
+    release = bundle.read_pointer(layout.releases)
+    console.print(f"report   {report}")
+    console.print(
+        f"release  {layout.releases / release if release else 'none yet'}", soft_wrap=True
+    )
+    console.print(
+        "\nnext     make dev      the graph in the Dagster UI, http://localhost:3000\n"
+        "         make serve    the HTTP service, http://localhost:8000/docs\n"
+        "         your films    CXR_EXPERIMENT=scratch CXR_OVERRIDES=data.folder=FOLDER make demo\n"
+        "\nFor research and education only; not a medical device.",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What happens around every request: its id, log line and metrics, and errors nobody expected."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cxr_serving.errors import error_response
+from cxr_serving.metrics import Metrics
+
+REQUEST_ID_HEADER = "X-Request-ID"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NO_ANSWER = 499  # nginx's status for a client that left first; it is logged, never sent
+
+logger = logging.getLogger(__name__)
+
+
+class RequestMiddleware:
+    """ASGI middleware that identifies, times, logs and counts requests; bodies are never logged.
+
+    The client's ``X-Request-ID`` is kept when it has at most 128 letters, digits, dots, dashes and
+    underscores, else a new one is made. It is in ``request.state.request_id`` and in the answer's
+    header. An exception that nothing handled becomes a 500 in the one error shape.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = _NO_ANSWER
+
+        async def send_identified(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_identified)
+        except ClientDisconnect:
+            pass
+        except Exception:
+            logger.exception("unexpected error request_id=%s", request_id)
+            if status != _NO_ANSWER:
+                raise
+            response = error_response(
+                request_id,
+                500,
+                "internal_error",
+                "unexpected error; the log of the service has it under this request id",
+            )
+            await response(scope, receive, send_identified)
+        finally:
+            self._record(scope, status, time.perf_counter() - started, request_id)
+
+    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(route, status).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        logger.info(
+            "request method=%s route=%s status=%d ms=%.1f request_id=%s",
+            scope["method"],
+            route,
+            status,
+            1000 * seconds,
+            request_id,
+        )
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

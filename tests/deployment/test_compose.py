@@ -1,0 +1,361 @@
+import ast
+import importlib
+import re
+import shlex
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import pytest
+import yaml
+from dagster import DagsterInstance
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster_webserver.webserver import DagsterWebserver
+from starlette.testclient import TestClient
+
+from cxr_assets.settings import Settings as PipelineSettings
+from cxr_serving.settings import Settings as ServiceSettings
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ["postgres", "code-location", "webserver", "daemon", "mlflow", "serving"]
+OURS = SERVICES[1:]
+DAGSTER = ["code-location", "webserver", "daemon"]
+# Programs of the postgres image, which is not installed beside this test.
+POSTGRES_PROGRAMS = {"pg_isready"}
+# What other projects document, by who reads it.
+THIRD_PARTY = {
+    "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB",  # the postgres image
+    "PGPASSWORD",  # libpq
+    "MLFLOW_BACKEND_STORE_URI", "MLFLOW_DISABLE_TELEMETRY",  # MLflow
+    "HF_TOKEN", "HF_ENDPOINT",  # huggingface_hub
+    "KAGGLE_USERNAME", "KAGGLE_KEY",  # kagglehub
+}  # fmt: skip
+
+Service = dict[str, Any]
+Services = dict[str, Service]
+
+
+def environment_names(settings: type[PipelineSettings] | type[ServiceSettings]) -> set[str]:
+    return {f"CXR_{name}".upper() for name in settings.model_fields}
+
+
+def environment_of_deployment_files() -> set[str]:
+    text = "".join(path.read_text() for path in (ROOT / "deploy").glob("*.yaml"))
+    return set(re.findall(r"\{env: (\w+)\}", text))
+
+
+def option(service: Service, name: str) -> str:
+    """The value of ``--name=value`` in a service's command."""
+    [value] = [
+        part.removeprefix(f"--{name}=")
+        for part in service["command"]
+        if part.startswith(f"--{name}=")
+    ]
+    assert isinstance(value, str)
+    return value
+
+
+def probed_url(service: Service) -> str:
+    """The address in a health check that runs Python."""
+    [url] = re.findall(r"'(http://[^']+)'", service["healthcheck"]["test"][-1])
+    assert isinstance(url, str)
+    return url
+
+
+def listening_port(service: Service) -> int:
+    environment = service.get("environment", {})
+    return int(environment["CXR_PORT"] if "CXR_PORT" in environment else option(service, "port"))
+
+
+def parse(program: str, arguments: list[str]) -> None:
+    """Let a console script's own command line parser read the arguments.
+
+    Raises:
+        click.UsageError: the program has no such command, option or type of value.
+    """
+    script, *_ = entry_points(group="console_scripts", name=program)
+    command: click.Command = importlib.import_module(script.module).cli
+    context = None
+    while isinstance(command, click.Group):
+        context = click.Context(command, info_name=program, parent=context)
+        name, found, arguments = command.resolve_command(context, arguments)
+        assert found is not None, f"{program} has no command {name}"
+        command = found
+    command.make_context(program, arguments, parent=context)
+
+
+def test_every_promised_service_is_there(services: Services) -> None:
+    assert sorted(services) == sorted(SERVICES)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_command_is_one_that_its_program_understands(name: str, services: Services) -> None:
+    program, *arguments = services[name]["command"]
+    if program == "python":
+        flag, module = arguments
+        assert flag == "-m"
+        assert find_spec(f"{module}.__main__") is not None
+    else:
+        parse(program, arguments)
+
+
+def test_parser_refuses_what_a_program_does_not_know() -> None:
+    with pytest.raises(click.UsageError):
+        parse("dagster", ["code-server", "start", "--hosts=0.0.0.0"])
+    with pytest.raises(click.UsageError):
+        parse("dagster", ["code-server", "begin"])
+    with pytest.raises(click.UsageError):
+        parse("mlflow", ["server", "--port=http"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_health_check_runs_a_program_of_its_image(name: str, services: Services) -> None:
+    kind, program, *arguments = services[name]["healthcheck"]["test"]
+    assert kind == "CMD"
+    if name == "postgres":
+        assert program in POSTGRES_PROGRAMS
+    elif program == "python":
+        flag, code = arguments
+        assert flag == "-c"
+        ast.parse(code)
+    else:
+        parse(program, arguments)
+
+
+@pytest.mark.parametrize("name", ["webserver", "mlflow", "serving"])
+def test_health_check_asks_the_port_that_the_service_listens_on(
+    name: str, services: Services
+) -> None:
+    url = urlsplit(probed_url(services[name]))
+    assert url.hostname == "127.0.0.1"
+    assert url.port == listening_port(services[name])
+
+
+def test_health_check_of_the_code_location_asks_its_port(services: Services) -> None:
+    check = services["code-location"]["healthcheck"]["test"]
+    assert int(check[-1]) == listening_port(services["code-location"])
+
+
+def test_webserver_has_the_probed_path(services: Services, tmp_path: Path) -> None:
+    path = urlsplit(probed_url(services["webserver"])).path
+    with (
+        DagsterInstance.local_temp(str(tmp_path)) as instance,
+        WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context,
+        TestClient(DagsterWebserver(context).create_asgi_app()) as client,
+    ):
+        answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_mlflow_has_the_probed_path(services: Services) -> None:
+    app = importlib.import_module("mlflow.server").app
+    assert app.test_client().get(urlsplit(probed_url(services["mlflow"])).path).status_code == 200
+
+
+def test_service_has_the_probed_path(services: Services) -> None:
+    app = importlib.import_module("cxr_serving.app").app
+    assert urlsplit(probed_url(services["serving"])).path in app.openapi()["paths"]
+
+
+@pytest.mark.parametrize("name", ["webserver", "mlflow", "serving"])
+def test_port_is_published_to_this_host_only(name: str, services: Services) -> None:
+    [published] = services[name]["ports"]
+    address, _, inside = published.split(":")
+    assert address == "127.0.0.1"
+    assert int(inside) == listening_port(services[name])
+
+
+def test_nothing_else_is_published(services: Services) -> None:
+    assert {name for name, service in services.items() if "ports" in service} == {
+        "webserver",
+        "mlflow",
+        "serving",
+    }
+
+
+@pytest.mark.parametrize("name", ["code-location", "webserver", "mlflow"])
+def test_server_listens_beyond_its_own_container(name: str, services: Services) -> None:
+    assert option(services[name], "host") == "0.0.0.0"
+
+
+def test_service_listens_beyond_its_own_container(services: Services) -> None:
+    assert services["serving"]["environment"]["CXR_HOST"] == "0.0.0.0"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_environment_names_are_read_by_something(name: str, services: Services) -> None:
+    known = environment_of_deployment_files() | THIRD_PARTY
+    if name == "serving":
+        known = environment_names(ServiceSettings)
+    elif name == "code-location":
+        known |= environment_names(PipelineSettings)
+    assert set(services[name].get("environment", {})) - known == set()
+
+
+@pytest.mark.parametrize("name", DAGSTER)
+def test_deployment_files_find_their_environment(name: str, services: Services) -> None:
+    environment = services[name]["environment"]
+    assert environment_of_deployment_files() <= {
+        key for key, value in environment.items() if value is not None
+    }
+
+
+def test_every_setting_of_the_pipeline_can_be_set(
+    services: Services, stages: dict[str, list[tuple[str, str]]]
+) -> None:
+    fixed = {
+        pair.partition("=")[0]
+        for instruction, arguments in stages["pipeline"]
+        if instruction == "ENV"
+        for pair in shlex.split(arguments)
+    }
+    given = fixed | set(services["code-location"]["environment"])
+    assert environment_names(PipelineSettings) <= given
+
+
+def test_fixed_settings_are_valid(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, settings in (("code-location", PipelineSettings), ("serving", ServiceSettings)):
+        for key, value in services[name]["environment"].items():
+            if key.startswith("CXR_") and value is not None:
+                monkeypatch.setenv(key, value)
+        settings()
+
+
+def test_secrets_come_from_outside(services: Services) -> None:
+    values = {
+        (name, key): value
+        for name, service in services.items()
+        for key, value in service.get("environment", {}).items()
+        if re.search("PASSWORD|TOKEN|KEY", key)
+    }
+    assert ("postgres", "POSTGRES_PASSWORD") in values
+    assert {
+        place: value
+        for place, value in values.items()
+        if value is not None and not re.fullmatch(r"\$\{POSTGRES_PASSWORD:\?[^}]+\}", value)
+    } == {}
+
+
+def test_password_is_the_only_variable_and_is_required() -> None:
+    variables = re.findall(r"\$\{([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+    assert variables
+    assert {variable.partition(":?")[0] for variable in variables} == {"POSTGRES_PASSWORD"}
+    assert all(":?" in variable for variable in variables)
+
+
+def test_dagster_connects_to_the_database_that_postgres_makes(services: Services) -> None:
+    ours, theirs = services["webserver"]["environment"], services["postgres"]["environment"]
+    assert ours["POSTGRES_HOST"] in services
+    assert ours["POSTGRES_PORT"] == "5432"
+    for key in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
+        assert ours[key] == theirs[key]
+    check = services["postgres"]["healthcheck"]["test"]
+    assert check[check.index("--username") + 1] == theirs["POSTGRES_USER"]
+    assert check[check.index("--dbname") + 1] == theirs["POSTGRES_DB"]
+
+
+def test_mlflow_connects_to_the_database_that_postgres_makes(services: Services) -> None:
+    url = urlsplit(services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"])
+    _, driver = url.scheme.split("+")
+    assert find_spec(driver) is not None
+    assert url.hostname in services
+    assert url.port == 5432
+    assert url.username == services["postgres"]["environment"]["POSTGRES_USER"]
+    assert url.password is None
+    database = url.path.removeprefix("/")
+    assert f"CREATE DATABASE {database};" in (ROOT / "deploy" / "mlflow.sql").read_text()
+    assert (
+        "./deploy/mlflow.sql:/docker-entrypoint-initdb.d/mlflow.sql:ro"
+        in (services["postgres"]["volumes"])
+    )
+
+
+def test_training_reaches_mlflow(services: Services) -> None:
+    url = urlsplit(services["code-location"]["environment"]["CXR_MLFLOW_URI"])
+    assert url.hostname == "mlflow"
+    assert url.port == listening_port(services["mlflow"])
+    assert url.netloc in option(services["mlflow"], "allowed-hosts").split(",")
+
+
+def test_workspace_names_the_code_location(services: Services) -> None:
+    [entry] = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())["load_from"]
+    server = entry["grpc_server"]
+    code_location = services["code-location"]
+    assert server["port"] == listening_port(code_location)
+    assert server["location_name"] == option(code_location, "location-name")
+    assert find_spec(option(code_location, "module-name")) is not None
+    for name in ("webserver", "daemon"):
+        assert services[name]["environment"][server["host"]["env"]] == "code-location"
+
+
+@pytest.mark.parametrize("name", ["webserver", "daemon"])
+def test_workspace_file_is_in_the_image(
+    name: str, services: Services, stages: dict[str, list[tuple[str, str]]]
+) -> None:
+    copied = [arguments for instruction, arguments in stages["pipeline"] if instruction == "COPY"]
+    directories = [arguments for kind, arguments in stages["pipeline"] if kind == "WORKDIR"]
+    file = option(services[name], "workspace")
+    assert any(
+        f"deploy/{file}" in sources.split() and sources.split()[-1].rstrip("/") == directories[-1]
+        for sources in copied
+    )
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_dependencies_exist_and_can_become_healthy(name: str, services: Services) -> None:
+    for other, terms in services[name].get("depends_on", {}).items():
+        assert other in services
+        assert terms == {"condition": "service_healthy"}
+        assert "healthcheck" in services[other]
+
+
+def test_volumes_are_declared_and_files_exist(compose: dict[str, Any]) -> None:
+    used = set()
+    for service in compose["services"].values():
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).is_file()
+            else:
+                used.add(source)
+    assert used == set(compose["volumes"])
+
+
+def test_service_reads_what_training_writes(services: Services) -> None:
+    assert services["code-location"]["volumes"] == ["data:/data"]
+    assert services["serving"]["volumes"] == ["data:/data:ro"]
+    assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
+
+
+def test_runs_and_webserver_share_the_storage(services: Services) -> None:
+    storage = PurePosixPath(services["webserver"]["environment"]["DAGSTER_STORAGE_DIR"])
+    assert storage.is_relative_to("/data")
+    assert services["webserver"]["volumes"] == services["code-location"]["volumes"]
+
+
+def test_mlflow_keeps_its_artifacts_on_a_volume(services: Services) -> None:
+    [mount] = services["mlflow"]["volumes"]
+    directory = mount.split(":")[1]
+    assert PurePosixPath(option(services["mlflow"], "artifacts-destination")).is_relative_to(
+        directory
+    )
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_image_is_built_from_a_stage_that_exists(
+    name: str, services: Services, stages: dict[str, list[tuple[str, str]]]
+) -> None:
+    build = services[name]["build"]
+    assert build == {"context": ".", "target": services[name]["image"].removeprefix("cxr-")}
+    assert build["target"] in stages
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_container_gives_up_its_privileges(name: str, services: Services) -> None:
+    assert services[name]["cap_drop"] == ["ALL"]
+    assert services[name]["security_opt"] == ["no-new-privileges:true"]

@@ -1,0 +1,102 @@
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    key: value
+    for key, value in os.environ.items()
+    if not key.startswith(("CXR_", "DAGSTER_", "MAKE", "MFLAGS"))
+}
+
+
+def make(
+    *arguments: str, directory: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=directory,
+        env=ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A directory with the Makefile and what ``setup`` reads, already installed."""
+    directory = tmp_path / "a clone"
+    (directory / ".venv").mkdir(parents=True)
+    for name in ("Makefile", "dagster.yaml", "pyproject.toml", "constraints.txt"):
+        (directory / name).write_bytes((ROOT / name).read_bytes())
+    (directory / ".venv" / "installed").touch()
+    return directory
+
+
+def test_help_is_the_default_and_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    declared = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)
+    assert declared
+    listed = re.findall(r"^make (\w+) +\S", make().stdout, re.MULTILINE)
+    assert listed == declared[1].split()
+
+
+def test_setup_links_the_configuration_into_the_default_home(clone: Path) -> None:
+    done = make("setup", directory=clone)
+    assert done.returncode == 0, done.stderr
+    linked = clone / "data" / "dagster" / "dagster.yaml"
+    assert linked.resolve() == (clone / "dagster.yaml").resolve()
+
+
+def test_setup_follows_the_data_root(clone: Path, tmp_path: Path) -> None:
+    done = make("setup", directory=clone, CXR_DATA_ROOT=str(tmp_path / "my data"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "my data" / "dagster" / "dagster.yaml").exists()
+    assert not (clone / "data").exists()
+
+
+def test_setup_keeps_a_configuration_of_the_user(clone: Path, tmp_path: Path) -> None:
+    own = tmp_path / "home" / "dagster.yaml"
+    own.parent.mkdir()
+    own.write_text("telemetry:\n  enabled: true\n")
+    done = make("setup", directory=clone, DAGSTER_HOME=str(own.parent))
+    assert done.returncode == 0, done.stderr
+    assert own.read_text() == "telemetry:\n  enabled: true\n"
+    assert not own.is_symlink()
+
+
+def test_setup_repairs_the_link_after_the_clone_has_moved(clone: Path) -> None:
+    assert make("setup", directory=clone).returncode == 0
+    moved = clone.rename(clone.with_name("moved"))
+    assert make("setup", directory=moved).returncode == 0
+    assert (moved / "data" / "dagster" / "dagster.yaml").exists()
+
+
+def test_setup_installs_again_when_the_pins_change(clone: Path) -> None:
+    assert "pip install" not in make("-n", "setup", directory=clone).stdout
+    os.utime(clone / "constraints.txt", (2**31, 2**31))
+    assert "pip install" in make("-n", "setup", directory=clone).stdout
+
+
+@pytest.mark.parametrize("python", ["a-python-that-is-not-there", "./python3.10"])
+def test_setup_refuses_another_python(python: str, clone: Path) -> None:
+    (clone / ".venv" / "installed").unlink()
+    old = clone / "python3.10"
+    old.write_text('#!/bin/sh\n[ "$1" != -c ] && mkdir -p .venv/bin\n')
+    old.chmod(0o755)
+    done = make("setup", f"PYTHON={python}", directory=clone)
+    assert done.returncode != 0
+    assert f"{python} is not Python 3.11, 3.12 or 3.13" in done.stderr
+    assert not (clone / ".venv" / "bin").exists()
+
+
+def test_ci_runs_the_tests() -> None:
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    commands = make("-n", "test").stdout
+    for program in ("ruff check", "ruff format --check", "mypy", "lint-imports", "pytest"):
+        assert f".venv/bin/{program}" in commands

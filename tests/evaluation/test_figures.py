@@ -1,0 +1,41 @@
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_assets.evaluation import figures
+from cxr_assets.evaluation.metrics import evaluate
+
+CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
+RNG = np.random.default_rng(0)
+PROBABILITIES = RNG.dirichlet([1, 1, 1], 30)
+TARGETS = RNG.integers(0, 2, 30)  # no viral film
+METRICS = evaluate(PROBABILITIES, TARGETS, CLASSES)
+CURVE = pd.DataFrame(
+    {"epoch": [0, 1], "train_loss": [2.0, 1.0], "val_macro_f1": [0.4, 0.6], "lr": [1e-3, 0.0]}
+)
+FILMS = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in CLASSES}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda synthetic: figures.confusion_matrix(METRICS, "a model", synthetic),
+        lambda synthetic: figures.roc_curves(PROBABILITIES, TARGETS, METRICS, "a model", synthetic),
+        lambda synthetic: figures.learning_curves(CURVE, "a model", synthetic),
+        lambda synthetic: figures.film_grid(FILMS, "some films", synthetic),
+    ],
+    ids=["confusion_matrix", "roc_curves", "learning_curves", "film_grid"],
+)
+def test_each_figure_is_a_picture_that_tells_phantoms_apart(draw: Callable[[bool], bytes]) -> None:
+    real, synthetic = draw(False), draw(True)
+    assert draw(True) == synthetic, "the same numbers must give the same bytes"
+    assert real != synthetic, "the title must say what the films are"
+    for png in (real, synthetic):
+        with Image.open(BytesIO(png)) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.width > 500

@@ -1,0 +1,179 @@
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from PIL import Image
+
+from cxr_assets.evaluation import figures
+from cxr_assets.evaluation.metrics import evaluate
+from cxr_assets.evaluation.report import (
+    ReportError,
+    latest_report,
+    read_metrics,
+    write_report,
+)
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetError
+from cxr_assets.radiographs.naming import CLASSES
+from cxr_serving import bundle
+from cxr_serving.predictor import Predictor
+
+PICTURES = ("confusion_matrix.png", "roc_curves.png", "learning_curves.png")
+
+
+def report_on(layout: Layout) -> Path:
+    return write_report(
+        layout,
+        bundle.latest(layout.models("convnext_model")),
+        bundle.latest(layout.models("dinov2_probe")),
+    )
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_every_number_follows_from_the_predictions(layout: Layout) -> None:
+    lines: list[str] = []
+    main = bundle.latest(layout.models("convnext_model"))
+    baseline = bundle.latest(layout.models("dinov2_probe"))
+    report = write_report(layout, main, baseline, lines.append)
+    metrics = read_metrics(report)
+    table = pd.read_csv(
+        report / "predictions.csv", dtype={f"model_{c}": np.float32 for c in CLASSES}
+    )
+    assert len(table) == 27
+    targets = np.array([CLASSES.index(name) for name in table["target"]])
+    for role, part in (("model", metrics), ("baseline", metrics["baseline"])):
+        probabilities = table[[f"{role}_{name}" for name in CLASSES]].to_numpy(np.float32)
+        again = json.loads(json.dumps(evaluate(probabilities, targets, CLASSES)))
+        assert {key: part[key] for key in again} == again
+    assert metrics["margin"] == pytest.approx(
+        metrics["macro_f1"] - metrics["baseline"]["macro_f1"], abs=1e-6
+    )
+    assert [line.split()[0] for line in lines] == ["convnext_model", "dinov2_probe"]
+
+
+def test_the_probabilities_are_those_of_the_serving_predictor(layout: Layout) -> None:
+    report = report_on(layout)
+    table = pd.read_csv(report / "predictions.csv")
+    predictor = Predictor(bundle.latest(layout.models("convnext_model")))
+    for _, row in table.iloc[::5].iterrows():
+        film = predictor.preprocessing.decode(layout.processed / row["path"])
+        expected = predictor.predict(film[None])[0]
+        assert row[[f"model_{name}" for name in CLASSES]].to_numpy(float) == pytest.approx(
+            expected, abs=1e-5
+        )
+
+
+def test_says_what_was_evaluated_on_what(layout: Layout) -> None:
+    metrics = read_metrics(report_on(layout))
+    main = Predictor(bundle.latest(layout.models("convnext_model"))).record
+    for key in ("asset", "version", "fingerprint", "data_version", "pretrained", "synthetic"):
+        assert metrics["model"][key] == getattr(main, key)
+    assert metrics["baseline"]["model"]["asset"] == "dinov2_probe"
+    assert metrics["version"] == main.version
+    assert metrics["synthetic"] is True
+    assert "Not a medical device" in metrics["disclaimer"]
+
+
+def test_the_newest_report_is_at_the_top(layout: Layout) -> None:
+    report = report_on(layout)
+    assert latest_report(layout) == report
+    assert (layout.reports / "metrics.json").read_bytes() == (report / "metrics.json").read_bytes()
+    for prefix in ("", "baseline_"):
+        for name in PICTURES:
+            with Image.open(report / f"{prefix}{name}") as picture:
+                picture.verify()
+                assert picture.format == "PNG"
+
+
+def test_a_second_report_on_the_same_pair_replaces_the_first(layout: Layout) -> None:
+    first = report_on(layout)
+    (first / "stale.png").write_bytes(b"stale")
+    assert report_on(layout) == first
+    assert not (first / "stale.png").exists()
+    assert sorted(path.name for path in layout.reports.iterdir()) == sorted(
+        [first.name, "latest.json", "metrics.json"]
+    )
+
+
+def test_a_failure_while_writing_leaves_the_old_report(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = report_on(layout)
+    before = contents(report)
+
+    def full_disk(*args: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figures, "roc_curves", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        report_on(layout)
+    assert contents(report) == before
+    assert latest_report(layout) == report
+
+
+def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
+    layout: Layout,
+) -> None:
+    report = report_on(layout)
+    before = contents(report)
+
+    def killed_while_drawing() -> None:
+        figures.roc_curves = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+        report_on(layout)
+
+    child = multiprocessing.get_context("fork").Process(target=killed_while_drawing)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    assert list(layout.reports.glob(".*.partial"))
+    assert contents(report) == before
+    assert read_metrics(latest_report(layout))
+    report_on(layout)
+    assert not list(layout.reports.glob(".*"))
+
+
+def test_a_bundle_trained_on_other_data_is_refused(layout: Layout) -> None:
+    main = tiny.publish(layout, "convnext_model", tiny.convnext(), "e" * 64)
+    with pytest.raises(ReportError, match="materialise convnext_model again"):
+        write_report(layout, main, bundle.latest(layout.models("dinov2_probe")))
+    assert not layout.reports.exists()
+
+
+def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="materialise processed_dataset first"):
+        write_report(Layout(tmp_path), tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_a_damaged_test_film_is_named(layout: Layout, damage: str) -> None:
+    film = layout.processed / "test" / "normal" / "film-3.png"
+    if damage == "missing":
+        film.unlink()
+    else:
+        film.write_bytes(film.read_bytes()[:80])
+    with pytest.raises(ReportError, match="materialise processed_dataset again") as caught:
+        report_on(layout)
+    assert "film-3.png" in str(caught.value)
+
+
+def test_a_count_that_does_not_fit_the_manifest_is_refused(layout: Layout) -> None:
+    path = layout.processed / DATASET_FILE
+    record = json.loads(path.read_text())
+    record["counts"]["test"]["normal"] += 1
+    path.write_text(json.dumps(record))
+    with pytest.raises(ReportError, match=r"lists 27 test films, dataset\.json counts 28"):
+        report_on(layout)
+
+
+def test_there_is_no_report_before_the_first(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="materialise metrics_report first"):
+        latest_report(Layout(tmp_path))

@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ConvNextV2Model, Dinov2Config, Dinov2Model
+
+from cxr_assets.experiment import Model, Probe, compose
+from cxr_assets.learning import networks
+from cxr_assets.learning.networks import PretrainedError
+from cxr_assets.radiographs.naming import CLASSES
+
+
+@pytest.fixture(scope="module")
+def convnext_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ConvNeXt V2 with a 1000-class head, saved as the hub has it."""
+    directory = tmp_path_factory.mktemp("convnext")
+    config = {**networks.convnext_config(compose("demo").model, 64, CLASSES)}
+    config["id2label"] = {index: f"LABEL_{index}" for index in range(1000)}
+    config["label2id"] = {label: index for index, label in config["id2label"].items()}
+    torch.manual_seed(1)
+    networks.build(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def dinov2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small DINOv2 backbone without any head, as facebook/dinov2-small is."""
+    directory = tmp_path_factory.mktemp("dinov2")
+    torch.manual_seed(2)
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=70)
+    Dinov2Model(config).save_pretrained(directory)
+    return directory
+
+
+def model(**changes: object) -> Model:
+    return Model.model_validate({**compose("full").model.model_dump(), **changes})
+
+
+def probe(**changes: object) -> Probe:
+    return Probe.model_validate({**compose("full").probe.model_dump(), **changes})
+
+
+def test_full_is_a_convnextv2_tiny():
+    settings = model(pretrained=None)
+    network = networks.build(networks.convnext_config(settings, 224, CLASSES))
+    parameters = sum(p.numel() for p in network.convnextv2.parameters())
+    assert parameters == 27_866_496 - 0, parameters
+
+
+def test_a_directory_in_the_hubs_format_gives_body_and_fresh_head(convnext_directory):
+    settings = model(pretrained=str(convnext_directory))
+    network = networks.build(networks.convnext_config(settings, 64, CLASSES))
+    networks.load_pretrained(network, str(convnext_directory), None)
+    saved = ConvNextV2Model.from_pretrained(convnext_directory).state_dict()
+    for key, value in network.convnextv2.state_dict().items():
+        assert torch.equal(value, saved[key]), key
+    assert network.classifier.out_features == 3
+    assert network.config.drop_path_rate == settings.drop_path_rate
+
+
+def test_dinov2_loads_from_a_directory_without_a_head(dinov2_directory):
+    settings = probe(pretrained=str(dinov2_directory))
+    network = networks.build(networks.dinov2_config(settings, 64, CLASSES))
+    networks.load_pretrained(network, str(dinov2_directory), None)
+    saved = Dinov2Model.from_pretrained(dinov2_directory).state_dict()
+    for key, value in network.dinov2.state_dict().items():
+        assert torch.equal(value, saved[key]), key
+
+
+def test_weights_of_another_architecture_are_refused(convnext_directory, dinov2_directory):
+    network = networks.build(networks.convnext_config(model(pretrained=None), 64, CLASSES))
+    with pytest.raises(PretrainedError, match="do not fit"):
+        networks.load_pretrained(network, str(dinov2_directory), None)
+
+
+def test_pickled_weights_are_refused(tmp_path, convnext_directory):
+    (tmp_path / "config.json").write_text((convnext_directory / "config.json").read_text())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(PretrainedError, match=r"no model\.safetensors"):
+        networks.locate(str(tmp_path), None)
+
+
+def test_a_name_that_is_neither_directory_nor_hub_id_is_refused(tmp_path):
+    with pytest.raises(PretrainedError, match="neither a directory nor a hub id"):
+        networks.locate(str(tmp_path / "absent"), None)
+
+
+def test_identity_is_that_of_the_content(tmp_path, convnext_directory):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).write_bytes((convnext_directory / name).read_bytes())
+    identity = networks.identity(str(convnext_directory), None)
+    assert networks.identity(str(copy), None) == identity
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    assert networks.identity(str(copy), None) != identity
+    assert networks.identity("facebook/dinov2-small", "abc") == "facebook/dinov2-small@abc"
+    assert networks.identity(None, None) is None
+
+
+def test_without_the_hub_the_error_says_what_could_not_be_reached(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(PretrainedError, match="experiment=demo") as caught:
+        networks.locate("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056")
+    assert "http://127.0.0.1:9" in str(caught.value)

@@ -1,0 +1,134 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from cxr_assets.layout import Layout
+from cxr_assets.tracking import EXPERIMENT
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+OVERRIDES = (
+    "data.phantom_patients=8",
+    "data.image_size=32",
+    "model.hidden_sizes=[8,8,16,16]",
+    "model.depths=[1,1,1,1]",
+    "probe.hidden_size=32",
+    "probe.num_hidden_layers=1",
+    "probe.num_attention_heads=2",
+    "probe.max_epochs=3",
+    "trainer.max_epochs=2",
+    "margin=-1",
+)
+
+
+@dataclass
+class Workplace:
+    """A data root with a Dagster instance of its own, and the commands of the README."""
+
+    root: Path
+    overrides: list[str] = field(default_factory=lambda: list(OVERRIDES))
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root)
+
+    @property
+    def home(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("CXR_")}
+        for name in ("HF_TOKEN", "HF_ENDPOINT"):
+            clean.pop(name, None)
+        return {
+            **clean,
+            "CXR_DATA_ROOT": str(self.root),
+            "CXR_EXPERIMENT": "demo",
+            "CXR_OVERRIDES": " ".join(self.overrides),
+            "DAGSTER_HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }
+
+    def prepare(self) -> None:
+        self.home.mkdir(parents=True)
+        shutil.copyfile(REPOSITORY / "dagster.yaml", self.home / "dagster.yaml")
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            arguments,
+            cwd=REPOSITORY,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    def retrain(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return self._dagster("job execute -j retrain", overrides)
+
+    def materialize(
+        self, selection: str, *overrides: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self._dagster(f"asset materialize --select {selection}", overrides, **environment)
+
+    def _dagster(
+        self, words: str, overrides: tuple[str, ...], **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self.command(
+            "dagster",
+            *words.split(),
+            "-m",
+            "cxr_assets.definitions",
+            CXR_OVERRIDES=" ".join([*self.overrides, *overrides]),
+            **environment,
+        )
+
+    def runs(self) -> list[dg.DagsterRun]:
+        """Dagster's runs, newest first."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return list(instance.get_runs())
+
+    def mlflow_runs(self) -> list[Run]:
+        """MLflow's runs, newest first."""
+        client = MlflowClient(f"sqlite:///{self.layout.mlflow_database}")
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
+        return list(client.search_runs([experiment.experiment_id]))
+
+    def mlflow_parent(self, run_id: str) -> Run:
+        """The one MLflow run of a Dagster run."""
+        (parent,) = [
+            run for run in self.mlflow_runs() if run.data.tags.get("dagster_run_id") == run_id
+        ]
+        return parent
+
+
+@pytest.fixture(scope="session")
+def new_workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Workplace]:
+    def make() -> Workplace:
+        workplace = Workplace(tmp_path_factory.mktemp("workplace"))
+        workplace.prepare()
+        return workplace
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(new_workplace: Callable[[], Workplace]) -> Workplace:
+    """A workplace after one ``dagster job execute`` of the main job, on a tiny experiment."""
+    workplace = new_workplace()
+    finished = workplace.retrain()
+    assert finished.returncode == 0, finished.stderr[-5000:]
+    return workplace

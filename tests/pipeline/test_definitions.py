@@ -1,0 +1,60 @@
+import dagster as dg
+import pytest
+
+from cxr_assets.definitions import definitions
+
+ASSETS = {
+    "raw_kaggle": "data",
+    "processed_dataset": "data",
+    "convnext_model": "models",
+    "dinov2_probe": "models",
+    "metrics_report": "evaluation",
+    "hf_release": "release",
+}
+PARENTS = {
+    "raw_kaggle": set(),
+    "processed_dataset": {"raw_kaggle"},
+    "convnext_model": {"processed_dataset"},
+    "dinov2_probe": {"processed_dataset"},
+    "metrics_report": {"convnext_model", "dinov2_probe"},
+    "hf_release": {"metrics_report"},
+}
+
+
+def test_the_graph_is_the_one_of_the_design():
+    graph = definitions.resolve_asset_graph()
+    nodes = {node.key.to_user_string(): node for node in graph.asset_nodes}
+    assert {name: node.group_name for name, node in nodes.items()} == ASSETS
+    for name, node in nodes.items():
+        assert {key.to_user_string() for key in node.parent_keys} == PARENTS[name]
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_every_asset_explains_itself(name):
+    node = definitions.resolve_asset_graph().get(dg.AssetKey(name))
+    assert len(node.description or "") > 40
+    assert node.owners
+    assert node.kinds
+
+
+def test_checks_guard_data_models_and_release():
+    checks = {
+        (key.asset_key.to_user_string(), key.name)
+        for key in definitions.resolve_asset_graph().asset_check_keys
+    }
+    assert checks == {
+        ("processed_dataset", "patients_disjoint"),
+        ("processed_dataset", "no_class_empty"),
+        ("processed_dataset", "no_duplicates_across_splits"),
+        ("convnext_model", "bundle_verifies"),
+        ("dinov2_probe", "bundle_verifies"),
+        ("metrics_report", "beats_probe"),
+    }
+
+
+def test_the_job_and_its_schedule():
+    job = definitions.resolve_job_def("retrain")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(ASSETS)
+    schedule = definitions.resolve_schedule_def("weekly_retrain")
+    assert schedule.cron_schedule == "0 3 * * 0"
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING

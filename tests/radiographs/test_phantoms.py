@@ -1,0 +1,150 @@
+import re
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr_assets.radiographs import naming, phantoms
+
+KAGGLE_NAME = re.compile(
+    r"(train|val|test)/"
+    r"(NORMAL/(NORMAL2-)?IM-\d{4}-\d{4}(-\d{4})?|PNEUMONIA/person\d+_(bacteria|virus)_\d+)\.jpeg"
+)
+
+
+def films(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.jpeg")}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms") / "films"
+    phantoms.make(root, patients=20, seed=0)
+    return root
+
+
+def test_names_and_folders_are_kaggles(root):
+    assert all(KAGGLE_NAME.fullmatch(name) for name in films(root))
+    assert "synthetic" in (root / phantoms.MARKER_FILE).read_text()
+
+
+def test_children_are_whole_and_in_every_split(root):
+    splits = defaultdict(set)
+    children = defaultdict(list)
+    for path in root.rglob("*.jpeg"):
+        name = naming.parse(path)
+        splits[name.label, name.patient].add(path.relative_to(root).parts[0])
+        children[name.label].append(name.patient)
+    assert all(len(where) == 1 for where in splits.values())
+    for label in naming.CLASSES:
+        assert len(set(children[label])) == 20
+        assert len(children[label]) > 25, "many children have several films"
+        assert {next(iter(s)) for (of, _), s in splits.items() if of == label} == {
+            "train",
+            "val",
+            "test",
+        }
+
+
+def test_numbers_repeat_between_the_causes(root):
+    names = " ".join(films(root))
+    assert "person5_bacteria_" in names
+    assert "person5_virus_" in names
+
+
+def test_the_same_seed_gives_the_same_films_and_another_one_others(tmp_path):
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        phantoms.make(tmp_path / name, patients=3, seed=seed)
+    assert films(tmp_path / "one") == films(tmp_path / "two")
+    assert not set(films(tmp_path / "one").values()) & set(films(tmp_path / "three").values())
+
+
+def test_a_film_does_not_depend_on_how_many_there_are(root, tmp_path):
+    phantoms.make(tmp_path / "few", patients=3, seed=0)
+    few = {Path(name).name: content for name, content in films(tmp_path / "few").items()}
+    many = {Path(name).name: content for name, content in films(root).items()}
+    assert few.items() <= many.items()
+
+
+def test_they_are_made_once(tmp_path):
+    target = tmp_path / "films"
+    phantoms.make(target, patients=3, seed=0)
+    first = {path: path.stat().st_mtime_ns for path in target.rglob("*.jpeg")}
+    phantoms.make(target, patients=3, seed=0)
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*.jpeg")} == first
+    old = films(target)
+    phantoms.make(target, patients=3, seed=1)
+    assert films(target) != old
+
+
+def test_what_breaks_off_leaves_the_old_films(tmp_path, monkeypatch):
+    target = tmp_path / "films"
+    phantoms.make(target, patients=3, seed=0)
+    old = films(target)
+    save = Image.Image.save
+    written: list[Path] = []
+
+    def save_until_the_disk_is_full(image: Image.Image, path: Path, **options: object) -> None:
+        written.append(path)
+        if len(written) > 4:
+            raise OSError(28, "No space left on device")
+        save(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_until_the_disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        phantoms.make(target, patients=3, seed=1)
+    assert films(target) == old
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("patients", [0, 2])
+def test_too_few_children_are_refused(tmp_path, patients):
+    with pytest.raises(ValueError, match=r"data\.phantom_patients to 3"):
+        phantoms.make(tmp_path / "films", patients, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_vary_and_do_not_tell_the_class(root):
+    shapes = defaultdict(list)
+    for path in root.rglob("*.jpeg"):
+        with Image.open(path) as image:
+            assert image.mode == "L"
+            shapes[naming.parse(path).label].append(image.size)
+    every = np.concatenate([np.array(sizes) for sizes in shapes.values()])
+    assert 200 < every.min() < 260
+    assert 340 < every.max() < 460
+    assert len({size for sizes in shapes.values() for size in sizes}) > 0.9 * len(every)
+    for sizes in shapes.values():
+        deviation = np.abs(np.mean(sizes, axis=0) - every.mean(axis=0))
+        assert (deviation < 3 * every.std(axis=0) / len(sizes) ** 0.5).all()
+
+
+def test_bacterial_disease_is_in_one_lung_and_viral_in_both():
+    x, y = phantoms._X, phantoms._Y
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        anatomy = phantoms._Anatomy.draw(rng)
+        lungs = phantoms._lungs(anatomy, x, y, 0.0)
+        shares = {}
+        for label in naming.CLASSES:
+            disease = np.abs(lungs * phantoms._disease(anatomy, label, x, y, rng))
+            total = disease.sum()
+            shares[label] = float(disease[x > 0].sum() / total) if total else None
+        assert shares["normal"] is None
+        assert not 0.1 < shares["bacterial_pneumonia"] < 0.9
+        assert 0.2 < shares["viral_pneumonia"] < 0.8
+
+
+def test_films_of_a_child_are_alike_but_not_the_same(root):
+    by_child = defaultdict(list)
+    for path in sorted(root.rglob("*.jpeg")):
+        with Image.open(path) as image:
+            small = np.asarray(image.resize((32, 32)), dtype=np.float64)
+        by_child[naming.parse(path).patient].append((small - small.mean()) / small.std())
+    several = [child for child in by_child.values() if len(child) > 1]
+    same = np.mean([np.abs(child[0] - child[1]).mean() for child in several])
+    other = np.mean([np.abs(a[0] - b[0]).mean() for a, b in pairwise(several)])
+    assert 0 < same < other

@@ -1,0 +1,201 @@
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cxr_assets.experiment import Data, compose
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import raw
+from cxr_assets.radiographs.dataset import DatasetError, DatasetRecord, load, manifest
+from cxr_assets.radiographs.naming import CLASSES
+from cxr_assets.radiographs.preparation import PreparationError, prepare
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """24 small films of 12 patients in Kaggle's layout, every one different."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "chest_xray"
+    number = 0
+    for split, patients in (("train", range(1, 4)), ("test", range(10, 11))):
+        for name in (
+            "NORMAL/IM-{p:04}-{n:04}",
+            "PNEUMONIA/person{p}_bacteria_{n}",
+            "PNEUMONIA/person{p}_virus_{n}",
+        ):
+            for patient in patients:
+                for _ in range(2):
+                    number += 1
+                    path = root / split / f"{name.format(p=patient, n=number)}.jpeg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pixels = rng.integers(0, 255, (50, 70), dtype=np.uint8)
+                    Image.fromarray(pixels).save(path)
+    return root
+
+
+def data(source: Path, **changes: object) -> Data:
+    settings = {"folder": source, "image_size": 32, "val_fraction": 0.3, **changes}
+    return compose("scratch", [f"data.{key}={value}" for key, value in settings.items()]).data
+
+
+def make(
+    source: Path, layout: Layout, seed: int = 0, **changes: object
+) -> tuple[DatasetRecord, bool]:
+    settings = data(source, **changes)
+    return prepare(layout, raw.collect(settings, seed, layout, silent), settings, seed, silent)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "data")
+
+
+def test_an_image_folder_of_grey_pngs_at_input_size(source, layout):
+    record, reused = make(source, layout)
+    assert not reused
+    files = sorted(path.relative_to(layout.processed) for path in layout.processed.rglob("*.png"))
+    assert len(files) == 24 == sum(sum(labels.values()) for labels in record.counts.values())
+    assert {path.parts[:2] for path in files} == {
+        (split, label) for split in ("train", "val", "test") for label in CLASSES
+    }
+    with Image.open(layout.processed / files[0]) as image:
+        assert (image.mode, image.size, image.format) == ("L", (32, 32), "PNG")
+
+
+def test_the_manifest_has_a_row_for_every_source_film(source, layout):
+    (source / "train/PNEUMONIA/unnamed.jpeg").write_bytes(
+        (source / "train/NORMAL/IM-0001-0001.jpeg").read_bytes() + b"\0"
+    )
+    record, _ = make(source, layout)
+    rows = manifest(layout.processed).set_index("path")
+    assert len(rows) == 25
+    film = rows.loc["test/PNEUMONIA/person10_bacteria_21.jpeg"]
+    assert (film["split"], film["class"], film["kept"]) == ("test", "bacterial_pneumonia", True)
+    assert (film["width"], film["height"]) == (70, 50)
+    expected = hashlib.sha256((source / film.name).read_bytes()).hexdigest()
+    assert film["sha256"] == expected
+    unnamed = rows.loc["train/PNEUMONIA/unnamed.jpeg"]
+    assert not unnamed["kept"]
+    assert "_bacteria_" in unnamed["reason"]
+    assert sum(record.skipped.values()) == 1
+
+
+def test_patients_are_whole_and_test_is_kaggles(source, layout):
+    make(source, layout)
+    rows = manifest(layout.processed)
+    assert rows.groupby("patient")["split"].nunique().max() == 1
+    assert (rows["path"].str.startswith("test/") == (rows["split"] == "test")).all()
+
+
+def test_load_gives_films_and_labels_in_file_order(source, layout):
+    make(source, layout)
+    films, labels = load(layout.processed, "test")
+    assert films.shape == (6, 32, 32)
+    assert films.dtype == torch.uint8
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_load_names_a_film_that_is_gone(source, layout):
+    make(source, layout)
+    victim = next(layout.processed.glob("test/normal/*.png"))
+    victim.unlink()
+    with pytest.raises(DatasetError, match=victim.name):
+        load(layout.processed, "test")
+
+
+def test_the_same_content_and_settings_are_reused_and_others_are_not(source, layout):
+    first, _ = make(source, layout)
+    assert make(source, layout) == (first, True)
+    other_size, reused = make(source, layout, image_size=48)
+    assert not reused
+    assert other_size.data_version != first.data_version
+    other_seed, reused = make(source, layout, image_size=48, seed=1)
+    assert not reused
+    assert other_seed.data_version != other_size.data_version
+
+
+def test_corrupt_films_are_listed_and_too_many_fail(source, layout):
+    victim = source / "train/NORMAL/IM-0001-0001.jpeg"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    record, _ = make(source, layout, max_corrupt_fraction=0.1)
+    assert record.skipped == {"corrupt": 1}
+    rows = manifest(layout.processed).set_index("path")
+    assert rows.loc["train/NORMAL/IM-0001-0001.jpeg", "reason"].startswith("corrupt")
+    with pytest.raises(PreparationError, match=r"IM-0001-0001.*data\.max_corrupt_fraction=0\.01"):
+        make(source, layout, max_corrupt_fraction=0.01)
+    assert DatasetRecord.read(layout.processed) == record, "the old dataset must survive"
+
+
+def test_the_same_bytes_never_lie_in_two_splits(source, layout):
+    test_film = source / "test/NORMAL/IM-0010-0019.jpeg"
+    copies = [source / "train/NORMAL/IM-0077-0001.jpeg", source / "train/NORMAL/IM-0078-0001.jpeg"]
+    copies[0].write_bytes(test_film.read_bytes())
+    copies[1].write_bytes((source / "train/NORMAL/IM-0001-0001.jpeg").read_bytes())
+    record, _ = make(source, layout)
+    rows = manifest(layout.processed)
+    kept = rows[rows["kept"]]
+    assert kept["sha256"].is_unique
+    assert record.skipped == {"duplicate": 2}
+    assert "test/NORMAL/IM-0010-0019.jpeg" in set(kept["path"])
+
+
+def test_equal_names_do_not_overwrite_each_other(source, layout):
+    twin = source / "train/NORMAL/IM-0001-0001.png"
+    Image.fromarray(np.arange(4900, dtype=np.uint32).reshape(70, 70).astype(np.uint8)).save(twin)
+    record, _ = make(source, layout)
+    assert sum(sum(labels.values()) for labels in record.counts.values()) == 25
+    assert len(list(layout.processed.rglob("*.png"))) == 25
+
+
+def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
+    old, _ = make(source, layout)
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from cxr_assets.experiment import compose\n"
+        "from cxr_assets.layout import Layout\n"
+        "from cxr_assets.radiographs import preparation, raw\n"
+        "from cxr_serving.preprocessing import Preprocessing\n"
+        "decode = Preprocessing.decode\n"
+        "def slow(self, path):\n"
+        "    print('decoding', flush=True)\n"
+        "    time.sleep(0.2)\n"
+        "    return decode(self, path)\n"
+        "Preprocessing.decode = slow\n"
+        f"layout = Layout(Path({str(layout.root)!r}))\n"
+        f"data = compose('scratch', ['data.folder={source}', 'data.image_size=40']).data\n"
+        "films = raw.collect(data, 0, layout, print)\n"
+        "preparation.prepare(layout, films, data, 0, print)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "decoding\n":
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    assert list(layout.root.glob(".processed.*.partial")), "it was killed while writing"
+    assert DatasetRecord.read(layout.processed) == old
+    assert make(source, layout) == (old, True)
+    record, reused = make(source, layout, image_size=40)
+    assert (record.image_size, reused) == (40, False)
+    assert not list(layout.root.glob(".processed.*.*"))
+
+
+def test_without_a_dataset_the_error_says_what_to_do(layout):
+    with pytest.raises(DatasetError, match="materialise processed_dataset first"):
+        load(layout.processed, "train")

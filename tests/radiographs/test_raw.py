@@ -1,0 +1,272 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_assets.experiment import Data, compose
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import raw
+
+REAL_FILMS = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray"
+NAMES = (
+    "train/NORMAL/IM-0115-0001.jpeg",
+    "train/NORMAL/NORMAL2-IM-1337-0001.jpeg",
+    "train/PNEUMONIA/person12_bacteria_47.jpeg",
+    "train/PNEUMONIA/person12_virus_9.jpeg",
+    "test/NORMAL/IM-0001-0001.jpeg",
+    "test/PNEUMONIA/person1_bacteria_1.jpeg",
+    "test/PNEUMONIA/person1_virus_6.jpeg",
+)
+
+Collect = Callable[[Path], raw.RawFilms]
+
+
+def write_film(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, shade).save(path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "source" / "chest_xray"
+    for shade, name in enumerate(NAMES):
+        write_film(root / name, 10 + shade)
+    return root
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "data")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def collect(layout: Layout, said: list[str]) -> Collect:
+    def run(folder: Path) -> raw.RawFilms:
+        return raw.collect(folder_data(folder), 0, layout, said.append)
+
+    return run
+
+
+def folder_data(folder: Path) -> Data:
+    return compose("scratch", [f"data.folder={folder}"]).data
+
+
+def test_every_film_has_a_row(source, collect):
+    films = collect(source)
+    assert films.root == source.resolve()
+    assert not films.synthetic
+    assert not films.unchanged
+    assert tuple(films.inventory.columns) == raw.COLUMNS
+    rows = films.inventory.set_index("path")
+    assert sorted(rows.index) == sorted(NAMES)
+    film = rows.loc["train/PNEUMONIA/person12_virus_9.jpeg"]
+    assert (film["split"], film["label"], film["patient"]) == (
+        "train",
+        "viral_pneumonia",
+        "virus/person12",
+    )
+    assert (film["width"], film["height"]) == (40, 30)
+    assert film["problem"] is None
+
+
+@pytest.mark.parametrize("given", ["source", "source/chest_xray"])
+def test_a_folder_above_will_do(source, collect, tmp_path, given):
+    assert collect(tmp_path / given).root == source.resolve()
+
+
+def test_kaggles_doubled_folder_is_found_and_read_once(source, collect):
+    (source / "chest_xray").mkdir()
+    for split in ("train", "test"):
+        shutil.copytree(source / split, source / "chest_xray" / split)
+    assert len(collect(source).inventory) == len(NAMES)
+    for split in ("train", "test"):
+        shutil.rmtree(source / split)
+    assert collect(source).root == (source / "chest_xray").resolve()
+
+
+def test_what_macos_leaves_behind_is_passed_over(source, collect):
+    for debris in ("train/NORMAL/._IM-0115-0001.jpeg", "train/.DS_Store", "__MACOSX/x.jpeg",
+                   "train/__MACOSX/NORMAL/y.jpeg"):  # fmt: skip
+        (source / debris).parent.mkdir(parents=True, exist_ok=True)
+        (source / debris).write_bytes(b"\0")
+    assert sorted(collect(source).inventory["path"]) == sorted(NAMES)
+
+
+def test_files_that_are_no_named_film_are_listed_with_the_reason(source, collect):
+    write_film(source / "train/PNEUMONIA/person3.jpeg", 99)
+    write_film(source / "train/OTHER/IM-0200-0001.jpeg", 98)
+    (source / "train/NORMAL/IM-0300-0001.jpeg").write_bytes(b"")
+    (source / "train/NORMAL/notes.txt").write_text("not a film")
+    (source / "train/NORMAL/IM-0400-0001.jpeg").symlink_to(source / "gone.jpeg")
+    films = collect(source)
+    skipped = films.inventory.set_index("path").query("problem.notna()")
+    assert len(skipped) == 5
+    problems = skipped["problem"]
+    assert "_bacteria_" in problems["train/PNEUMONIA/person3.jpeg"]
+    assert "OTHER" in problems["train/OTHER/IM-0200-0001.jpeg"]
+    assert problems["train/NORMAL/IM-0300-0001.jpeg"] == "corrupt: the file is empty"
+    assert problems["train/NORMAL/notes.txt"] == "corrupt: not a JPEG or PNG image"
+    assert "No such file" in problems["train/NORMAL/IM-0400-0001.jpeg"]
+    assert skipped["label"].isna().all()
+    assert skipped["patient"].isna().all()
+
+
+def test_a_class_folder_may_be_a_link_and_a_loop_ends(source, collect, tmp_path):
+    (source / "train/NORMAL").rename(tmp_path / "normal films")
+    (source / "train/NORMAL").symlink_to(tmp_path / "normal films")
+    (tmp_path / "normal films/loop").symlink_to(source / "train")
+    assert sorted(collect(source).inventory["path"]) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("missing", ["train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test"])
+def test_a_missing_folder_is_named(source, collect, missing):
+    shutil.rmtree(source / missing)
+    with pytest.raises(raw.RawDataError, match=rf"no {missing}.* in .*chest_xray.*README"):
+        collect(source)
+
+
+@pytest.mark.parametrize("name", NAMES[4:])
+def test_a_class_without_a_film_is_named(source, collect, name):
+    (source / name).write_bytes(b"no film any more")
+    with pytest.raises(raw.RawDataError, match=rf"{Path(name).name}: corrupt.*README") as caught:
+        collect(source)
+    assert str(source / "test") in str(caught.value)
+
+
+def test_val_is_optional_and_read_where_it_is(source, collect):
+    write_film(source / "val/NORMAL/NORMAL2-IM-1427-0001.jpeg", 77)
+    assert set(collect(source).inventory["split"]) == {"train", "test", "val"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"), [("nowhere", "not a directory"), ("empty", "no train/ and test/")]
+)
+def test_a_wrong_folder_is_named(tmp_path, collect, folder, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(raw.RawDataError, match=message) as caught:
+        collect(tmp_path / folder)
+    assert str(tmp_path / folder) in str(caught.value)
+
+
+def test_the_version_is_that_of_the_content(source, collect, tmp_path):
+    here = collect(source)
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(source, copy)
+    there = collect(copy)
+    assert there.data_version == here.data_version
+    assert there.unchanged
+    (copy / NAMES[0]).rename(copy / "train/NORMAL/IM-0999-0001.jpeg")
+    renamed = collect(copy)
+    assert renamed.data_version != here.data_version
+    assert not renamed.unchanged
+
+
+def test_only_files_of_another_size_or_time_are_read_again(source, collect):
+    first = collect(source)
+    path = source / NAMES[0]
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert collect(source).unchanged, "same size and time: the hash is taken over"
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    changed = collect(source)
+    assert not changed.unchanged
+    assert changed.data_version != first.data_version
+    again = collect(source)
+    assert again.unchanged
+    pd.testing.assert_frame_equal(again.inventory, changed.inventory)
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(source, collect, tmp_path):
+    link = source / "train/NORMAL/IM-0400-0001.jpeg"
+    link.symlink_to(tmp_path / "later.jpeg")
+    assert collect(source).inventory["problem"].notna().sum() == 1
+    write_film(tmp_path / "later.jpeg", 55)
+    assert collect(source).inventory["problem"].isna().all()
+
+
+def test_the_source_is_never_written_to(source, collect):
+    def state() -> list[tuple[Path, int]]:
+        return [(path, path.stat().st_mtime_ns) for path in sorted(source.rglob("*"))]
+
+    before = state()
+    collect(source)
+    collect(source)
+    assert state() == before
+
+
+def test_read_gives_what_collect_left(source, collect, layout):
+    collected = collect(source)
+    films = raw.read(layout)
+    assert (films.root, films.data_version, films.synthetic, films.unchanged) == (
+        collected.root,
+        collected.data_version,
+        collected.synthetic,
+        collected.unchanged,
+    )
+    pd.testing.assert_frame_equal(films.inventory, collected.inventory)
+
+
+def test_read_without_collect_says_what_to_do(layout):
+    with pytest.raises(raw.RawDataError, match="materialise raw_kaggle first"):
+        raw.read(layout)
+
+
+@pytest.mark.parametrize("change", ["moved", "deleted", "altered"])
+def test_read_notices_that_the_films_are_no_longer_there(source, collect, layout, change):
+    collect(source)
+    if change == "moved":
+        source.rename(source.with_name("moved"))
+    elif change == "deleted":
+        (source / NAMES[3]).unlink()
+    else:
+        (source / NAMES[3]).write_bytes(b"other")
+    with pytest.raises(raw.RawDataError, match=r"materialise raw_kaggle again"):
+        raw.read(layout)
+
+
+def test_a_broken_inventory_is_made_anew(source, collect, layout):
+    first = collect(source)
+    (layout.raw / raw.INVENTORY_FILE).write_bytes(b"PAR1 but no more")
+    with pytest.raises(raw.RawDataError, match="materialise raw_kaggle first"):
+        raw.read(layout)
+    assert collect(source).data_version == first.data_version
+    assert raw.read(layout).data_version == first.data_version
+
+
+def test_phantoms_are_made_and_kept(layout, said):
+    data = compose("demo", ["data.phantom_patients=3"]).data
+    films = raw.collect(data, 5, layout, said.append)
+    assert films.synthetic
+    assert films.root.is_relative_to(layout.raw.resolve())
+    assert films.inventory["problem"].isna().all()
+    assert raw.collect(data, 5, layout, said.append).unchanged
+    assert "unchanged" in said[-1]
+    assert raw.collect(data, 6, layout, said.append).data_version != films.data_version
+
+
+def test_too_few_phantoms_are_refused(layout, said):
+    data = compose("demo", ["data.phantom_patients=0"]).data
+    with pytest.raises(raw.RawDataError, match=r"data\.phantom_patients"):
+        raw.collect(data, 0, layout, said.append)
+
+
+@pytest.mark.skipif(not REAL_FILMS.is_dir(), reason=f"no real films in {REAL_FILMS}")
+def test_real_films_are_all_named_and_readable(collect):
+    films = collect(REAL_FILMS)
+    assert films.inventory["problem"].isna().all()
+    test = films.inventory.query("split == 'test'")["label"].value_counts().to_dict()
+    assert test == {"bacterial_pneumonia": 242, "normal": 234, "viral_pneumonia": 148}
+    assert len(films.inventory) == 5216
+    assert collect(REAL_FILMS).unchanged

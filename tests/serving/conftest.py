@@ -1,0 +1,206 @@
+"""Tiny real bundles, films of every kind, and a live server to send them to."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from net import free_port
+from PIL import Image
+from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
+
+from cxr_serving import bundle
+from cxr_serving.bundle import BundleRecord
+from cxr_serving.preprocessing import Preprocessing
+
+CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
+SIZE = 64
+
+PublishBundle = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _network(seed: int) -> ConvNextV2ForImageClassification:
+    torch.manual_seed(seed)
+    return ConvNextV2ForImageClassification(
+        ConvNextV2Config(
+            image_size=SIZE,
+            hidden_sizes=[4, 4, 8, 8],
+            depths=[1, 1, 1, 1],
+            id2label=dict(enumerate(CLASSES)),
+            label2id={name: index for index, name in enumerate(CLASSES)},
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def publish_bundle() -> PublishBundle:
+    """``publish_bundle(data_root, seed, finish, **record)`` publishes random weights."""
+
+    def publish(
+        data_root: Path,
+        seed: int,
+        finish: Callable[[Path], object] = lambda directory: None,
+        asset: str = "convnext_model",
+        **changes: object,
+    ) -> Path:
+        fingerprint = f"{seed:08x}".ljust(64, "0")
+        now = datetime.now(UTC)
+        record = BundleRecord.model_validate(
+            {
+                "asset": asset,
+                "version": bundle.new_version(fingerprint, now),
+                "fingerprint": fingerprint,
+                "classes": CLASSES,
+                "input_size": SIZE,
+                "created_at": now,
+                "data_version": "test",
+                "code_version": "test",
+                "seed": seed,
+                "pretrained": None,
+                "synthetic": True,
+                "validation": {"macro_f1": 0.5, "loss": 1.1},
+                **changes,
+            }
+        )
+
+        def write_files(directory: Path) -> None:
+            _network(seed).save_pretrained(directory)
+            Preprocessing(SIZE).write(directory)
+            finish(directory)
+
+        return bundle.publish(bundle.asset_directory(data_root, asset), record, write_files)
+
+    return publish
+
+
+@pytest.fixture(scope="session")
+def film() -> bytes:
+    """A JPEG of 150 x 120 pixels with structure at every scale."""
+    return encode(Image.fromarray(pixels(120, 150)), "JPEG", quality=95)
+
+
+@pytest.fixture(scope="session")
+def make_pixels() -> Callable[[int, int], np.ndarray]:
+    """``make_pixels(height, width)``: uint8, smooth waves with noise."""
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def encode_image() -> Callable[..., bytes]:
+    """``encode_image(image, format, **options)``: the bytes of the file."""
+    return encode
+
+
+def pixels(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 127 + 80 * np.sin(6 * np.pi * x / width) * np.cos(4 * np.pi * y / height)
+    noise = np.random.default_rng(0).normal(0, 8, waves.shape)
+    return (waves + noise).clip(0, 255).astype(np.uint8)
+
+
+def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+@dataclass
+class Server:
+    """A ``python -m cxr_serving`` of its own."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    port: int
+    data_root: Path
+    log_file: Path
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def predict(self, film: bytes, **options: object) -> httpx.Response:
+        return self.client.post("/predict", files={"file": ("film.jpeg", film)}, **options)
+
+    def wait(self, met: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not met():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def wait_for_version(self, version: str, seconds: float = 60) -> None:
+        def serves() -> bool:
+            answer = self.client.get("/ready")
+            return answer.status_code == 200 and answer.json()["model"]["version"] == version
+
+        self.wait(serves, seconds)
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., Server]]:
+    """``serve(folder, **settings)`` starts a server on ``folder / "data"`` that answers /health."""
+    servers: list[Server] = []
+
+    def start(folder: Path, **settings: object) -> Server:
+        port = free_port()
+        data_root = folder / "data"
+        log_file = folder / "server.log"
+        environment = {
+            **os.environ,
+            "CXR_DATA_ROOT": str(data_root),
+            "CXR_PORT": str(port),
+            "CXR_TORCH_THREADS": "1",
+            "CXR_POLL_SECONDS": "0.2",
+            **{f"CXR_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cxr_serving"], env=environment, stdout=log, stderr=log
+            )
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        server = Server(process, client, port, data_root, log_file)
+        servers.append(server)
+
+        def alive() -> bool:
+            try:
+                return client.get("/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        server.wait(alive, 120)
+        return server
+
+    yield start
+    for server in servers:
+        server.client.close()
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def ready_server(
+    serve: Callable[..., Server],
+    publish_bundle: PublishBundle,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Server:
+    """A server with a model; tests leave its model alone. It takes bodies of 300,000 bytes."""
+    folder = tmp_path_factory.mktemp("ready")
+    version = publish_bundle(folder / "data", seed=1).name
+    server = serve(folder, max_upload_bytes=300_000)
+    server.wait_for_version(version)
+    return server

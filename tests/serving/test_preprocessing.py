@@ -1,0 +1,201 @@
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoImageProcessor
+from transformers.image_utils import load_image
+
+from cxr_serving.preprocessing import (
+    FilmError,
+    FilmTooLarge,
+    Preprocessing,
+    UndecodableFilm,
+    UnsupportedFilm,
+)
+
+MakePixels = Callable[[int, int], np.ndarray]
+Encode = Callable[..., bytes]
+
+GREY_LEVEL = 1 / 255 / 0.229  # of one grey level after normalising, in the channel least affected
+
+
+def processed_by_transformers(
+    preprocessing: Preprocessing, image: Image.Image, directory: Path
+) -> torch.Tensor:
+    preprocessing.write(directory)
+    processor = AutoImageProcessor.from_pretrained(directory)
+    pixel_values: torch.Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
+    return pixel_values
+
+
+def normalised(preprocessing: Preprocessing, film: bytes) -> torch.Tensor:
+    return preprocessing.normalise(torch.from_numpy(np.stack([preprocessing.decode(film)])))
+
+
+@pytest.mark.parametrize("shape", [(120, 150), (64, 64), (40, 30), (900, 1301)])
+def test_png_gives_the_pixels_of_transformers(
+    tmp_path: Path, make_pixels: MakePixels, encode_image: Encode, shape: tuple[int, int]
+) -> None:
+    film = encode_image(Image.fromarray(make_pixels(*shape)), "PNG")
+    preprocessing = Preprocessing(64)
+    expected = processed_by_transformers(
+        preprocessing, load_image(Image.open(io.BytesIO(film))), tmp_path
+    )
+    torch.testing.assert_close(normalised(preprocessing, film), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("shape", [(1703, 2101), (2048, 1000)])
+def test_large_jpeg_is_close_to_the_pixels_of_transformers(
+    tmp_path: Path, make_pixels: MakePixels, encode_image: Encode, shape: tuple[int, int], size: int
+) -> None:
+    """Draft mode scales inside the JPEG's DCT: 0.5 grey levels on average, at most 4."""
+    film = encode_image(Image.fromarray(make_pixels(*shape)), "JPEG", quality=95)
+    preprocessing = Preprocessing(size)
+    expected = processed_by_transformers(
+        preprocessing, load_image(Image.open(io.BytesIO(film))), tmp_path
+    )
+    difference = (normalised(preprocessing, film) - expected).abs()
+    assert difference.mean() < 0.5 * GREY_LEVEL
+    assert difference.max() < 4.5 * GREY_LEVEL
+
+
+def test_real_films_give_the_pixels_of_transformers(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray" / "test" / "NORMAL"
+    if not folder.is_dir():
+        pytest.skip(f"no radiographs in {folder}")
+    preprocessing = Preprocessing(96)
+    for path in sorted(folder.iterdir())[:5]:
+        expected = processed_by_transformers(preprocessing, load_image(str(path)), tmp_path)
+        torch.testing.assert_close(
+            normalised(preprocessing, path.read_bytes()), expected, rtol=0, atol=1.5 * GREY_LEVEL
+        )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
+def test_every_png_mode_shows_the_same_film(
+    make_pixels: MakePixels, encode_image: Encode, mode: str
+) -> None:
+    grey = Image.fromarray(np.where(make_pixels(90, 120) > 127, 255, 0).astype(np.uint8))
+    image = grey.quantize(2) if mode == "P" else grey.convert(mode, dither=Image.Dither.NONE)
+    preprocessing = Preprocessing(64)
+    np.testing.assert_array_equal(
+        preprocessing.decode(encode_image(image, "PNG")),
+        preprocessing.decode(encode_image(grey, "PNG")),
+    )
+
+
+def test_16_bit_png_is_scaled_not_clipped(make_pixels: MakePixels, encode_image: Encode) -> None:
+    grey = make_pixels(90, 120)
+    deep = Image.fromarray(grey.astype(np.uint16) * 256 + 77)
+    preprocessing = Preprocessing(64)
+    np.testing.assert_array_equal(
+        preprocessing.decode(encode_image(deep, "PNG")),
+        preprocessing.decode(encode_image(Image.fromarray(grey), "PNG")),
+    )
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(
+    make_pixels: MakePixels, encode_image: Encode, orientation: int, file_format: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    film = encode_image(Image.fromarray(make_pixels(80, 120)), file_format, exif=exif)
+    upright = encode_image(load_image(Image.open(io.BytesIO(film))).convert("L"), "PNG")
+    preprocessing = Preprocessing(64)
+    difference = np.abs(
+        preprocessing.decode(film).astype(int) - preprocessing.decode(upright).astype(int)
+    )
+    assert difference.max() <= 1
+
+
+def test_sources_are_path_bytes_or_file(tmp_path: Path, film: bytes) -> None:
+    path = tmp_path / "film.jpeg"
+    path.write_bytes(film)
+    preprocessing = Preprocessing(64)
+    expected = preprocessing.decode(film)
+    assert expected.shape == (64, 64)
+    assert expected.dtype == np.uint8
+    np.testing.assert_array_equal(preprocessing.decode(path), expected)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(preprocessing.decode(file), expected)
+
+
+def test_missing_file_is_not_a_film_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Preprocessing(64).decode(tmp_path / "none.jpeg")
+
+
+def test_gif_and_animated_png_are_unsupported(
+    make_pixels: MakePixels, encode_image: Encode
+) -> None:
+    image = Image.fromarray(make_pixels(64, 64))
+    for film in (
+        encode_image(image, "GIF"),
+        encode_image(image, "PNG", save_all=True, append_images=[image.rotate(90)]),
+        b"not an image",
+        b"",
+    ):
+        with pytest.raises(UnsupportedFilm):
+            Preprocessing(64).decode(film)
+
+
+def test_pixels_are_capped_before_decoding(make_pixels: MakePixels, encode_image: Encode) -> None:
+    film = encode_image(Image.fromarray(make_pixels(80, 120)), "PNG")
+    with pytest.raises(FilmTooLarge, match="120 x 80 pixels; at most 9,599"):
+        Preprocessing(64).decode(film, max_pixels=9_599)
+    assert Preprocessing(64).decode(film, max_pixels=9_600).shape == (64, 64)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_bytes_give_a_film_or_a_film_error(data: st.DataObject, film: bytes) -> None:
+    damaged = bytearray(film)
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(damaged) - 1) | st.integers(0, 300))
+        damaged[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.none() | st.integers(0, len(damaged)))
+    with contextlib.suppress(FilmError):
+        assert Preprocessing(32).decode(bytes(damaged[:cut])).shape == (32, 32)
+
+
+def test_truncated_jpeg_is_undecodable(film: bytes) -> None:
+    with pytest.raises(UndecodableFilm, match="truncated"):
+        Preprocessing(64).decode(film[: len(film) // 2])
+
+
+def test_normalise_takes_augmented_floats() -> None:
+    films = torch.randint(0, 256, (2, 8, 8), dtype=torch.uint8)
+    preprocessing = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    result = preprocessing.normalise(films)
+    assert result.shape == (2, 3, 8, 8)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, preprocessing.normalise(films.float()))
+    torch.testing.assert_close(result[:, 1], (films / 255 - 0.2) / 0.25)
+
+
+def test_read_gives_back_what_was_written(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(96, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    preprocessing.write(tmp_path)
+    assert Preprocessing.read(tmp_path) == preprocessing
+
+
+@pytest.mark.parametrize(
+    "change", [{"do_center_crop": True}, {"resample": 2}, {"do_normalize": False}]
+)
+def test_read_refuses_another_preprocessing(tmp_path: Path, change: dict[str, object]) -> None:
+    Preprocessing(96).write(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match="does not do"):
+        Preprocessing.read(tmp_path)

@@ -1,0 +1,276 @@
+"""What POST /predict takes and refuses, over a real connection."""
+
+import json
+import os
+import socket
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from cxr_serving.app import create_app
+from cxr_serving.settings import Settings
+
+MakePixels = Callable[[int, int], np.ndarray]
+Encode = Callable[..., bytes]
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be huge."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def multipart(film: bytes, boundary: bytes = b"x") -> bytes:
+    return (
+        b'--%b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n%b\r\n--%b--\r\n'
+        % (boundary, film, boundary)
+    )
+
+
+def raw(port: int, *parts: bytes, finish: bool = False) -> tuple[int, dict[str, Any]]:
+    """Send bytes as they are; the status and the JSON body of the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        for part in parts:
+            connection.sendall(part)
+        if finish:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        while len(body) < length:
+            body += connection.recv(65536)
+    return int(head.split()[1]), json.loads(body)
+
+
+def assert_error(answer: httpx.Response, status: int, code: str) -> None:
+    body = answer.json()
+    assert (answer.status_code, body["error"]["code"]) == (status, code), body
+    assert body["error"]["message"]
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format"),
+    [
+        ("L", "JPEG"),
+        ("RGB", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("L", "PNG"),
+        ("RGB", "PNG"),
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("1", "PNG"),
+    ],
+)
+def test_films_of_every_mode_are_answered(
+    ready_server: Any, make_pixels: MakePixels, encode_image: Encode, mode: str, file_format: str
+) -> None:
+    film = encode_image(Image.fromarray(make_pixels(90, 120)).convert(mode), file_format)
+    answer = ready_server.predict(film)
+    assert answer.status_code == 200, answer.text
+    assert sum(answer.json()["probs"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_deep_and_rotated_films_are_the_films_they_show(
+    ready_server: Any, make_pixels: MakePixels, encode_image: Encode
+) -> None:
+    grey = make_pixels(90, 120)
+    plain = ready_server.predict(encode_image(Image.fromarray(grey), "PNG")).json()["probs"]
+    deep = encode_image(Image.fromarray(grey.astype(np.uint16) * 256), "PNG")
+    assert ready_server.predict(deep).json()["probs"] == plain
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned 90 degrees clockwise
+    turned = Image.fromarray(np.rot90(grey))
+    rotated = ready_server.predict(encode_image(turned, "PNG", exif=exif)).json()["probs"]
+    assert rotated == pytest.approx(plain, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "film", [b"a text, not a film", b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
+def test_what_is_no_image_is_415(ready_server: Any, film: bytes) -> None:
+    assert_error(ready_server.predict(film), 415, "unsupported_image")
+
+
+def test_other_image_formats_are_415(
+    ready_server: Any, make_pixels: MakePixels, encode_image: Encode
+) -> None:
+    image = Image.fromarray(make_pixels(64, 64))
+    for film in (
+        encode_image(image, "GIF"),
+        encode_image(image, "BMP"),
+        encode_image(image, "TIFF"),
+        encode_image(image, "WEBP"),
+        encode_image(image, "PNG", save_all=True, append_images=[image.rotate(90)]),
+    ):
+        assert_error(ready_server.predict(film), 415, "unsupported_image")
+
+
+def test_truncated_films_are_400(ready_server: Any, film: bytes, encode_image: Encode) -> None:
+    assert_error(ready_server.predict(film[: len(film) // 2]), 400, "undecodable_image")
+    png = encode_image(Image.effect_noise((100, 100), 50), "PNG")
+    assert_error(ready_server.predict(png[: len(png) // 2]), 400, "undecodable_image")
+
+
+def test_empty_file_is_400(ready_server: Any) -> None:
+    assert_error(ready_server.predict(b""), 400, "empty_file")
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (8_001, 8_000), (2**31 - 1, 2**31 - 1)])
+def test_bomb_is_413(ready_server: Any, size: tuple[int, int]) -> None:
+    assert_error(ready_server.predict(bomb(*size)), 413, "too_many_pixels")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"files": {"image": ("film.jpeg", b"film")}},
+        {"files": {"file": (None, b"film")}},
+        {"data": {"file": "film"}},
+        {"json": {"file": "film"}},
+        {"content": b"\xff\xd8", "headers": {"Content-Type": "image/jpeg"}},
+    ],
+)
+def test_missing_field_is_422(ready_server: Any, body: dict[str, Any]) -> None:
+    answer = ready_server.client.post("/predict", **body)
+    assert_error(answer, 422, "missing_file")
+    assert "curl -F file=@film.jpeg" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("multipart/form-data", b"--x--"),
+        ("multipart/form-data; boundary=x", b"no boundary in here"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            multipart(b"film").replace(b"--x--\r\n", b"--x")[:-3] * 2,
+        ),
+    ],
+)
+def test_malformed_multipart_is_the_clients_fault(
+    ready_server: Any, content_type: str, content: bytes
+) -> None:
+    answer = ready_server.client.post(
+        "/predict", content=content, headers={"Content-Type": content_type}
+    )
+    assert answer.status_code in (400, 422)
+    assert answer.json()["error"]["code"] in ("malformed_multipart", "missing_file")
+
+
+def test_large_body_is_413_by_its_declared_length(ready_server: Any) -> None:
+    assert_error(ready_server.predict(bytes(400_000)), 413, "upload_too_large")
+
+
+def test_large_body_is_413_before_it_is_sent(ready_server: Any) -> None:
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        b"Content-Length: 99999999999\r\n\r\n"
+    )
+    status, body = raw(ready_server.port, head)
+    assert (status, body["error"]["code"]) == (413, "upload_too_large")
+
+
+def test_chunked_body_is_counted_as_it_arrives(ready_server: Any) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield multipart(b"").removesuffix(b"\r\n--x--\r\n")
+        while sent < 5_000_000:
+            sent += 50_000
+            yield bytes(50_000)
+
+    answer = ready_server.client.post(
+        "/predict",
+        content=endless(),
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert_error(answer, 413, "upload_too_large")
+
+
+def test_content_length_that_lies_is_no_way_around(ready_server: Any, film: bytes) -> None:
+    body = multipart(film)
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
+    )
+    status, answer = raw(ready_server.port, head % (len(body) - 100), body)
+    assert (status, answer["error"]["code"]) == (422, "missing_file")
+    assert raw(ready_server.port, head % len(body), body)[0] == 200
+
+
+def test_client_that_leaves_is_noted_and_harms_nothing(ready_server: Any, film: bytes) -> None:
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: left-early\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 200000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", ready_server.port)) as connection:
+        connection.sendall(head + multipart(film)[:500])
+    ready_server.wait(
+        lambda: (
+            "route=/predict status=499" in ready_server.log()
+            and "request_id=left-early" in ready_server.log()
+        ),
+        30,
+    )
+    assert ready_server.predict(film).status_code == 200
+
+
+def test_images_never_touch_the_disk(
+    tmp_path: Path, publish_bundle: Callable[..., Path], make_pixels: MakePixels
+) -> None:
+    """Watches every file that this process opens for writing, by Python's audit hook."""
+    publish_bundle(tmp_path, seed=1)
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000), dtype=np.uint8)
+    film = tmp_path / "film.png"
+    Image.fromarray(noise).save(film)
+    assert film.stat().st_size > 3_000_000
+    content = multipart(film.read_bytes())
+    written: list[object] = []
+    watching = False
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if not watching:
+            return
+        if event.startswith("tempfile.") or (
+            event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        ):
+            written.append((event, arguments[0]))
+
+    sys.addaudithook(hook)
+    with TestClient(create_app(Settings(data_root=tmp_path))) as client:
+        while client.get("/ready").status_code != 200:
+            pass
+        watching = True
+        answer = client.post(
+            "/predict",
+            content=content,
+            headers={"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        (tmp_path / "seen").write_text("by the hook")
+        watching = False
+    assert answer.status_code == 200, answer.text
+    assert written == [("open", str(tmp_path / "seen"))]

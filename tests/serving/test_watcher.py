@@ -1,0 +1,235 @@
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+from safetensors.torch import load_file, save_file
+
+from cxr_serving import bundle
+from cxr_serving.metrics import Metrics
+from cxr_serving.watcher import Watcher
+
+PublishBundle = Callable[..., Path]
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def watcher(tmp_path: Path, metrics: Metrics) -> Watcher:
+    return Watcher(tmp_path / "models" / "convnext_model", "cpu", 0.05, metrics)
+
+
+def value(metrics: Metrics, name: str) -> float:
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            if sample.name == name:
+                return sample.value
+    raise LookupError(name)
+
+
+def serving(watcher: Watcher) -> str | None:
+    model = watcher.state.model
+    return None if model is None else model.record.version
+
+
+def flip_a_byte(directory: Path) -> None:
+    path = directory / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def rename_classes(directory: Path) -> None:
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config["id2label"] = {"0": "normal", "1": "bacterial_pneumonia", "2": "viral_pneumonia"}
+    path.write_text(json.dumps(config))
+
+
+def unknown_preprocessing(directory: Path) -> None:
+    path = directory / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_center_crop": True}))
+
+
+def nan_weights(directory: Path) -> None:
+    path = directory / "model.safetensors"
+    tensors = {name: torch.full_like(t, torch.nan) for name, t in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+# Made wrong before the hashes were taken.
+WRONG: dict[str, tuple[Damage, str]] = {
+    "classes": (rename_classes, "contradicts itself"),
+    "preprocessing": (unknown_preprocessing, "does not do"),
+    "weights": (nan_weights, "NaN"),
+}
+# Damaged after it was published.
+DAMAGED: dict[str, tuple[Damage, str]] = {
+    "flipped byte": (flip_a_byte, "does not match its sha256"),
+    "missing file": (lambda directory: (directory / "config.json").unlink(), "is missing"),
+    "additional file": (lambda directory: (directory / "x.py").write_text(""), "is not named"),
+    "broken record": (lambda d: (d / "bundle.json").write_text("{"), "not a bundle record"),
+    "no directory": (shutil.rmtree, "cannot be read"),
+}
+
+
+def test_nothing_published_yet(watcher: Watcher, metrics: Metrics) -> None:
+    watcher.poll()
+    assert watcher.state.model is None
+    assert "materialise convnext_model" in str(watcher.state.problem)
+    assert value(metrics, "cxr_model_ready") == 0
+
+
+def test_each_new_version_is_swapped_in(
+    tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle
+) -> None:
+    for seed in (1, 2):
+        version = publish_bundle(tmp_path, seed).name
+        watcher.poll()
+        assert serving(watcher) == version
+        assert watcher.state.problem is None
+        assert value(metrics, "cxr_model_loads_total") == seed
+    first = watcher.state.model
+    watcher.poll()
+    assert watcher.state.model is first
+    assert value(metrics, "cxr_model_ready") == 1
+    assert f'version="{version}"' in metrics.render().decode()
+
+
+def test_pointer_set_back_serves_the_older_version(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    older = publish_bundle(tmp_path, 1)
+    newer = publish_bundle(tmp_path, 2)
+    watcher.poll()
+    assert serving(watcher) == newer.name
+    bundle.write_pointer(older.parent, older.name)
+    watcher.poll()
+    assert serving(watcher) == older.name
+
+
+@pytest.mark.parametrize("case", [*WRONG, *DAMAGED])
+def test_bad_bundle_keeps_the_old_model_in_service(
+    tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle, case: str
+) -> None:
+    good = publish_bundle(tmp_path, 1)
+    watcher.poll()
+    if case in WRONG:
+        spoil, reason = WRONG[case]
+        bad = publish_bundle(tmp_path, 2, finish=spoil)
+    else:
+        damage, reason = DAMAGED[case]
+        bad = publish_bundle(tmp_path, 2)
+        damage(bad)
+    for _ in range(3):
+        watcher.poll()
+        assert serving(watcher) == good.name
+        assert reason in str(watcher.state.problem)
+        assert bad.name in str(watcher.state.problem)
+        assert value(metrics, "cxr_model_stale") == 1
+        assert value(metrics, "cxr_model_refusals_total") == 1
+
+    bundle.write_pointer(good.parent, good.name)
+    watcher.poll()
+    assert watcher.state.problem is None
+    assert value(metrics, "cxr_model_stale") == 0
+    bundle.write_pointer(good.parent, bad.name)
+    watcher.poll()
+    assert reason in str(watcher.state.problem)
+    assert value(metrics, "cxr_model_refusals_total") == 1
+
+    better = publish_bundle(tmp_path, 3)
+    watcher.poll()
+    assert serving(watcher) == better.name
+    assert watcher.state.problem is None
+
+
+def test_repaired_bundle_is_tried_again(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    directory = publish_bundle(tmp_path, 1)
+    whole = (directory / "model.safetensors").read_bytes()
+    flip_a_byte(directory)
+    watcher.poll()
+    assert watcher.state.model is None
+    assert "sha256" in str(watcher.state.problem)
+    (directory / "model.safetensors").write_bytes(whole)
+    watcher.poll()
+    assert serving(watcher) == directory.name
+
+
+def test_bundle_moved_under_another_version_is_refused(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    directory = publish_bundle(tmp_path, 1)
+    other = directory.with_name("20200101T000000Z-00000000")
+    shutil.copytree(directory, other)
+    bundle.write_pointer(directory.parent, other.name)
+    watcher.poll()
+    assert watcher.state.model is None
+    assert f"holds convnext_model {directory.name}" in str(watcher.state.problem)
+
+
+def test_lost_or_unreadable_pointer_changes_nothing(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    directory = publish_bundle(tmp_path, 1)
+    pointer = directory.parent / "latest.json"
+    contents = pointer.read_text()
+    watcher.poll()
+    for spoil, reason in (
+        (lambda: pointer.write_text("{"), "is not a pointer"),
+        (lambda: pointer.write_text('{"version": "../../x"}'), "is not a pointer"),
+        (pointer.unlink, "does not exist"),
+        (pointer.mkdir, "cannot be read"),
+    ):
+        spoil()
+        watcher.poll()
+        assert serving(watcher) == directory.name
+        assert reason in str(watcher.state.problem)
+    pointer.rmdir()
+    pointer.write_text(contents)
+    watcher.poll()
+    assert watcher.state.problem is None
+
+
+def test_model_taken_before_a_swap_still_answers(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    old = publish_bundle(tmp_path, 1)
+    watcher.poll()
+    taken = watcher.state.model
+    assert taken is not None
+    films = np.zeros((1, 64, 64), np.uint8)
+    before = taken.predict(films)
+    publish_bundle(tmp_path, 2)
+    watcher.poll()
+    shutil.rmtree(old)
+    np.testing.assert_array_equal(taken.predict(films), before)
+    assert watcher.state.model is not None
+    assert not np.array_equal(watcher.state.model.predict(films), before)
+
+
+def test_thread_follows_and_stops(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    watcher.start()
+    try:
+        version = publish_bundle(tmp_path, 1).name
+        deadline = time.monotonic() + 30
+        while serving(watcher) != version:
+            assert time.monotonic() < deadline, watcher.state
+            time.sleep(0.01)
+    finally:
+        watcher.stop()
+    publish_bundle(tmp_path, 2)
+    assert serving(watcher) == version

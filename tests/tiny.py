@@ -1,0 +1,137 @@
+"""A tiny processed dataset and tiny real bundles, for the rooms that read them."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from transformers import (
+    ConvNextV2Config,
+    ConvNextV2ForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    PreTrainedModel,
+)
+
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs.dataset import (
+    DATASET_FILE,
+    MANIFEST_COLUMNS,
+    MANIFEST_FILE,
+    DatasetRecord,
+)
+from cxr_assets.radiographs.naming import CLASSES, SPLITS
+from cxr_serving import bundle
+from cxr_serving.bundle import BundleRecord
+from cxr_serving.preprocessing import Preprocessing
+
+SIZE = 32
+LABELS = {"id2label": dict(enumerate(CLASSES)), "label2id": {c: i for i, c in enumerate(CLASSES)}}
+
+
+def convnext() -> PreTrainedModel:
+    """A ConvNeXt V2 with random weights."""
+    config = ConvNextV2Config(
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], image_size=SIZE, **LABELS
+    )
+    return ConvNextV2ForImageClassification(config)
+
+
+def dinov2() -> PreTrainedModel:
+    """A DINOv2 with random weights and a linear head that sees the CLS token only."""
+    config = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIZE,
+        patch_size=8,
+        **LABELS,
+    )
+    model = Dinov2ForImageClassification(config)
+    with torch.no_grad():
+        model.classifier.weight[:, config.hidden_size :] = 0
+    return model
+
+
+def publish(
+    layout: Layout,
+    asset: str,
+    model: PreTrainedModel,
+    data_version: str,
+    *,
+    synthetic: bool = True,
+    pretrained: str | None = None,
+    temperature: float = 1.0,
+    now: datetime = datetime(2026, 1, 4, 3, tzinfo=UTC),
+) -> Path:
+    """Publish ``model``, its head scaled up so that the probabilities differ between films."""
+    with torch.no_grad():
+        model.classifier.weight *= 30
+    fingerprint = sha256(f"{asset}{data_version}{pretrained}".encode()).hexdigest()
+    record = BundleRecord(
+        asset=asset,
+        version=bundle.new_version(fingerprint, now),
+        fingerprint=fingerprint,
+        classes=CLASSES,
+        input_size=SIZE,
+        created_at=now,
+        data_version=data_version,
+        code_version="c" * 64,
+        seed=3,
+        pretrained=pretrained,
+        synthetic=synthetic,
+        validation={"loss": 1.0, "macro_f1": 0.5},
+        temperature=temperature,
+    )
+
+    def write(directory: Path) -> None:
+        model.save_pretrained(directory)
+        Preprocessing(SIZE).write(directory)
+        pd.DataFrame(
+            {
+                "epoch": [0, 1, 2],
+                "train_loss": [1.1, 0.9, 0.8],
+                "val_loss": [1.2, 1.0, 1.0],
+                "val_macro_f1": [0.3, 0.5, 0.6],
+                "seconds": [1.0, 1.0, 1.0],
+            }
+        ).to_csv(directory / "history.csv", index=False)
+
+    return bundle.publish(layout.models(asset), record, write)
+
+
+def processed(
+    layout: Layout, *, synthetic: bool = True, test_films: int = 9, films: int = 1
+) -> DatasetRecord:
+    """Write a dataset of noise: ``test_films`` a class in test, ``films`` in the other splits."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split in SPLITS:
+        for label in CLASSES:
+            folder = layout.processed / split / label
+            folder.mkdir(parents=True)
+            for number in range(test_films if split == "test" else films):
+                low = rng.integers(0, 200)
+                film = rng.integers(low, 256, (SIZE, SIZE), dtype=np.uint8)
+                Image.fromarray(film).save(folder / f"film-{number}.png")
+                file = f"{split}/{label}/film-{number}.png"
+                rows.append((file, split, label, file, "0" * 64, SIZE, SIZE, True, None, file))
+    pd.DataFrame(rows, columns=MANIFEST_COLUMNS).to_parquet(layout.processed / MANIFEST_FILE)
+    record = DatasetRecord(
+        data_version=sha256(str(synthetic).encode()).hexdigest(),
+        raw_data_version="0" * 64,
+        synthetic=synthetic,
+        image_size=SIZE,
+        val_fraction=0.15,
+        seed=0,
+        counts={
+            split: dict.fromkeys(CLASSES, test_films if split == "test" else films)
+            for split in SPLITS
+        },
+        skipped={},
+    )
+    (layout.processed / DATASET_FILE).write_text(record.model_dump_json())
+    return record
