@@ -161,7 +161,7 @@ def compose(preset: str, overrides: Sequence[str] = ()) -> Experiment:
     if preset not in presets():
         raise ExperimentError(f"no experiment named {preset!r}{_nearest(preset, presets())}")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF)):
         valid = [*_keys(hydra_compose("config", [f"experiment={preset}"])), *_groups()]
         for override in overrides:
             key = re.sub(r"@.*", "", override.split("=", 1)[0]).strip().lstrip("+~")

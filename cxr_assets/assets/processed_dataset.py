@@ -33,6 +33,11 @@ def processed_dataset(
     layout = data_root.layout
     films = raw.read(layout)
     record, reused = prepare(layout, films, settings.data, settings.seed, context.log.info)
+    counts = pd.DataFrame(record.counts)
+    context.log.info(
+        f"{'reused' if reused else 'prepared'} {counts.to_numpy().sum()} films, "
+        f"{sum(record.skipped.values())} skipped, data version {record.data_version[:12]}"
+    )
     mlflow.set_tags({"data_version": record.data_version, "experiment": settings.preset})
     return dg.MaterializeResult(
         metadata={
@@ -40,7 +45,7 @@ def processed_dataset(
             "reused": reused,
             "synthetic": record.synthetic,
             "image_size": record.image_size,
-            "counts": dg.MetadataValue.md(pd.DataFrame(record.counts).to_markdown()),
+            "counts": dg.MetadataValue.md(counts.to_markdown()),
             "corrupt": record.skipped.get("corrupt", 0),
             "skipped": record.skipped,
             "samples": pictures.markdown(

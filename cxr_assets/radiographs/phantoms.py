@@ -70,19 +70,15 @@ def make(root: Path, patients: int, seed: int) -> None:
         for split, folder in itertools.product(SPLITS, ("NORMAL", "PNEUMONIA")):
             (partial / split / folder).mkdir(parents=True)
         with ThreadPoolExecutor() as pool:
-            children = [
-                pool.submit(_write, partial, label, patient, patients, seed)
-                for label, patient in itertools.product(CLASSES, range(patients))
-            ]
-            for child in children:
-                child.result()
+            children = itertools.product(CLASSES, range(patients))
+            list(pool.map(lambda child: _write(partial, patients, seed, *child), children))
         (partial / MARKER_FILE).write_text(marker)
         swap_directory(partial, root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(root: Path, label: str, patient: int, patients: int, seed: int) -> None:
+def _write(root: Path, patients: int, seed: int, label: str, patient: int) -> None:
     for path, image in _films(label, patient, patients, seed):
         image.save(root / path, quality=90)
 

@@ -2,13 +2,14 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from cxr_assets.definitions import definitions
 
 SUNDAY = datetime(2026, 1, 4, 3, tzinfo=UTC)
 
 
-def tick(instance: dg.DagsterInstance) -> dg.ScheduleExecutionData:
+def tick(instance: dg.DagsterInstance) -> ScheduleExecutionData:
     context = dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=SUNDAY,
@@ -18,7 +19,7 @@ def tick(instance: dg.DagsterInstance) -> dg.ScheduleExecutionData:
 
 
 def test_a_tick_asks_for_a_run_of_the_whole_graph_once():
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp() as instance:
         (request,) = tick(instance).run_requests
         (again,) = tick(instance).run_requests
     assert request.run_key == again.run_key, "the same tick twice must be the same run"
@@ -26,7 +27,7 @@ def test_a_tick_asks_for_a_run_of_the_whole_graph_once():
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTED", "CANCELING"])
 def test_a_tick_skips_while_a_retrain_is_unfinished(status):
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp() as instance:
         run = instance.create_run_for_job(
             definitions.resolve_job_def("retrain"), status=dg.DagsterRunStatus[status]
         )
@@ -38,7 +39,7 @@ def test_a_tick_skips_while_a_retrain_is_unfinished(status):
 
 
 def test_another_job_does_not_hold_it_back():
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp() as instance:
         instance.create_run_for_job(
             definitions.resolve_implicit_global_asset_job_def(),
             status=dg.DagsterRunStatus.STARTED,
