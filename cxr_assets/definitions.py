@@ -14,7 +14,7 @@ from cxr_assets.assets.raw_kaggle import raw_kaggle
 from cxr_assets.checks import checks
 from cxr_assets.executor import tracked_in_process
 from cxr_assets.jobs import retrain
-from cxr_assets.resources import data_root, experiment, mlflow, settings
+from cxr_assets.resources import DataRoot, Experiment, mlflow, settings
 from cxr_assets.schedules import weekly_retrain
 
 if not os.environ.get("DAGSTER_HOME"):
@@ -36,6 +36,6 @@ definitions = dg.Definitions(
     asset_checks=checks,
     jobs=[retrain],
     schedules=[weekly_retrain],
-    resources={"experiment": experiment, "data_root": data_root, "mlflow": mlflow},
+    resources={"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow},
     executor=tracked_in_process,
 )

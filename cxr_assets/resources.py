@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-from dagster_mlflow import mlflow_tracking
 from dagster_mlflow.resources import MlFlow
 from pydantic import Field
 
@@ -19,9 +18,10 @@ settings = Settings()
 class Experiment(dg.ConfigurableResource[experiments.Experiment]):
     """What is trained on what; one setting moves the whole graph."""
 
-    preset: str = Field(description="demo, scratch or full")
+    preset: str = Field(default=settings.experiment, description="demo, scratch or full")
     overrides: str = Field(
-        description="Space-separated Hydra overrides, such as: seed=7 trainer.max_epochs=5"
+        default=settings.overrides,
+        description="Space-separated Hydra overrides, such as: seed=7 trainer.max_epochs=5",
     )
 
     def resolve(self) -> experiments.Experiment:
@@ -36,7 +36,7 @@ class Experiment(dg.ConfigurableResource[experiments.Experiment]):
 class DataRoot(dg.ConfigurableResource[Layout]):
     """Where everything the graph writes lies."""
 
-    path: str = Field(description="Data root, an absolute path")
+    path: str = Field(default=str(settings.layout.root), description="Data root, an absolute path")
 
     @property
     def layout(self) -> Layout:
@@ -44,20 +44,23 @@ class DataRoot(dg.ConfigurableResource[Layout]):
         return Layout(Path(self.path))
 
 
-experiment = Experiment(preset=settings.experiment, overrides=settings.overrides)
-data_root = DataRoot(path=str(settings.layout.root))
-
-
 @dg.resource(
     config_schema={"uri": dg.Field(dg.Noneable(str), default_value=settings.mlflow_uri)},
     required_resource_keys={"data_root"},
     description="One MLflow run for each Dagster run, by dagster-mlflow.",
 )
-def mlflow(context: dg.InitResourceContext) -> Iterator[MlFlow]:
+def mlflow(context: dg.InitResourceContext) -> Iterator[MlFlow | None]:
     """Open the store, then hand over to dagster-mlflow; the executor closes the run."""
+    instance, run_id = context.instance, context.run_id
+    run = instance.get_run_by_id(run_id) if instance and run_id else None
+    if run is not None and run.is_finished:
+        # `dagster job execute` sets up all resources once more after the run, to read its outputs:
+        # that would open the MLflow run again and end it FINISHED whatever had happened.
+        yield None
+        return
     root: DataRoot = context.resources.data_root
     uri = tracking.open_store(context.resource_config["uri"], root.layout)
-    configured = context.replace_config(
-        {"experiment_name": tracking.EXPERIMENT, "mlflow_tracking_uri": uri}
+    # Without the clean-up of its resource function, which ends interrupted runs as FAILED.
+    yield MlFlow(
+        context.replace_config({"experiment_name": tracking.EXPERIMENT, "mlflow_tracking_uri": uri})
     )
-    yield from mlflow_tracking.resource_fn(configured)

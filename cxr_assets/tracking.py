@@ -35,7 +35,7 @@ def open_store(uri: str | None, layout: Layout) -> str:
 
 @contextmanager
 def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[MLFlowLogger]:
-    """Nested MLflow run for one training; it ends FAILED when the training raises.
+    """Nested MLflow run for one training; it ends FINISHED, FAILED or KILLED as the training does.
 
     Args:
         name: of the run.
@@ -44,11 +44,19 @@ def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[MLFlowLog
     Yields:
         The Lightning logger that writes to it.
     """
-    with mlflow.start_run(run_name=name, nested=True) as run:
+    run = mlflow.start_run(run_name=name, nested=True)
+    status = "KILLED"
+    try:
         mlflow.log_params(_flatten(parameters))
         yield MLFlowLogger(
             EXPERIMENT, tracking_uri=mlflow.get_tracking_uri(), run_id=run.info.run_id
         )
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        mlflow.end_run(status)
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -216,16 +216,21 @@ def find(asset_directory: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def prune(asset_directory: Path, keep: int, protect: Iterable[str] = ()) -> list[str]:
-    """Delete the oldest bundles beyond ``keep``, but none that ``latest.json`` or ``protect`` name.
+def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> list[str]:
+    """Delete the oldest versions beyond ``keep``, but none that a pointer names.
+
+    Args:
+        directory: of the versions.
+        keep: how many are kept at least.
+        protect: versions that pointers elsewhere name, besides its own ``latest.json``.
 
     Returns:
         The deleted versions.
     """
-    protected = {read_pointer(asset_directory), *protect}
-    surplus = [v for v in versions(asset_directory)[:-keep] if v not in protected]
+    protected = {read_pointer(directory), *protect}
+    surplus = [v for v in versions(directory)[:-keep] if v not in protected]
     for version in surplus:
-        shutil.rmtree(asset_directory / version)
+        shutil.rmtree(directory / version)
     return surplus
 
 

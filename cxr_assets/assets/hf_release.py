@@ -7,6 +7,7 @@ from cxr_assets.assets.metrics_report import metrics_report
 from cxr_assets.release.release import write_release
 from cxr_assets.release.upload import push
 from cxr_assets.resources import DataRoot, Experiment, settings
+from cxr_serving import bundle
 
 
 @dg.asset(
@@ -22,7 +23,9 @@ from cxr_assets.resources import DataRoot, Experiment, settings
 def hf_release(
     context: dg.AssetExecutionContext, experiment: Experiment, data_root: DataRoot
 ) -> dg.MaterializeResult[None]:
-    directory = write_release(data_root.layout, settings.hf_repo, experiment.resolve())
+    resolved = experiment.resolve()
+    directory = write_release(data_root.layout, settings.hf_repo, resolved)
+    bundle.prune(data_root.layout.releases, resolved.keep_versions)
     token = get_token()
     if settings.hf_repo is None:
         pushed = "not pushed: CXR_HF_REPO is not set"

@@ -9,7 +9,7 @@ from cxr_assets.assets import pictures
 from cxr_assets.assets.convnext_model import convnext_model
 from cxr_assets.assets.dinov2_probe import dinov2_probe
 from cxr_assets.evaluation.report import write_report
-from cxr_assets.resources import DataRoot
+from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
 
 
@@ -25,6 +25,7 @@ from cxr_serving import bundle
 )
 def metrics_report(
     context: dg.AssetExecutionContext,
+    experiment: Experiment,
     data_root: DataRoot,
     mlflow: dg.ResourceParam[MlFlow],
 ) -> dg.MaterializeResult[None]:
@@ -32,6 +33,7 @@ def metrics_report(
     main = bundle.latest(layout.models("convnext_model"))
     baseline = bundle.latest(layout.models("dinov2_probe"))
     directory = write_report(layout, main, baseline, context.log.info)
+    bundle.prune(layout.reports, experiment.resolve().keep_versions)
     metrics = json.loads((directory / "metrics.json").read_text())
     headline = {
         f"{prefix}{name}": result[name]

@@ -63,7 +63,11 @@ def model_asset(asset: training.Asset, **described: Any) -> dg.AssetsDefinition:
         settings = experiment.resolve()
         plan = training.plan(asset, settings, data_root.layout)
         directory, published = training.export(plan, context.run_id)
-        pruned = bundle.prune(plan.bundles, settings.keep_versions)
+        pointers = [
+            bundle.read_pointer(plan.layout.reports),
+            bundle.read_pointer(plan.layout.releases),
+        ]
+        pruned = bundle.prune(plan.bundles, settings.keep_versions, protect=pointers)
         record = BundleRecord.read(directory)
         history = pd.read_csv(directory / HISTORY_FILE)
         return dg.Output(

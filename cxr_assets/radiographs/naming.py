@@ -6,7 +6,6 @@ from pathlib import PurePath
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".jpeg", ".jpg", ".png")
 
 _PNEUMONIA = re.compile(r"^(?P<patient>.+?)_(?P<cause>bacteria|virus)_\d+", re.IGNORECASE)
 # IM-0533-0001 and IM-0533-0001-0002 are films of one child, IM-0533: the number after IM decides.

@@ -20,6 +20,7 @@ from cxr_assets.radiographs.dataset import (
     MANIFEST_COLUMNS,
     MANIFEST_FILE,
     DatasetRecord,
+    manifest,
 )
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
 from cxr_assets.radiographs.raw import RawFilms
@@ -58,6 +59,7 @@ def prepare(
         if (layout.processed / DATASET_FILE).exists():
             record = DatasetRecord.read(layout.processed)
             if record.data_version == version:
+                _refuse_corrupt(manifest(layout.processed), raw.root, data)
                 return record, True
         for leftover in layout.root.glob(".processed.*.*"):
             shutil.rmtree(leftover)
@@ -103,14 +105,7 @@ def _write(
                 progress(f"prepared {len(reasons)} of {len(planned)} films")
     films.loc[planned, "reason"] = pd.Series(reasons, index=planned, dtype=object)
 
-    corrupt = films[films["reason"].str.startswith("corrupt", na=False)]
-    if len(corrupt) > data.max_corrupt_fraction * len(films):
-        raise PreparationError(
-            f"{len(corrupt)} of {len(films)} films in {raw.root} are corrupt "
-            f"({', '.join(corrupt['path'].head(3))}, ...), more than "
-            f"data.max_corrupt_fraction={data.max_corrupt_fraction:g} allows: "
-            "replace them, or raise the limit"
-        )
+    _refuse_corrupt(films, raw.root, data)
     kept = films["reason"].isna()
     films["kept"] = kept
     films.loc[~kept, "file"] = None
@@ -139,6 +134,17 @@ def _write(
     )
     (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
     return record
+
+
+def _refuse_corrupt(films: pd.DataFrame, root: Path, data: Data) -> None:
+    corrupt = films[films["reason"].str.startswith("corrupt", na=False)]
+    if len(corrupt) > data.max_corrupt_fraction * len(films):
+        raise PreparationError(
+            f"{len(corrupt)} of {len(films)} films in {root} are corrupt "
+            f"({', '.join(corrupt['path'].head(3))}, ...), more than "
+            f"data.max_corrupt_fraction={data.max_corrupt_fraction:g} allows: "
+            "replace them, or raise the limit"
+        )
 
 
 def _plan(inventory: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:

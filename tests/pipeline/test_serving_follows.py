@@ -64,7 +64,7 @@ def test_it_serves_what_the_pipeline_materialises(service):
     assert workplace.retrain().returncode == 0
     first = bundle.latest(models)
     eventually(lambda: client.get("/ready").status_code == 200)
-    assert client.get("/model").json()["version"] == first.name
+    assert client.get("/model").json()["model"]["version"] == first.name
 
     pixels = np.random.default_rng(0).integers(0, 256, (120, 150), dtype=np.uint8)
     stream = BytesIO()
@@ -83,7 +83,7 @@ def test_it_serves_what_the_pipeline_materialises(service):
     try:
         assert workplace.retrain("seed=1").returncode == 0
         second = bundle.latest(models)
-        eventually(lambda: client.get("/model").json()["version"] == second.name)
+        eventually(lambda: client.get("/model").json()["model"]["version"] == second.name)
         served = len(answers)
         eventually(lambda: len(answers) > served + 4)
     finally:
