@@ -39,6 +39,7 @@ def main() -> None:
         "         your films    CXR_EXPERIMENT=scratch CXR_OVERRIDES=data.folder=FOLDER make demo\n"
         "\nFor research and education only; not a medical device.",
         highlight=False,
+        soft_wrap=True,
     )
 
 

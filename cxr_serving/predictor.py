@@ -66,7 +66,7 @@ class Predictor:
         Returns:
             float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
         """
-        pixels = self.preprocessing.normalise(torch.from_numpy(films).to(self._device))
+        pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
         logits = self._model(pixel_values=pixels).logits.float() / self.record.temperature
         probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
         return probabilities

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-from huggingface_hub import constants, get_session, snapshot_download
+import requests
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import (
     AutoConfig,
@@ -64,13 +64,13 @@ def _download(repository: str, revision: str | None) -> Path:
         )
     try:
         # The hub client tries for half a minute before it gives up on an unreachable host.
-        get_session().head(constants.ENDPOINT, timeout=10)
+        requests.head(constants.ENDPOINT, timeout=10)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
     except RepositoryNotFoundError as error:
         raise PretrainedError(
             f"{constants.ENDPOINT} has no repository {repository} that this account can read"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise PretrainedError(
             f"{repository} could not be fetched from {constants.ENDPOINT} ({error}). "
             "Without the hub: set model.pretrained and probe.pretrained to local directories in "

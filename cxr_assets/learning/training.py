@@ -36,6 +36,7 @@ from cxr_serving.preprocessing import Preprocessing
 
 _LAST_FILE = "last.ckpt"
 _FINISHED_FILE = "finished.json"
+_LINES = 25
 
 Asset = Literal["convnext_model", "dinov2_probe"]
 Progress = Callable[[str], None]
@@ -340,7 +341,9 @@ def _module_class(asset: Asset) -> type[Classifier]:
 
 
 class _History(L.Callback):
-    """One row and one line an epoch; travels in the checkpoint, so a resumed run has no gap.
+    """One row an epoch, and a line unless there are very many of them.
+
+    It travels in the checkpoint, so a resumed run has no gap.
 
     It also seeds every epoch by its number: what follows a resume draws the same random numbers as
     an uninterrupted run.
@@ -373,6 +376,9 @@ class _History(L.Callback):
         seconds = time.monotonic() - self._started
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._rows.append({"epoch": epoch, **values, "lr": rate, "seconds": seconds})
+        every = max(1, (trainer.max_epochs or 1) // _LINES)
+        if (epoch + 1) % every:
+            return
         self._progress(
             f"epoch {epoch + 1}/{trainer.max_epochs}: train loss {values['train_loss']:.3f}, "
             f"validation loss {values['val_loss']:.3f}, macro F1 {values[MONITOR]:.3f}, "

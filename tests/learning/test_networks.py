@@ -106,3 +106,16 @@ def test_without_the_hub_the_error_says_what_could_not_be_reached(monkeypatch, t
     with pytest.raises(PretrainedError, match="experiment=demo") as caught:
         networks.locate("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056")
     assert "http://127.0.0.1:9" in str(caught.value)
+
+
+def test_a_pinned_hub_id_in_the_cache_needs_no_network(monkeypatch, tmp_path, dinov2_directory):
+    revision = "ed25f3a31f01632728cabb09d1542f84ab7b0056"
+    snapshot = tmp_path / "models--facebook--dinov2-small" / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).write_bytes((dinov2_directory / name).read_bytes())
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert networks.locate("facebook/dinov2-small", revision) == snapshot
+    config = networks.dinov2_config(probe(), 64, CLASSES)
+    assert config["hidden_size"] == 32

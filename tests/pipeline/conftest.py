@@ -125,7 +125,7 @@ def new_workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Work
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained(new_workplace: Callable[[], Workplace]) -> Workplace:
     """A workplace after one ``dagster job execute`` of the main job, on a tiny experiment."""
     workplace = new_workplace()
