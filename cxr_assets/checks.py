@@ -89,11 +89,14 @@ def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckRes
     )
 
 
+convnext_bundle_verifies = _bundle_check("convnext_model")
+probe_bundle_verifies = _bundle_check("dinov2_probe")
+
 checks = [
     patients_disjoint,
     no_class_empty,
     no_duplicates_across_splits,
-    _bundle_check("convnext_model"),
-    _bundle_check("dinov2_probe"),
+    convnext_bundle_verifies,
+    probe_bundle_verifies,
     beats_probe,
 ]

@@ -29,6 +29,15 @@ from cxr_serving.bundle import BundleRecord
 from cxr_serving.preprocessing import Preprocessing
 
 SIZE = 32
+# Overrides of experiment=demo that make its two networks tiny.
+NETWORKS = (
+    "model.hidden_sizes=[8,8,16,16]",
+    "model.depths=[1,1,1,1]",
+    "probe.hidden_size=32",
+    "probe.num_hidden_layers=1",
+    "probe.num_attention_heads=2",
+    "probe.max_epochs=3",
+)
 LABELS = {"id2label": dict(enumerate(CLASSES)), "label2id": {c: i for i, c in enumerate(CLASSES)}}
 
 

@@ -234,7 +234,11 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
     L.seed_everything(plan.experiment.seed, verbose=False)
     module, datamodule = _prepare(plan, progress)
     history = _History(plan.experiment.seed, progress)
-    settings = plan.experiment.trainer if plan.asset == "convnext_model" else plan.experiment.probe
+    if plan.asset == "convnext_model":
+        settings = plan.experiment.trainer
+        epochs, patience = settings.max_epochs, settings.patience
+    else:
+        epochs = patience = plan.experiment.probe.max_epochs
     callbacks: list[L.Callback] = [
         history,
         ModelCheckpoint(
@@ -251,14 +255,7 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
-        EarlyStopping(
-            MONITOR,
-            mode="max",
-            patience=plan.experiment.trainer.patience
-            if plan.asset == "convnext_model"
-            else settings.max_epochs,
-            check_on_train_epoch_end=True,
-        ),
+        EarlyStopping(MONITOR, mode="max", patience=patience, check_on_train_epoch_end=True),
     ]
     in_terminal = sys.stderr.isatty()
     if in_terminal:
@@ -266,7 +263,7 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        max_epochs=settings.max_epochs,
+        max_epochs=epochs,
         deterministic="warn" if plan.experiment.deterministic else False,
         callbacks=callbacks,
         logger=logger or False,

@@ -23,16 +23,7 @@ from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.predictor import Predictor
 
-OVERRIDES = (
-    "model.hidden_sizes=[8,8,16,16]",
-    "model.depths=[1,1,1,1]",
-    "probe.hidden_size=32",
-    "probe.num_hidden_layers=1",
-    "probe.num_attention_heads=2",
-    "probe.max_epochs=3",
-    "trainer.max_epochs=3",
-    "trainer.batch_size=4",
-)
+OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
 ASSETS = ("convnext_model", "dinov2_probe")
 
 

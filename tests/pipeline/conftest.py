@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import tiny
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -19,12 +20,7 @@ BIN = Path(sys.executable).parent
 OVERRIDES = (
     "data.phantom_patients=8",
     "data.image_size=32",
-    "model.hidden_sizes=[8,8,16,16]",
-    "model.depths=[1,1,1,1]",
-    "probe.hidden_size=32",
-    "probe.num_hidden_layers=1",
-    "probe.num_attention_heads=2",
-    "probe.max_epochs=3",
+    *tiny.NETWORKS,
     "trainer.max_epochs=2",
     "margin=-1",
 )

@@ -1,0 +1,58 @@
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from mlflow.tracking import MlflowClient
+from net import free_port
+
+from cxr_assets.tracking import EXPERIMENT
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[str]:
+    """A real MLflow server on loopback."""
+    url = f"http://127.0.0.1:{free_port()}"
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                str(Path(sys.executable).parent / "mlflow"),
+                "server",
+                "--workers=1",
+                f"--port={url.rpartition(':')[2]}",
+                f"--backend-store-uri=sqlite:///{tmp_path}/server.db",
+                f"--artifacts-destination={tmp_path}/artifacts",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    httpx.get(f"{url}/health", timeout=5).raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    assert process.poll() is None, (tmp_path / "log").read_text()
+                    assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                    time.sleep(0.3)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def test_a_server_given_by_uri_gets_the_runs_instead_of_the_sqlite_file(new_workplace, server):
+    workplace = new_workplace()
+    finished = workplace.materialize("raw_kaggle", CXR_MLFLOW_URI=server)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dagster_run_id"] == workplace.runs()[0].run_id
+    assert not workplace.layout.mlflow_database.exists()
