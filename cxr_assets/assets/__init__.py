@@ -4,5 +4,5 @@ import warnings
 
 import dagster as dg
 
-# dagster-mlflow and the data version of an op's output are beta: pinned and tested, no news to users.
+# dagster-mlflow and the data version of an op's output are beta, but pinned and tested here.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
