@@ -1,6 +1,7 @@
 """MLflow: the store, and one nested run for each training."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,8 +34,28 @@ def open_store(uri: str | None, layout: Layout) -> str:
     return uri
 
 
+class Curves(MLFlowLogger):
+    """Lightning's MLflow logger, writing in a thread of its own.
+
+    An interrupt, which reaches the main thread alone, then never cuts a write to the store short:
+    that would leave its SQLite file locked, and the run could not even be ended.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(EXPERIMENT, tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write one point of every curve."""
+        self._writer.submit(super().log_metrics, metrics, step).result()
+
+    def finalize(self, status: str = "success") -> None:
+        """Write what is left, after all that was begun."""
+        self._writer.submit(super().finalize, status).result()
+
+
 @contextmanager
-def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[MLFlowLogger]:
+def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[Curves]:
     """Nested MLflow run for one training; it ends FINISHED, FAILED or KILLED as the training does.
 
     Args:
@@ -48,9 +69,7 @@ def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[MLFlowLog
     status = "KILLED"
     try:
         mlflow.log_params(_flatten(parameters))
-        yield MLFlowLogger(
-            EXPERIMENT, tracking_uri=mlflow.get_tracking_uri(), run_id=run.info.run_id
-        )
+        yield Curves(run.info.run_id)
         status = "FINISHED"
     except Exception:
         status = "FAILED"

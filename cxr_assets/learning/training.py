@@ -76,6 +76,11 @@ class Plan:
         return self.layout.work(self.fingerprint)
 
     @property
+    def lock(self) -> Path:
+        """Held while this training runs, so that it never runs twice at once."""
+        return self.work.with_suffix(".lock")
+
+    @property
     def bundles(self) -> Path:
         """Folder of the asset's bundles."""
         return self.layout.models(self.asset)
@@ -147,7 +152,9 @@ def settled(plan: Plan) -> str | None:
 
 def discard(plan: Plan) -> None:
     """Forget an unfinished or unexported fit, so that the next one starts anew."""
-    shutil.rmtree(plan.work, ignore_errors=True)
+    if plan.work.exists():
+        shutil.rmtree(plan.work)
+    plan.lock.unlink(missing_ok=True)
 
 
 def fit(plan: Plan, progress: Progress, logger: MLFlowLogger | None = None) -> None:
@@ -162,7 +169,7 @@ def fit(plan: Plan, progress: Progress, logger: MLFlowLogger | None = None) -> N
         TrainingError: the loss is not finite.
     """
     plan.work.mkdir(parents=True, exist_ok=True)
-    with FileLock(plan.work.with_suffix(".lock")):
+    with FileLock(plan.lock):
         _train(plan, progress, logger)
         run_id = logger.run_id if logger else None
         (plan.work / _FINISHED_FILE).write_text(json.dumps({"mlflow_run_id": run_id}))
@@ -220,7 +227,7 @@ def export(plan: Plan, dagster_run_id: str | None = None) -> tuple[Path, bool]:
             shutil.copyfile(plan.work / name, directory / name)
 
     directory = bundle.publish(plan.bundles, record, write)
-    shutil.rmtree(plan.work)
+    discard(plan)
     return directory, True
 
 
