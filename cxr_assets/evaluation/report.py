@@ -118,15 +118,14 @@ def read_metrics(report: Path) -> dict[str, Any]:
 
 def _test_films(directory: Path, data: DatasetRecord) -> pd.DataFrame:
     """The kept films of the test split: columns ``file`` and ``class``, ordered by file name."""
-    films = dataset.manifest(directory)
-    films = films.loc[films["kept"] & (films["split"] == "test"), ["file", "class"]]
+    films = dataset.kept(directory, "test")[["file", "class"]]
     expected = sum(data.counts["test"].values())
     if len(films) == 0 or len(films) != expected:
         raise ReportError(
             f"{directory / dataset.MANIFEST_FILE} lists {len(films)} test films, "
             f"{dataset.DATASET_FILE} counts {expected}: materialise processed_dataset again"
         )
-    return films.sort_values("file", ignore_index=True)
+    return films
 
 
 def _evaluate(

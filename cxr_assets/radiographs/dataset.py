@@ -73,6 +73,13 @@ def manifest(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(directory / MANIFEST_FILE)
 
 
+def kept(directory: Path, split: str) -> pd.DataFrame:
+    """The manifest's rows of the films in a split, ordered by file name."""
+    films = manifest(directory)
+    films = films[films["kept"] & (films["split"] == split)]
+    return films.sort_values("file", ignore_index=True)
+
+
 def load(directory: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Read all films of a split into memory.
 
@@ -83,8 +90,7 @@ def load(directory: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         DatasetError: a film is missing or has another size than ``dataset.json`` says.
     """
     size = DatasetRecord.read(directory).image_size
-    films = manifest(directory)
-    films = films[films["kept"] & (films["split"] == split)].sort_values("file")
+    films = kept(directory, split)
     pixels = np.empty((len(films), size, size), dtype=np.uint8)
 
     def read(position: int, file: str) -> None:
@@ -105,8 +111,7 @@ def load(directory: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """The first ``number`` films of each class, by file name: uint8 [size, size] each."""
-    films = manifest(directory)
-    films = films[films["kept"] & (films["split"] == split)].sort_values("file")
+    films = kept(directory, split)
     return {
         label: [
             np.asarray(Image.open(directory / file, formats=("PNG",)))
