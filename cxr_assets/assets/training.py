@@ -10,7 +10,9 @@ from pydantic import Field
 from cxr_assets import tracking
 from cxr_assets.assets import pictures
 from cxr_assets.evaluation import figures
-from cxr_assets.learning import training
+from cxr_assets.learning.export import export as export_bundle
+from cxr_assets.learning.fit import fit as fit_plan
+from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
 from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
@@ -24,7 +26,7 @@ class FitConfig(dg.Config):
     )
 
 
-def model_asset(asset: training.Asset, **described: Any) -> dg.AssetsDefinition:
+def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
     """Graph-backed asset of one model: a failed export never repeats a finished fit.
 
     The ops hand each other nothing: ``export`` finds the finished fit by its fingerprint.
@@ -40,17 +42,17 @@ def model_asset(asset: training.Asset, **described: Any) -> dg.AssetsDefinition:
         data_root: DataRoot,
         mlflow: dg.ResourceParam[MlFlow],
     ) -> None:
-        plan = training.plan(asset, experiment.resolve(), data_root.layout)
+        plan = make_plan(asset, experiment.resolve(), data_root.layout)
         if config.force:
-            training.discard(plan)
-        elif settled := training.settled(plan):
+            plan.discard()
+        elif settled := plan.settled():
             context.log.info(f"{asset}: {settled}")
             return
         with tracking.training_run(asset, plan.experiment.model_dump()) as logger:
             mlflow.set_tags(
                 {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
             )
-            training.fit(plan, context.log.info, logger)
+            fit_plan(plan, context.log.info, logger)
             mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
 
     @dg.op(name=f"{asset}_export", ins={"fitted": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
@@ -61,8 +63,8 @@ def model_asset(asset: training.Asset, **described: Any) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[MlFlow],
     ) -> dg.Output[None]:
         settings = experiment.resolve()
-        plan = training.plan(asset, settings, data_root.layout)
-        directory, published = training.export(plan, context.run_id)
+        plan = make_plan(asset, settings, data_root.layout)
+        directory, published = export_bundle(plan, context.run_id)
         pointers = [
             bundle.read_pointer(plan.layout.reports),
             bundle.read_pointer(plan.layout.releases),

@@ -8,7 +8,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cxr_assets.experiment import Experiment
+from cxr_assets.layout import Layout
+from cxr_assets.learning import networks
 from cxr_assets.learning.module import Classifier
+from cxr_assets.learning.recipe import Progress, Recipe, balanced
 from cxr_assets.radiographs.datamodule import (
     Batch,
     FilmsDataModule,
@@ -16,6 +20,7 @@ from cxr_assets.radiographs.datamodule import (
     in_order,
     shuffled,
 )
+from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.preprocessing import Preprocessing
 
 
@@ -93,3 +98,44 @@ class EmbeddingsDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Embeddings of the validation films in order."""
         return in_order(self._data["val"], self._batch_size)
+
+
+class Dinov2Probe(Recipe):
+    """A linear layer on a frozen DINOv2."""
+
+    module = LinearProbe
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.base = (experiment.probe.pretrained, experiment.probe.revision)
+        self.max_epochs = self.patience = experiment.probe.max_epochs
+
+    def network(self, image_size: int) -> dict[str, Any]:
+        return networks.dinov2_config(self.experiment.probe, image_size, CLASSES)
+
+    def settings(self) -> dict[str, Any]:
+        return self.experiment.probe.model_dump(
+            include={"max_epochs", "batch_size", "lr", "weight_decay"}
+        )
+
+    def prepare(
+        self, network: dict[str, Any], layout: Layout, progress: Progress
+    ) -> tuple[Classifier, L.LightningDataModule]:
+        settings, seed = self.experiment.probe, self.experiment.seed
+        films = FilmsDataModule(
+            layout.processed, batch_size=settings.batch_size, seed=seed, augmentation=False
+        )
+        probe = LinearProbe(
+            model_name=settings.name,
+            num_classes=len(CLASSES),
+            network=network,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            warmup_epochs=0.0,
+            label_smoothing=0.0,
+            class_weights=balanced(films.films("train").labels),
+        )
+        pretrained, revision = self.base
+        if pretrained is not None:
+            networks.load_pretrained(probe.network, pretrained, revision)
+        return probe, EmbeddingsDataModule(probe, films, settings.batch_size, seed, progress)

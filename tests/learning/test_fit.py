@@ -15,10 +15,12 @@ from transformers import AutoModelForImageClassification
 
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks, training
+from cxr_assets.learning import networks
+from cxr_assets.learning.export import ExportError, export
+from cxr_assets.learning.fit import TrainingError, fit
 from cxr_assets.learning.module import Classifier
+from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
-from cxr_assets.learning.training import TrainingError
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.predictor import Predictor
@@ -38,11 +40,11 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def train(asset: training.Asset, layout: Layout, *overrides: str) -> tuple[Path, list[str]]:
+def train(asset: str, layout: Layout, *overrides: str) -> tuple[Path, list[str]]:
     lines: list[str] = []
-    plan = training.plan(asset, experiment(*overrides), layout)
-    training.fit(plan, lines.append)
-    directory, published = training.export(plan, "dagster-run")
+    plan = make_plan(asset, experiment(*overrides), layout)
+    fit(plan, lines.append)
+    directory, published = export(plan, "dagster-run")
     assert published
     return directory, lines
 
@@ -89,15 +91,15 @@ def test_the_probe_reads_the_cls_embedding_alone(layout):
 
 def test_the_same_training_is_reused_and_another_is_not(layout):
     directory, _ = train("convnext_model", layout)
-    plan = training.plan("convnext_model", experiment(), layout)
-    assert training.settled(plan) == f"reused {directory.name}"
-    assert training.export(plan) == (directory, False)
+    plan = make_plan("convnext_model", experiment(), layout)
+    assert plan.settled() == f"reused {directory.name}"
+    assert export(plan) == (directory, False)
     assert not list(plan.work.parent.iterdir())
     for change in ("seed=1", "trainer.lr=3e-3", "model.depths=[1,1,2,1]", "trainer.patience=2"):
-        other = training.plan("convnext_model", experiment(change), layout)
+        other = make_plan("convnext_model", experiment(change), layout)
         assert other.fingerprint != plan.fingerprint, change
-        assert training.settled(other) is None
-    assert training.plan("convnext_model", experiment("probe.lr=1"), layout).fingerprint == (
+        assert other.settled() is None
+    assert make_plan("convnext_model", experiment("probe.lr=1"), layout).fingerprint == (
         plan.fingerprint
     ), "a setting of the probe does not concern the main model"
 
@@ -106,30 +108,30 @@ def test_the_fingerprint_does_not_depend_on_where_the_data_lies(layout, tmp_path
     moved = Layout(tmp_path / "elsewhere")
     moved.root.mkdir()
     layout.processed.rename(moved.processed)
-    here = training.plan("dinov2_probe", experiment(), moved).fingerprint
+    here = make_plan("dinov2_probe", experiment(), moved).fingerprint
     moved.processed.rename(layout.processed)
-    assert training.plan("dinov2_probe", experiment(), layout).fingerprint == here
+    assert make_plan("dinov2_probe", experiment(), layout).fingerprint == here
 
 
 def test_export_without_a_fit_says_so(layout):
-    plan = training.plan("convnext_model", experiment(), layout)
-    with pytest.raises(TrainingError, match="run the fit first"):
-        training.export(plan)
+    plan = make_plan("convnext_model", experiment(), layout)
+    with pytest.raises(ExportError, match="run the fit first"):
+        export(plan)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(layout):
-    plan = training.plan("convnext_model", experiment("trainer.lr=1e20"), layout)
+    plan = make_plan("convnext_model", experiment("trainer.lr=1e20"), layout)
     with pytest.raises(TrainingError, match=r"not finite.*lower trainer\.lr"):
-        training.fit(plan, lambda line: None)
+        fit(plan, lambda line: None)
     assert not plan.finished
 
 
 def test_the_same_seed_gives_the_same_weights(layout, tmp_path):
     first, _ = train("convnext_model", layout)
     hashes = bundle.verify(first).files
-    plan = training.plan("convnext_model", experiment(), layout)
-    training.discard(plan)
-    training.fit(plan, lambda line: None)
+    plan = make_plan("convnext_model", experiment(), layout)
+    plan.discard()
+    fit(plan, lambda line: None)
     with torch.no_grad():
         again = torch.load(plan.work / "best.ckpt", weights_only=True)["state_dict"]
     saved = torch.load(first / "best.ckpt", weights_only=True)["state_dict"]
@@ -147,14 +149,15 @@ def test_killed_after_an_epoch_it_goes_on_and_ends_the_same(layout, tmp_path):
         "from pathlib import Path\n"
         "from cxr_assets.experiment import compose\n"
         "from cxr_assets.layout import Layout\n"
-        "from cxr_assets.learning import training\n"
-        f"plan = training.plan('convnext_model', compose('demo', {list(OVERRIDES)!r}),\n"
+        "from cxr_assets.learning.fit import fit\n"
+        "from cxr_assets.learning.plan import plan as make_plan\n"
+        f"plan = make_plan('convnext_model', compose('demo', {list(OVERRIDES)!r}),\n"
         f"                     Layout(Path({str(layout.root)!r})))\n"
         "def report(line):\n"
         "    print(line, flush=True)\n"
         "    if line.startswith('epoch 3'):\n"
         "        sys.stdin.read()\n"
-        "training.fit(plan, report)\n"
+        "fit(plan, report)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -170,13 +173,13 @@ def test_killed_after_an_epoch_it_goes_on_and_ends_the_same(layout, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=30)
 
-    plan = training.plan("convnext_model", experiment(), layout)
+    plan = make_plan("convnext_model", experiment(), layout)
     assert not plan.finished
     lines: list[str] = []
-    training.fit(plan, lines.append)
+    fit(plan, lines.append)
     assert lines[0].startswith("going on from")
     assert [line[:9] for line in lines[1:]] == ["epoch 3/3"], "two epochs were not repeated"
-    directory, _ = training.export(plan)
+    directory, _ = export(plan)
     ours = AutoModelForImageClassification.from_pretrained(directory).state_dict()
     theirs = AutoModelForImageClassification.from_pretrained(expected).state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -204,9 +207,9 @@ def test_full_trains_from_directories_in_the_hubs_format(layout, tmp_path):
         ],
     )
     for asset in ASSETS:
-        plan = training.plan(asset, settings, layout)
-        training.fit(plan, lambda line: None)
-        directory, _ = training.export(plan)
+        plan = make_plan(asset, settings, layout)
+        fit(plan, lambda line: None)
+        directory, _ = export(plan)
         record = bundle.verify(directory)
         assert record.pretrained is not None
         assert record.pretrained.startswith("sha256:")

@@ -1,0 +1,56 @@
+"""The main model: ConvNeXt V2."""
+
+from typing import Any
+
+import lightning as L
+
+from cxr_assets.experiment import Experiment
+from cxr_assets.layout import Layout
+from cxr_assets.learning import networks
+from cxr_assets.learning.module import Classifier
+from cxr_assets.learning.recipe import Progress, Recipe, balanced
+from cxr_assets.radiographs.datamodule import FilmsDataModule
+from cxr_assets.radiographs.naming import CLASSES
+
+
+class ConvNext(Recipe):
+    """Fine-tuned from the hub's weights, or trained from scratch."""
+
+    module = Classifier
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.base = (experiment.model.pretrained, experiment.model.revision)
+        self.max_epochs = experiment.trainer.max_epochs
+        self.patience = experiment.trainer.patience
+
+    def network(self, image_size: int) -> dict[str, Any]:
+        return networks.convnext_config(self.experiment.model, image_size, CLASSES)
+
+    def settings(self) -> dict[str, Any]:
+        return self.experiment.trainer.model_dump()
+
+    def prepare(
+        self, network: dict[str, Any], layout: Layout, progress: Progress
+    ) -> tuple[Classifier, L.LightningDataModule]:
+        settings = self.experiment.trainer
+        films = FilmsDataModule(
+            layout.processed,
+            batch_size=settings.batch_size,
+            seed=self.experiment.seed,
+            augmentation=settings.augmentation,
+        )
+        module = Classifier(
+            model_name=self.experiment.model.name,
+            num_classes=len(CLASSES),
+            network=network,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            warmup_epochs=settings.warmup_epochs,
+            label_smoothing=settings.label_smoothing,
+            class_weights=balanced(films.films("train").labels),
+        )
+        pretrained, revision = self.base
+        if pretrained is not None:
+            networks.load_pretrained(module.network, pretrained, revision)
+        return module, films

@@ -1,0 +1,123 @@
+"""A training, known before it starts: its fingerprint, its work folder, what it left behind."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_assets.experiment import Experiment
+from cxr_assets.layout import Layout
+from cxr_assets.learning import networks
+from cxr_assets.learning.convnext import ConvNext
+from cxr_assets.learning.probe import Dinov2Probe
+from cxr_assets.learning.recipe import Recipe
+from cxr_assets.provenance import code_version, fingerprint
+from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_serving import bundle
+
+FINISHED_FILE = "finished.json"
+
+RECIPES: dict[str, type[Recipe]] = {"convnext_model": ConvNext, "dinov2_probe": Dinov2Probe}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training.
+
+    Attributes:
+        asset: which of the two models.
+        recipe: what is particular to that model.
+        experiment: all settings.
+        layout: where data lies and bundles go.
+        dataset: record of the processed dataset.
+        network: transformers configuration.
+        weights: identity of the base weights, None for random ones.
+        code: digest of the code that shapes the result.
+        fingerprint: the same fingerprint means the same training.
+    """
+
+    asset: str
+    recipe: Recipe
+    experiment: Experiment
+    layout: Layout
+    dataset: DatasetRecord
+    network: dict[str, Any]
+    weights: str | None
+    code: str
+    fingerprint: str
+
+    @property
+    def work(self) -> Path:
+        """Folder that a crashed run resumes from."""
+        return self.layout.work(self.fingerprint)
+
+    @property
+    def lock(self) -> Path:
+        """Held while this training runs, so that it never runs twice at once."""
+        return self.work.with_suffix(".lock")
+
+    @property
+    def bundles(self) -> Path:
+        """Folder of the asset's bundles."""
+        return self.layout.models(self.asset)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a finished fit waits for its export."""
+        return (self.work / FINISHED_FILE).exists()
+
+    def published(self) -> Path | None:
+        """The newest bundle that this very training made, if any."""
+        return bundle.find(self.bundles, self.fingerprint)
+
+    def settled(self) -> str | None:
+        """Why nothing needs to be trained, or None.
+
+        Returns:
+            ``reused <version>`` when a bundle of this fingerprint is published, or a word on the
+            finished fit that waits for its export.
+        """
+        if self.finished:
+            return f"a finished fit in {self.work} waits for its export"
+        published = self.published()
+        return f"reused {published.name}" if published else None
+
+    def discard(self) -> None:
+        """Forget an unfinished or unexported fit, so that the next one starts anew."""
+        if self.work.exists():
+            shutil.rmtree(self.work)
+        self.lock.unlink(missing_ok=True)
+
+
+def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
+    """Work out what a training would be, without training.
+
+    Raises:
+        DatasetError: there is no processed dataset.
+        PretrainedError: base weights cannot be had.
+    """
+    recipe = RECIPES[asset](experiment)
+    dataset = DatasetRecord.read(layout.processed)
+    network = recipe.network(dataset.image_size)
+    for key in ("_name_or_path", "transformers_version"):
+        network.pop(key, None)
+    weights = networks.identity(*recipe.base)
+    code = code_version(
+        "cxr_assets.learning",
+        "cxr_assets.radiographs.augmentation",
+        "cxr_assets.radiographs.datamodule",
+        "cxr_serving.preprocessing",
+    )
+    identity = fingerprint(
+        {
+            "asset": asset,
+            "data": dataset.data_version,
+            "network": network,
+            "weights": weights,
+            "settings": recipe.settings(),
+            "seed": experiment.seed,
+            "deterministic": experiment.deterministic,
+            "code": code,
+        }
+    )
+    return Plan(asset, recipe, experiment, layout, dataset, network, weights, code, identity)

@@ -1,0 +1,68 @@
+"""What a training of one model is made of; the main model and the probe each have a recipe."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+
+from cxr_assets.experiment import Experiment
+from cxr_assets.layout import Layout
+from cxr_assets.learning.module import Classifier
+from cxr_assets.radiographs.naming import CLASSES
+
+Progress = Callable[[str], None]
+
+
+class Recipe(ABC):
+    """One model's training: network, data, settings, length.
+
+    Attributes:
+        module: its Lightning module, which ``best.ckpt`` restores.
+        experiment: all settings.
+        base: hub id or directory of the base weights and their revision; None from scratch.
+        max_epochs: epochs at most.
+        patience: epochs without a better validation macro F1 before training stops.
+    """
+
+    module: ClassVar[type[Classifier]]
+    experiment: Experiment
+    base: tuple[str | None, str | None]
+    max_epochs: int
+    patience: int
+
+    @abstractmethod
+    def __init__(self, experiment: Experiment) -> None: ...
+
+    @abstractmethod
+    def network(self, image_size: int) -> dict[str, Any]:
+        """transformers configuration of the network.
+
+        Raises:
+            PretrainedError: base weights cannot be had.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the training beside network, data, base weights, seed and code."""
+
+    @abstractmethod
+    def prepare(
+        self, network: dict[str, Any], layout: Layout, progress: Progress
+    ) -> tuple[Classifier, L.LightningDataModule]:
+        """Module, base weights loaded, and its data."""
+
+    def callbacks(self) -> list[L.Callback]:
+        """Lightning callbacks of this recipe alone."""
+        return []
+
+
+def balanced(labels: torch.Tensor) -> list[float]:
+    """Weights inversely proportional to class frequency, 1 on average over the films.
+
+    Args:
+        labels: int64 [N] class indices.
+    """
+    counts = torch.bincount(labels, minlength=len(CLASSES))
+    return [float(weight) for weight in len(labels) / (len(CLASSES) * counts)]
