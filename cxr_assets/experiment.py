@@ -12,13 +12,21 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 CONF = Path(__file__).parent / "conf"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
+Strength = Annotated[float, Field(ge=0, le=3)]
 
 
 class ExperimentError(ValueError):
@@ -39,7 +47,11 @@ class Data(_Group):
         phantom_patients: for ``phantom``: synthetic children a class.
         image_size: side of the square input, in pixels.
         val_fraction: share of the training patients kept for validation.
+        seed: of the draw of these patients and of phantoms. The training's ``seed`` has no part
+            in it, so that trainings of several seeds share dataset and split.
         max_corrupt_fraction: share of unreadable films above which preparation fails.
+        in_memory_limit: bytes that the films of train and val may take in memory; a larger dataset
+            is read from disk batch by batch, with the same result.
     """
 
     source: Literal["kaggle", "folder", "phantom"]
@@ -48,7 +60,9 @@ class Data(_Group):
     phantom_patients: Annotated[int, Field(ge=0)]
     image_size: Annotated[int, Field(ge=32, le=1024)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     max_corrupt_fraction: Fraction
+    in_memory_limit: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def _folder_is_named(self) -> "Data":
@@ -58,14 +72,18 @@ class Data(_Group):
 
 
 class Model(_Group):
-    """The main network.
+    """The main network, and how its weights move.
 
     Attributes:
         name: architecture, as it appears in checkpoints and reports.
         pretrained: hub id, local directory in the hub's format, or null for training from scratch.
         revision: commit of the hub repository.
         hidden_sizes, depths, patch_size: of the network when it starts from scratch.
+        initializer_range: standard deviation of its random weights when it starts from scratch.
         drop_path_rate: stochastic depth.
+        lr: peak learning rate, reached after ``trainer.warmup_epochs``, then a cosine to
+            zero.
+        layer_decay: factor on the learning rate from each layer to the one below it; 1 for none.
     """
 
     name: str
@@ -74,7 +92,10 @@ class Model(_Group):
     hidden_sizes: tuple[Positive, Positive, Positive, Positive]
     depths: tuple[Positive, Positive, Positive, Positive]
     patch_size: Positive
+    initializer_range: Rate
     drop_path_rate: Fraction
+    lr: Rate
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
 
 
 class Probe(_Group):
@@ -85,7 +106,8 @@ class Probe(_Group):
         pretrained: hub id, local directory in the hub's format, or null for random weights.
         revision: commit of the hub repository.
         hidden_size, num_hidden_layers, num_attention_heads, patch_size: of a random backbone.
-        max_epochs, batch_size, lr, weight_decay: of the linear layer's training.
+        weight_decays: L2 penalties on the linear layer, from strong to weak; the one with the best
+            validation macro F1 is kept, of equals the strongest.
     """
 
     name: str
@@ -95,10 +117,32 @@ class Probe(_Group):
     num_hidden_layers: Positive
     num_attention_heads: Positive
     patch_size: Positive
-    max_epochs: Positive
-    batch_size: Positive
-    lr: Rate
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decays: Annotated[tuple[Rate, ...], Field(min_length=1)]
+
+    @field_validator("weight_decays")
+    @classmethod
+    def _from_strong_to_weak(cls, weight_decays: tuple[float, ...]) -> tuple[float, ...]:
+        if list(weight_decays) != sorted(set(weight_decays), reverse=True):
+            raise ValueError("the weight decays must go from strong to weak, each named once")
+        return weight_decays
+
+
+class Augmentation(_Group):
+    """How much training films are varied; 0 leaves a property as it is, 1 is the usual strength.
+
+    Attributes:
+        flip: share of films that are mirrored.
+        affine: of rotation, shift and scale.
+        exposure: of gamma, contrast and brightness.
+        detail: of sharpening and blurring.
+        noise: of added noise.
+    """
+
+    flip: Annotated[float, Field(ge=0, le=1)]
+    affine: Strength
+    exposure: Strength
+    detail: Strength
+    noise: Strength
 
 
 class Trainer(_Group):
@@ -108,21 +152,32 @@ class Trainer(_Group):
         max_epochs: epochs at most.
         patience: epochs without a better validation macro F1 before training stops.
         batch_size: films a step.
-        lr: peak learning rate of AdamW, reached after ``warmup_epochs``, then a cosine to zero.
-        weight_decay: of AdamW.
+        optimizer: ``adamw``, or ``muon`` for the matrices inside the network and AdamW elsewhere.
+        weight_decay: of the optimiser.
         warmup_epochs: epochs of linear warm-up.
         label_smoothing: of the cross entropy.
-        augmentation: whether training films are varied.
+        class_balance: ``weights`` in the loss, ``sampling`` (each class as often), or ``none``.
+        mixup: parameter of the Beta distribution that films are mixed by; 0 for no mixing.
+        cutmix: the same for rectangles of one film pasted into another.
+        ema_decay: of the exponential moving average of the weights, which is what is validated and
+            kept; 0 for the weights themselves.
+        flip_averaging: whether the model answers with the mean over a film and its mirror image.
+        augmentation: variation of training films.
     """
 
     max_epochs: Positive
     patience: Positive
     batch_size: Positive
-    lr: Rate
+    optimizer: Literal["adamw", "muon"]
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_epochs: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
-    augmentation: bool
+    class_balance: Literal["weights", "sampling", "none"]
+    mixup: Annotated[float, Field(ge=0)]
+    cutmix: Annotated[float, Field(ge=0)]
+    ema_decay: Fraction
+    flip_averaging: bool
+    augmentation: Augmentation
 
 
 class Experiment(_Group):

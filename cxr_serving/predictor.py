@@ -67,6 +67,9 @@ class Predictor:
             float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
         """
         pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
-        logits = self._model(pixel_values=pixels).logits.float() / self.record.temperature
-        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
+        logits = self._model(pixel_values=pixels).logits.float()
+        if self.record.flip_averaging:
+            logits = (logits + self._model(pixel_values=pixels.flip(-1)).logits.float()) / 2
+        scaled = logits / self.record.temperature
+        probabilities: npt.NDArray[np.float32] = scaled.softmax(dim=1).cpu().numpy()
         return probabilities

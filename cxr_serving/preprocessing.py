@@ -117,7 +117,8 @@ class Preprocessing:
         """
         mean = torch.tensor(self.mean, device=films.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=films.device).view(1, 3, 1, 1)
-        return (films.float().div(255).unsqueeze(1) - mean) / std
+        # One pass over the three channels: (films / 255 - mean) / std.
+        return torch.addcmul(-mean / std, films.float().unsqueeze(1), 1 / (255 * std))
 
     def config(self) -> dict[str, Any]:
         """The ``preprocessor_config.json`` that makes ``AutoImageProcessor`` do the same."""

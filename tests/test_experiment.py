@@ -37,7 +37,7 @@ def test_overrides_reach_values_and_groups():
         ("demo", ["+trainer.momentum=3"], "no setting named"),
         ("demo", ["seed"], "not of the form key=value"),
         ("demo", ["seed=-1"], "seed"),
-        ("demo", ["trainer.lr=fast"], r"trainer\.lr"),
+        ("demo", ["model.lr=fast"], r"model\.lr"),
         ("demo", ["model=resnet"], "resnet"),
         ("scratch", [], r"data\.folder"),
         ("demo", ["data.val_fraction=1.5"], r"data\.val_fraction"),

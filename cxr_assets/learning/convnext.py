@@ -7,6 +7,7 @@ import lightning as L
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
+from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.recipe import Progress, Recipe, balanced
 from cxr_assets.radiographs.datamodule import FilmsDataModule
@@ -23,12 +24,14 @@ class ConvNext(Recipe):
         self.base = (experiment.model.pretrained, experiment.model.revision)
         self.max_epochs = experiment.trainer.max_epochs
         self.patience = experiment.trainer.patience
+        self.flip_averaging = experiment.trainer.flip_averaging
 
     def network(self, image_size: int) -> dict[str, Any]:
         return networks.convnext_config(self.experiment.model, image_size, CLASSES)
 
     def settings(self) -> dict[str, Any]:
-        return self.experiment.trainer.model_dump()
+        model = self.experiment.model.model_dump(include={"lr", "layer_decay"})
+        return {**model, **self.experiment.trainer.model_dump()}
 
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
@@ -38,19 +41,33 @@ class ConvNext(Recipe):
             layout.processed,
             batch_size=settings.batch_size,
             seed=self.experiment.seed,
+            balanced=settings.class_balance == "sampling",
             augmentation=settings.augmentation,
+            in_memory_limit=self.experiment.data.in_memory_limit,
         )
+        weights = None
+        if settings.class_balance == "weights":
+            weights = balanced(films.films("train").labels)
         module = Classifier(
             model_name=self.experiment.model.name,
             num_classes=len(CLASSES),
             network=network,
-            lr=settings.lr,
+            optimizer=settings.optimizer,
+            lr=self.experiment.model.lr,
+            layer_decay=self.experiment.model.layer_decay,
             weight_decay=settings.weight_decay,
             warmup_epochs=settings.warmup_epochs,
             label_smoothing=settings.label_smoothing,
-            class_weights=balanced(films.films("train").labels),
+            class_weights=weights,
+            mixup=settings.mixup,
+            cutmix=settings.cutmix,
+            flip_averaging=settings.flip_averaging,
         )
         pretrained, revision = self.base
         if pretrained is not None:
             networks.load_pretrained(module.network, pretrained, revision)
         return module, films
+
+    def callbacks(self) -> list[L.Callback]:
+        decay = self.experiment.trainer.ema_decay
+        return [Ema(decay)] if decay else []

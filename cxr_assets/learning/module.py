@@ -1,4 +1,4 @@
-"""The Lightning module of the main network; the probe builds on it."""
+"""The Lightning modules: what a classification has in common, and the main network's training."""
 
 import math
 from typing import Any
@@ -9,43 +9,30 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
-from cxr_assets.learning import networks
+from cxr_assets.learning import calibration, networks
+from cxr_assets.learning.mixing import mix
+from cxr_assets.learning.muon import Muon
+from cxr_assets.learning.optimization import parameter_groups
 
 MONITOR = "val_macro_f1"
+TEMPERATURE = "val_temperature"
 
 
-class Classifier(L.LightningModule):
-    """Classification network with loss, optimiser, schedule and validation metrics.
+class Classification(L.LightningModule):
+    """Classification network and its validation; a subclass saves its hyperparameters and trains.
 
     Args:
-        model_name: architecture, for the record.
-        num_classes: number of classes.
         network: transformers configuration; enough to rebuild the network without network access.
-        lr: peak learning rate of AdamW.
-        weight_decay: of AdamW, on matrices and filters only.
-        warmup_epochs: epochs of linear warm-up before the cosine decay to zero.
-        label_smoothing: of the cross entropy.
-        class_weights: weight of each class in the training loss, or None for equal weights.
+        num_classes: number of classes.
     """
 
-    def __init__(
-        self,
-        model_name: str,
-        num_classes: int,
-        network: dict[str, Any],
-        lr: float,
-        weight_decay: float,
-        warmup_epochs: float,
-        label_smoothing: float,
-        class_weights: list[float] | None,
-    ) -> None:
+    # Whether a film counts together with its mirror image, as it will when the model serves.
+    flip_averaging = False
+
+    def __init__(self, network: dict[str, Any], num_classes: int) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.network = networks.build(network)
-        self.loss = nn.CrossEntropyLoss(
-            weight=None if class_weights is None else torch.tensor(class_weights),
-            label_smoothing=label_smoothing,
-        )
         self.metrics = MetricCollection(
             {
                 "val_accuracy": MulticlassAccuracy(num_classes, average="micro"),
@@ -59,37 +46,90 @@ class Classifier(L.LightningModule):
         logits: torch.Tensor = self.network(pixel_values=inputs).logits
         return logits
 
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> None:
+        """Logits as the model will serve them, and metrics over the whole split."""
+        inputs, labels = batch
+        logits = self(inputs).float()
+        if self.flip_averaging:
+            logits = (logits + self(inputs.flip(-1)).float()) / 2
+        self.log("val_loss", nn.functional.cross_entropy(logits, labels), batch_size=len(labels))
+        self.metrics.update(logits.softmax(dim=1), labels)
+        self._validated.append((logits.cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the epoch, and the temperature that calibrates it."""
+        self.log_dict(self.metrics.compute())
+        self.metrics.reset()
+        logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        self.log(TEMPERATURE, calibration.temperature(logits, labels))
+
+
+class Classifier(Classification):
+    """Classification network with loss, optimiser and schedule.
+
+    Args:
+        model_name: architecture, for the record.
+        num_classes: number of classes.
+        network: transformers configuration; enough to rebuild the network without network access.
+        optimizer: ``adamw`` or ``muon``.
+        lr: peak learning rate.
+        layer_decay: factor on the learning rate from each layer to the one below it.
+        weight_decay: of the optimiser, on matrices and filters only.
+        warmup_epochs: epochs of linear warm-up before the cosine decay to zero.
+        label_smoothing: of the cross entropy.
+        class_weights: weight of each class in the training loss, or None for equal weights.
+        mixup: see :func:`cxr_assets.learning.mixing.mix`.
+        cutmix: see :func:`cxr_assets.learning.mixing.mix`.
+        flip_averaging: whether a film counts together with its mirror image.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        num_classes: int,
+        network: dict[str, Any],
+        optimizer: str,
+        lr: float,
+        layer_decay: float,
+        weight_decay: float,
+        warmup_epochs: float,
+        label_smoothing: float,
+        class_weights: list[float] | None,
+        mixup: float,
+        cutmix: float,
+        flip_averaging: bool,
+    ) -> None:
+        super().__init__(network, num_classes)
+        self.save_hyperparameters(logger=False)
+        self.flip_averaging = flip_averaging
+        self.loss = nn.CrossEntropyLoss(
+            weight=None if class_weights is None else torch.tensor(class_weights),
+            label_smoothing=label_smoothing,
+        )
+
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
         """Weighted, smoothed cross entropy of a batch."""
         inputs, labels = batch
-        loss: torch.Tensor = self.loss(self(inputs), labels)
+        targets = nn.functional.one_hot(labels, self.hparams["num_classes"]).float()
+        inputs, targets = mix(inputs, targets, self.hparams["mixup"], self.hparams["cutmix"])
+        loss: torch.Tensor = self.loss(self(inputs), targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> None:
-        """Plain cross entropy, and metrics over the whole split."""
-        inputs, labels = batch
-        logits = self(inputs)
-        self.log("val_loss", nn.functional.cross_entropy(logits, labels), batch_size=len(labels))
-        self.metrics.update(logits.softmax(dim=1), labels)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the epoch."""
-        self.log_dict(self.metrics.compute())
-        self.metrics.reset()
-
     def configure_optimizers(self) -> Any:
-        """AdamW; linear warm-up, then a cosine to zero, stepped every batch."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        decayed = [p for p in trained if p.squeeze().ndim > 1]
-        plain = [p for p in trained if p.squeeze().ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self.hparams["weight_decay"]},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=self.hparams["lr"],
+        """The optimiser; linear warm-up, then a cosine to zero, stepped every batch."""
+        groups = parameter_groups(
+            self.network,
+            self.hparams["lr"],
+            self.hparams["layer_decay"],
+            self.hparams["weight_decay"],
         )
+        optimizer: torch.optim.Optimizer
+        if self.hparams["optimizer"] == "muon":
+            optimizer = Muon(groups)
+        else:
+            optimizer = torch.optim.AdamW(groups, fused=True)
         total = int(self.trainer.estimated_stepping_batches)
         warmup = int(self.hparams["warmup_epochs"] * total / (self.trainer.max_epochs or 1))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import torch
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import (
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from cxr_assets.experiment import Model, Probe
+from cxr_assets.learning import grn
 from cxr_serving.bundle import WEIGHTS_FILE
 
 CONFIG_FILE = "config.json"
@@ -109,6 +111,7 @@ def convnext_config(model: Model, image_size: int, classes: Sequence[str]) -> di
         hidden_sizes=list(model.hidden_sizes),
         depths=list(model.depths),
         patch_size=model.patch_size,
+        initializer_range=model.initializer_range,
         drop_path_rate=model.drop_path_rate,
         image_size=image_size,
         **_labels(classes),
@@ -136,11 +139,16 @@ def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict
 
 
 def build(config: dict[str, Any]) -> PreTrainedModel:
-    """Network with random weights from its transformers configuration; needs nothing but this."""
+    """Network with random weights from its transformers configuration; needs nothing but this.
+
+    Its weights are laid out for films in ``channels_last``, which its blocks work in.
+    """
     settings = {key: value for key, value in config.items() if key != "model_type"}
-    return AutoModelForImageClassification.from_config(
+    network: PreTrainedModel = AutoModelForImageClassification.from_config(
         AutoConfig.for_model(config["model_type"], **settings)
     )
+    grn.install(network)
+    return network.to(memory_format=torch.channels_last)
 
 
 def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | None) -> None:

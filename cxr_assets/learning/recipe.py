@@ -9,7 +9,7 @@ import torch
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.learning.module import Classifier
+from cxr_assets.learning.module import Classification
 from cxr_assets.radiographs.naming import CLASSES
 
 Progress = Callable[[str], None]
@@ -24,13 +24,15 @@ class Recipe(ABC):
         base: hub id or directory of the base weights and their revision; None from scratch.
         max_epochs: epochs at most.
         patience: epochs without a better validation macro F1 before training stops.
+        flip_averaging: whether the model answers with the mean over a film and its mirror image.
     """
 
-    module: ClassVar[type[Classifier]]
+    module: ClassVar[type[Classification]]
     experiment: Experiment
     base: tuple[str | None, str | None]
     max_epochs: int
     patience: int
+    flip_averaging: bool = False
 
     @abstractmethod
     def __init__(self, experiment: Experiment) -> None: ...
@@ -50,7 +52,7 @@ class Recipe(ABC):
     @abstractmethod
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
-    ) -> tuple[Classifier, L.LightningDataModule]:
+    ) -> tuple[Classification, L.LightningDataModule]:
         """Module, base weights loaded, and its data."""
 
     def callbacks(self) -> list[L.Callback]:

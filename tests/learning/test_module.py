@@ -1,62 +1,78 @@
+import pytest
 import torch
 
 from cxr_assets.experiment import compose
 from cxr_assets.learning import networks
-from cxr_assets.learning.module import Classifier
-from cxr_assets.learning.probe import LinearProbe
+from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classifier
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.preprocessing import Preprocessing
 
 
-def hyperparameters(network: dict) -> dict:
-    return {
+def classifier(**changes: object) -> Classifier:
+    settings = {
         "model_name": "tiny",
         "num_classes": 3,
-        "network": network,
+        "network": networks.convnext_config(compose("demo").model, 64, CLASSES),
+        "optimizer": "adamw",
         "lr": 1e-3,
+        "layer_decay": 1.0,
         "weight_decay": 0.05,
-        "warmup_epochs": 0.0,
+        "warmup_epochs": 1.0,
         "label_smoothing": 0.0,
         "class_weights": None,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "flip_averaging": False,
     }
+    return Classifier(**{**settings, **changes})
 
 
-def test_probe_on_embeddings_equals_its_whole_network_on_films():
-    experiment = compose("demo")
-    torch.manual_seed(0)
-    probe = LinearProbe(**hyperparameters(networks.dinov2_config(experiment.probe, 64, CLASSES)))
-    hidden = experiment.probe.hidden_size
-    with torch.no_grad():
-        probe.network.classifier.weight[:, :hidden].normal_()
-        probe.network.classifier.bias.normal_()
-    films = torch.randint(0, 256, (5, 64, 64), dtype=torch.uint8)
-    probe.network.eval()
-    with torch.no_grad():
-        whole = probe.network(pixel_values=Preprocessing(64).normalise(films)).logits
-        head = probe(probe.embed(films, 2, lambda line: None))
-    torch.testing.assert_close(head, whole, rtol=1e-4, atol=1e-5)
-
-
-def test_only_the_head_of_the_probe_learns():
-    experiment = compose("demo")
-    probe = LinearProbe(**hyperparameters(networks.dinov2_config(experiment.probe, 64, CLASSES)))
-    trained = [name for name, value in probe.named_parameters() if value.requires_grad]
-    assert trained == ["network.classifier.weight", "network.classifier.bias"]
-
-
-def test_norms_and_biases_are_not_decayed(monkeypatch):
-    network = networks.convnext_config(compose("demo").model, 64, CLASSES)
-    module = Classifier(**hyperparameters(network))
-
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_learning_rate_warms_up_and_falls_to_zero(optimizer, monkeypatch):
     class Trainer:
-        estimated_stepping_batches = 10
-        max_epochs = 1
+        estimated_stepping_batches = 20
+        max_epochs = 5
 
     monkeypatch.setattr(Classifier, "trainer", Trainer(), raising=False)
-    optimizer = module.configure_optimizers()["optimizer"]
-    decayed, plain = optimizer.param_groups
-    assert decayed["weight_decay"] == 0.05
-    assert plain["weight_decay"] == 0
-    assert all(p.squeeze().ndim > 1 for p in decayed["params"])
-    covered = sum(len(group["params"]) for group in optimizer.param_groups)
-    assert covered == len(list(module.parameters()))
+    configured = classifier(optimizer=optimizer).configure_optimizers()
+    rates = []
+    for _ in range(20):
+        rates.append(configured["optimizer"].param_groups[0]["lr"])
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert rates[:4] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 2e-5
+
+
+def test_class_weights_and_smoothing_shape_the_loss():
+    torch.manual_seed(0)
+    module = classifier(class_weights=[3.0, 1.0, 1.0], label_smoothing=0.1)
+    inputs, labels = torch.randn(6, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2])
+    module.log = lambda *args, **kwargs: None
+    with torch.no_grad():
+        loss = module.training_step((inputs, labels), 0)
+        expected = torch.nn.functional.cross_entropy(
+            module(inputs), labels, torch.tensor([3.0, 1.0, 1.0]), label_smoothing=0.1,
+            reduction="none",
+        ).mean()  # fmt: skip
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("flip_averaging", [False, True])
+def test_validation_counts_what_the_model_will_serve(flip_averaging):
+    torch.manual_seed(0)
+    module = classifier(flip_averaging=flip_averaging).eval()
+    logged = {}
+    module.log = lambda name, value, **kwargs: logged.update({name: float(value)})
+    module.log_dict = lambda values: logged.update({k: float(v) for k, v in values.items()})
+    inputs, labels = torch.randn(12, 3, 64, 64), torch.arange(12) % 3
+    with torch.no_grad():
+        logits = module(inputs)
+        if flip_averaging:
+            logits = (logits + module(inputs.flip(-1))) / 2
+        module.validation_step((inputs, labels), 0)
+        module.on_validation_epoch_end()
+    assert logged["val_loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5
+    )
+    assert {MONITOR, TEMPERATURE, "val_accuracy", "val_auroc"} <= logged.keys()

@@ -178,8 +178,8 @@ def test_the_command_of_the_card_composes_the_same_experiment(real: Layout) -> N
         [
             "data.folder=/home/somebody/patients",
             "model=convnextv2_demo",
-            "trainer.lr=0.002",
-            "trainer.augmentation=false",
+            "model.lr=0.002",
+            "trainer.augmentation.affine=0",
             "seed=3",
             f"data.image_size={tiny.SIZE}",
         ],

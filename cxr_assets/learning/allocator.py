@@ -1,0 +1,21 @@
+"""The C library's memory allocator."""
+
+import ctypes
+import platform
+
+# Parameters of mallopt(3).
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, in this process, rather than give it back to the system.
+
+    The tensors of a training step on a CPU are so large that each is taken from the system and
+    given back, page by page, in every step; that is about a tenth of the step. Other C libraries
+    are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(_MMAP_THRESHOLD, 2**30)
+        glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

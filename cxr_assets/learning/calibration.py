@@ -1,0 +1,28 @@
+"""One number that makes the probabilities of a model mean what they say."""
+
+import math
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import nn
+
+_BOUNDS = (0.05, 20.0)
+
+
+def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Temperature that minimises the cross entropy (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        logits: float [N, classes], of films that the model was not trained on.
+        labels: int64 [N] class indices.
+
+    Returns:
+        What logits are to be divided by, between 0.05 and 20.
+    """
+
+    def cross_entropy(logarithm: float) -> float:
+        scaled = logits.double() / math.exp(logarithm)
+        return float(nn.functional.cross_entropy(scaled, labels))
+
+    low, high = map(math.log, _BOUNDS)
+    return math.exp(minimize_scalar(cross_entropy, bounds=(low, high), method="bounded").x)

@@ -1,0 +1,44 @@
+"""Films mixed with one another: mixup and cutmix."""
+
+import math
+
+import torch
+
+
+def mix(
+    inputs: torch.Tensor, targets: torch.Tensor, mixup: float, cutmix: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each film of a batch with another one, half of the time.
+
+    With both kinds on, either is chosen as often (Zhang et al. 2018, arXiv 1710.09412; Yun et al.
+    2019, arXiv 1905.04899). Draws from torch's global generator.
+
+    Args:
+        inputs: float [N, C, H, W].
+        targets: float [N, classes] probabilities.
+        mixup: parameter of the Beta distribution of the weights; 0 for no mixup.
+        cutmix: parameter of the Beta distribution of the areas; 0 for no cutmix.
+
+    Returns:
+        Inputs and targets, mixed by the same share.
+    """
+    kinds = [kind for kind, parameter in (("mixup", mixup), ("cutmix", cutmix)) if parameter]
+    if not kinds or torch.rand(()) < 0.5:
+        return inputs, targets
+    kind = kinds[int(torch.randint(len(kinds), ()))]
+    parameter = torch.tensor(mixup if kind == "mixup" else cutmix)
+    share = float(torch.distributions.Beta(parameter, parameter).sample())
+    others = torch.randperm(len(inputs), device=inputs.device)
+    if kind == "mixup":
+        inputs = torch.lerp(inputs[others], inputs, share)
+    else:
+        height, width = inputs.shape[-2:]
+        side = math.sqrt(1 - share)
+        rows, columns = round(height * side), round(width * side)
+        top = int(torch.randint(height - rows + 1, ()))
+        left = int(torch.randint(width - columns + 1, ()))
+        box = (..., slice(top, top + rows), slice(left, left + columns))
+        inputs = inputs.clone()
+        inputs[box] = inputs[others][box]
+        share = 1 - rows * columns / (height * width)
+    return inputs, torch.lerp(targets[others], targets, share)

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from cxr_assets.experiment import Augmentation
+from cxr_assets.radiographs.augmentation import Variation
+
+NONE = {"flip": 0.0, "affine": 0.0, "exposure": 0.0, "detail": 0.0, "noise": 0.0}
+
+
+def films(number: int = 64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(number, 1, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bicubic")
+    return smooth.squeeze(1).clamp(0, 1).mul(255).to(torch.uint8)
+
+
+@pytest.mark.parametrize("property_", ["flip", "affine", "exposure", "detail", "noise"])
+def test_each_property_varies_films_and_keeps_them_on_the_scale(property_):
+    torch.manual_seed(0)
+    before = films()
+    after = Variation(Augmentation(**{**NONE, property_: 1.0}))(before)
+    assert after.shape == before.shape
+    assert after.dtype == torch.float32
+    assert after.min() >= 0
+    assert after.max() <= 255
+    changed = (after - before).abs().amax(dim=(1, 2)) > 0.5
+    assert changed.float().mean() > 0.2
+    if property_ == "flip":
+        torch.testing.assert_close(after, before.flip(-1).float(), rtol=0, atol=0.01)
+
+
+def test_without_strength_films_stay_as_they_are():
+    before = films()
+    torch.testing.assert_close(Variation(Augmentation(**NONE))(before), before.float())
+
+
+def test_films_of_one_batch_vary_each_in_its_own_way():
+    torch.manual_seed(0)
+    same = films(1).expand(16, 48, 48)
+    after = Variation(Augmentation(**{**NONE, "affine": 1.0, "exposure": 1.0}))(same)
+    assert len({film.mean().item() for film in after}) > 8
+
+
+def test_the_strength_sets_how_far_films_move():
+    torch.manual_seed(0)
+    moved = [
+        (Variation(Augmentation(**{**NONE, "exposure": strength}))(films()) - films()).abs().mean()
+        for strength in (0.5, 1.0, 2.0)
+    ]
+    assert moved == sorted(moved)
