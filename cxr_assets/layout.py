@@ -27,6 +27,11 @@ class Layout:
         return self.root / "processed"
 
     @property
+    def embeddings(self) -> Path:
+        """``<key>.safetensors`` for each backbone: embeddings of films, which the probe reuses."""
+        return self.root / "embeddings"
+
+    @property
     def reports(self) -> Path:
         """``<version>/`` for each report; ``metrics.json`` at the top is the newest one's."""
         return self.root / "reports"
@@ -43,6 +48,11 @@ class Layout:
     def work(self, fingerprint: str) -> Path:
         """Scratch folder of one training: what a crashed run resumes from."""
         return self.root / "work" / fingerprint[:16]
+
+    @property
+    def sweeps(self) -> Path:
+        """Tables of sweeps and ablations."""
+        return self.root / "sweeps"
 
     @property
     def mlflow_database(self) -> Path:

@@ -36,7 +36,7 @@ NETWORKS = (
     "probe.hidden_size=32",
     "probe.num_hidden_layers=1",
     "probe.num_attention_heads=2",
-    "probe.max_epochs=3",
+    "probe.weight_decays=[1,0.1,0.01]",
 )
 LABELS = {"id2label": dict(enumerate(CLASSES)), "label2id": {c: i for i, c in enumerate(CLASSES)}}
 
@@ -127,7 +127,8 @@ def processed(
                 film = rng.integers(low, 256, (SIZE, SIZE), dtype=np.uint8)
                 Image.fromarray(film).save(folder / f"film-{number}.png")
                 file = f"{split}/{label}/film-{number}.png"
-                rows.append((file, split, label, file, "0" * 64, SIZE, SIZE, True, None, file))
+                source = sha256(film.tobytes()).hexdigest()
+                rows.append((file, split, label, file, source, SIZE, SIZE, True, None, file))
     pd.DataFrame(rows, columns=MANIFEST_COLUMNS).to_parquet(layout.processed / MANIFEST_FILE)
     record = DatasetRecord(
         data_version=sha256(str(synthetic).encode()).hexdigest(),

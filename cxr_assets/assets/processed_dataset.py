@@ -32,7 +32,7 @@ def processed_dataset(
     settings = experiment.resolve()
     layout = data_root.layout
     films = raw.read(layout)
-    record, reused = prepare(layout, films, settings.data, settings.seed, context.log.info)
+    record, reused = prepare(layout, films, settings.data, context.log.info)
     counts = pd.DataFrame(record.counts)
     context.log.info(
         f"{'reused' if reused else 'prepared'} {counts.to_numpy().sum()} films, "

@@ -1,103 +1,155 @@
 """The frozen baseline: a linear layer on the CLS embedding of a DINOv2 that is never trained."""
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
-from cxr_assets.learning.module import Classifier
+from cxr_assets.learning.embeddings import embed
+from cxr_assets.learning.module import Classification
 from cxr_assets.learning.recipe import Progress, Recipe, balanced
-from cxr_assets.radiographs.datamodule import (
-    Batch,
-    FilmsDataModule,
-    InMemory,
-    in_order,
-    shuffled,
-)
+from cxr_assets.radiographs.datamodule import Batch, InMemory, in_order
+from cxr_assets.radiographs.dataset import kept, labels
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.preprocessing import Preprocessing
+
+_MAX_ITERATIONS = 1000
 
 
-class LinearProbe(Classifier):
-    """Trains the CLS half of a ``Dinov2ForImageClassification`` head; all else is frozen.
+class LinearProbe(Classification):
+    """Fits the CLS half of a ``Dinov2ForImageClassification`` head; all else is frozen.
 
     The head of that network reads the CLS embedding beside the mean of the patch embeddings; with
     the patch half at zero it is exactly a linear layer on the CLS embedding. ``forward`` takes
     embeddings, so that an epoch never runs the backbone.
+
+    An epoch is one strength of regularisation, from strong to weak: full-batch L-BFGS minimises
+
+        cross entropy, weighted by class + weight_decay / 2 * ||weight||^2
+
+    to convergence, from where the epoch before ended. The penalty is on the weights of standardised
+    embeddings; the head holds the same function of the embeddings as they are.
+
+    Args:
+        model_name: architecture, for the record.
+        num_classes: number of classes.
+        network: transformers configuration; enough to rebuild the network without network access.
+        weight_decays: strengths of regularisation, one an epoch.
+        class_weights: weight of each class in the training loss.
     """
 
-    def __init__(self, **hyperparameters: Any) -> None:
-        super().__init__(**hyperparameters)
+    def __init__(
+        self,
+        model_name: str,
+        num_classes: int,
+        network: dict[str, Any],
+        weight_decays: list[float],
+        class_weights: list[float],
+    ) -> None:
+        # A random backbone is always the same one, so that runs of any seed share its embeddings.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            super().__init__(network, num_classes)
+        self.save_hyperparameters(logger=False)
+        self.automatic_optimization = False
         self.network.requires_grad_(False)
-        head: nn.Linear = self.network.classifier
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        head.requires_grad_(True)
+        nn.init.zeros_(self.network.classifier.weight)
+        nn.init.zeros_(self.network.classifier.bias)
+        # A buffer, so that a run that was stopped in validation still knows it.
+        self.register_buffer("train_loss", torch.zeros(()))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits float32 [N, classes] of CLS embeddings [N, hidden]."""
         head: nn.Linear = self.network.classifier
         return nn.functional.linear(inputs, head.weight[:, : inputs.shape[1]], head.bias)
 
-    @torch.inference_mode()
-    def embed(
-        self, films: torch.Tensor, batch_size: int, progress: Callable[[str], None]
-    ) -> torch.Tensor:
-        """CLS embeddings, computed once with the backbone in eval mode.
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """L-BFGS on weight and bias of standardised embeddings."""
+        classes, hidden = self.hparams["num_classes"], self.network.config.hidden_size
+        # In float64, which not every accelerator has, and on so few numbers a CPU is fast.
+        self._weight = torch.zeros(classes, hidden, dtype=torch.float64, requires_grad=True)
+        self._bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+        return torch.optim.LBFGS(
+            [self._weight, self._bias],
+            max_iter=_MAX_ITERATIONS,
+            tolerance_grad=1e-5,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
 
-        Args:
-            films: uint8 [N, size, size].
-            batch_size: films at a time.
-            progress: called with a line now and then.
+    def training_step(self, batch: Batch, index: int) -> None:
+        """Fit the head to all training embeddings [N, hidden] with the strength of the epoch."""
+        embeddings, targets = batch[0].cpu().double(), batch[1].cpu()
+        weight_decay = self.hparams["weight_decays"][self.current_epoch]
+        class_weights = torch.tensor(self.hparams["class_weights"], dtype=torch.float64)
+        mean = embeddings.mean(dim=0)
+        # Less than this is rounding, as the backbone's last layer gives values around 1 in float32.
+        scale = embeddings.std(dim=0, correction=0).clamp_min(1e-6)
+        inputs = (embeddings - mean) / scale
 
-        Returns:
-            float32 [N, hidden] on the CPU.
-        """
-        backbone = self.network.dinov2.eval().to(self.device)
-        preprocessing = Preprocessing(films.shape[-1])
-        embeddings = []
-        for start in range(0, len(films), batch_size):
-            batch = films[start : start + batch_size].to(self.device)
-            output = backbone(pixel_values=preprocessing.normalise(batch))
-            embeddings.append(output.last_hidden_state[:, 0].float().cpu())
-            if (start // batch_size) % 20 == 19:
-                progress(f"embedded {start + len(batch)} of {len(films)} films")
-        return torch.cat(embeddings)
+        head: nn.Linear = self.network.classifier
+        columns = head.weight[:, : len(mean)]
+        with torch.no_grad():
+            self._weight.copy_(columns.cpu() * scale)
+            self._bias.copy_(head.bias.cpu() + columns.cpu().double() @ mean)
+        optimizer = self.optimizers()
+        # What L-BFGS knows of the curvature is of another objective.
+        optimizer.state.clear()
+
+        def cross_entropy() -> torch.Tensor:
+            logits = nn.functional.linear(inputs, self._weight, self._bias)
+            return nn.functional.cross_entropy(logits, targets, class_weights)
+
+        def objective() -> torch.Tensor:
+            optimizer.zero_grad()
+            value: torch.Tensor = cross_entropy() + weight_decay / 2 * self._weight.square().sum()
+            self.manual_backward(value)
+            return value
+
+        optimizer.step(objective)
+        optimizer.state.clear()
+        with torch.no_grad():
+            weight = self._weight / scale
+            columns.copy_(weight)
+            head.bias.copy_(self._bias - weight @ mean)
+            self.train_loss.copy_(cross_entropy())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the strength and the training loss of the epoch beside its metrics."""
+        super().on_validation_epoch_end()
+        self.log("weight_decay", self.hparams["weight_decays"][self.current_epoch])
+        self.log("train_loss", self.train_loss)
 
 
 class EmbeddingsDataModule(L.LightningDataModule):
-    """CLS embeddings float32 [N, hidden] and labels int64 [N] of train and val, computed once."""
+    """CLS embeddings float32 [N, hidden] and labels int64 [N] of train and val, in one batch each.
 
-    def __init__(
-        self,
-        probe: LinearProbe,
-        films: FilmsDataModule,
-        batch_size: int,
-        seed: int,
-        progress: Callable[[str], None],
-    ) -> None:
+    Args:
+        backbone: the frozen DINOv2.
+        layout: where dataset and embeddings lie.
+        progress: called with a line now and then.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, layout: Layout, progress: Progress) -> None:
         super().__init__()
-        self._batch_size = batch_size
-        self._seed = seed
-        self._data = {}
-        for split in ("train", "val"):
-            data = films.films(split)
-            embeddings = probe.embed(data.inputs, batch_size, progress)
-            self._data[split] = InMemory(embeddings, data.labels)
+        train, val = (kept(layout.processed, split) for split in ("train", "val"))
+        embeddings = embed(backbone, layout, pd.concat([train, val]), progress)
+        self._train = InMemory(embeddings[: len(train)], labels(train))
+        self._val = InMemory(embeddings[len(train) :], labels(val))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled embeddings of the training films."""
-        return shuffled(self._data["train"], self._batch_size, self._seed)
+        """All embeddings of the training films."""
+        return in_order(self._train, len(self._train))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Embeddings of the validation films in order."""
-        return in_order(self._data["val"], self._batch_size)
+        """All embeddings of the validation films."""
+        return in_order(self._val, len(self._val))
 
 
 class Dinov2Probe(Recipe):
@@ -108,34 +160,27 @@ class Dinov2Probe(Recipe):
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.base = (experiment.probe.pretrained, experiment.probe.revision)
-        self.max_epochs = self.patience = experiment.probe.max_epochs
+        # Every strength is tried: the weak ones may be better after many that are not.
+        self.max_epochs = self.patience = len(experiment.probe.weight_decays)
 
     def network(self, image_size: int) -> dict[str, Any]:
         return networks.dinov2_config(self.experiment.probe, image_size, CLASSES)
 
     def settings(self) -> dict[str, Any]:
-        return self.experiment.probe.model_dump(
-            include={"max_epochs", "batch_size", "lr", "weight_decay"}
-        )
+        return self.experiment.probe.model_dump(include={"weight_decays"})
 
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
-    ) -> tuple[Classifier, L.LightningDataModule]:
-        settings, seed = self.experiment.probe, self.experiment.seed
-        films = FilmsDataModule(
-            layout.processed, batch_size=settings.batch_size, seed=seed, augmentation=False
-        )
+    ) -> tuple[LinearProbe, EmbeddingsDataModule]:
         probe = LinearProbe(
-            model_name=settings.name,
+            model_name=self.experiment.probe.name,
             num_classes=len(CLASSES),
             network=network,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            warmup_epochs=0.0,
-            label_smoothing=0.0,
-            class_weights=balanced(films.films("train").labels),
+            weight_decays=list(self.experiment.probe.weight_decays),
+            class_weights=balanced(labels(kept(layout.processed, "train"))),
         )
         pretrained, revision = self.base
         if pretrained is not None:
             networks.load_pretrained(probe.network, pretrained, revision)
-        return probe, EmbeddingsDataModule(probe, films, settings.batch_size, seed, progress)
+        data = EmbeddingsDataModule(probe.network.dinov2, layout, progress)
+        return probe.train(), data

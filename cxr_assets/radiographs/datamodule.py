@@ -1,4 +1,4 @@
-"""Batches for training and validation, from one uint8 tensor a split."""
+"""Batches for training and validation, from memory or, where the films are too many, from disk."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -7,8 +7,9 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cxr_assets.radiographs.augmentation import Augmentation
-from cxr_assets.radiographs.dataset import load
+from cxr_assets.experiment import Augmentation
+from cxr_assets.radiographs.augmentation import Variation
+from cxr_assets.radiographs.dataset import DatasetRecord, kept, labels, read
 from cxr_serving.preprocessing import Preprocessing
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -28,40 +29,82 @@ class InMemory(Dataset[Batch]):
         return self.inputs[indices], self.labels[indices]
 
 
-class EpochShuffle(Sampler[torch.Tensor]):
-    """Batches of indices, in an order of seed and epoch alone: a resumed run repeats it."""
+class OnDisk(Dataset[Batch]):
+    """uint8 films [N, size, size] of a split, read with every batch, and their labels [N]."""
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self._length = length
+    def __init__(self, directory: Path, split: str) -> None:
+        films = kept(directory, split)
+        self.labels = labels(films)
+        self._directory = directory
+        self._files = films["file"].tolist()
+        self._size = DatasetRecord.read(directory).image_size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: torch.Tensor) -> Batch:
+        files = [self._files[index] for index in indices.tolist()]
+        return read(self._directory, files, self._size), self.labels[indices]
+
+    def in_memory(self) -> InMemory:
+        """All films, read now."""
+        return InMemory(*self[torch.arange(len(self))])
+
+
+class EpochShuffle(Sampler[torch.Tensor]):
+    """Batches of indices, in an order of seed and epoch alone: a resumed run repeats it.
+
+    Args:
+        labels: int64 [N] class indices.
+        batch_size: indices a batch.
+        seed: of the orders.
+        balanced: whether each class comes up as often as the others, films of rare ones more than
+            once an epoch; else every film comes up once.
+    """
+
+    def __init__(self, labels: torch.Tensor, batch_size: int, seed: int, balanced: bool) -> None:
+        self._length = len(labels)
+        self._weights = 1 / torch.bincount(labels)[labels] if balanced else None
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = 0
+        self._skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self._epoch = epoch
+
+    def skip(self, batches: int) -> None:
+        """Leave out the first ``batches`` of the next epoch: a run is resumed after them."""
+        self._skipped = batches
 
     def __len__(self) -> int:
         return -(-self._length // self._batch_size)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        order = torch.randperm(self._length, generator=generator)
-        yield from torch.split(order, self._batch_size)
+        if self._weights is None:
+            order = torch.randperm(self._length, generator=generator)
+        else:
+            order = torch.multinomial(self._weights, self._length, True, generator=generator)
+        skipped, self._skipped = self._skipped, 0
+        yield from torch.split(order, self._batch_size)[skipped:]
 
 
-def shuffled(data: InMemory, batch_size: int, seed: int) -> DataLoader[Batch]:
-    """Loader for training: a new order each epoch."""
-    return _loader(data, EpochShuffle(len(data), batch_size, seed))
+def shuffled(
+    data: InMemory | OnDisk, batch_size: int, seed: int, balanced: bool
+) -> DataLoader[Batch]:
+    """Loader for training: see :class:`EpochShuffle`."""
+    return _loader(data, EpochShuffle(data.labels, batch_size, seed, balanced))
 
 
-def in_order(data: InMemory, batch_size: int) -> DataLoader[Batch]:
+def in_order(data: InMemory | OnDisk, batch_size: int) -> DataLoader[Batch]:
     """Loader for validation: always the same order."""
     batches = torch.split(torch.arange(len(data)), batch_size)
     return _loader(data, batches)
 
 
-def _loader(data: InMemory, batches: Iterable[torch.Tensor]) -> DataLoader[Batch]:
+def _loader(data: InMemory | OnDisk, batches: Iterable[torch.Tensor]) -> DataLoader[Batch]:
     # With a generator of its own, opening a loader draws nothing from the global one.
     return DataLoader(data, batch_size=None, sampler=batches, generator=torch.Generator())
 
@@ -76,26 +119,42 @@ class FilmsDataModule(L.LightningDataModule):
         directory: the processed dataset.
         batch_size: films a step.
         seed: of the order of the films.
-        augmentation: whether training films are varied.
+        balanced: whether training shows each class as often as the others.
+        augmentation: how much training films are varied.
+        in_memory_limit: bytes that the films of train and val may take in memory; beyond, they are
+            read from disk with every batch, and the batches are the same.
     """
 
-    def __init__(self, directory: Path, batch_size: int, seed: int, augmentation: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        batch_size: int,
+        seed: int,
+        balanced: bool,
+        augmentation: Augmentation,
+        in_memory_limit: int,
+    ) -> None:
         super().__init__()
         self._directory = directory
         self._batch_size = batch_size
         self._seed = seed
-        self._augmentation = Augmentation() if augmentation else None
-        self._data: dict[str, InMemory] = {}
+        self._balanced = balanced
+        self._variation = Variation(augmentation)
+        record = DatasetRecord.read(directory)
+        number = sum(sum(record.counts[split].values()) for split in ("train", "val"))
+        self._fits = number * record.image_size**2 <= in_memory_limit
+        self._data: dict[str, InMemory | OnDisk] = {}
 
-    def films(self, split: str) -> InMemory:
-        """uint8 films [N, size, size] and labels [N] of a split, read once."""
+    def films(self, split: str) -> InMemory | OnDisk:
+        """uint8 films [N, size, size] and labels [N] of a split, read once where they fit."""
         if split not in self._data:
-            self._data[split] = InMemory(*load(self._directory, split))
+            films = OnDisk(self._directory, split)
+            self._data[split] = films.in_memory() if self._fits else films
         return self._data[split]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled training films."""
-        return shuffled(self.films("train"), self._batch_size, self._seed)
+        return shuffled(self.films("train"), self._batch_size, self._seed, self._balanced)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation films in order."""
@@ -104,6 +163,6 @@ class FilmsDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training only) and normalise on the device."""
         films, labels = batch
-        if self._augmentation is not None and self.trainer is not None and self.trainer.training:
-            films = self._augmentation(films)
+        if self.trainer is not None and self.trainer.training:
+            films = self._variation(films)
         return Preprocessing(films.shape[-1]).normalise(films), labels

@@ -1,6 +1,7 @@
 """The processed dataset as the rest of the pipeline reads it."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -34,7 +35,7 @@ class DatasetRecord(BaseModel):
         synthetic: whether the films are phantoms.
         image_size: side of the square films, in pixels.
         val_fraction: share of the patients that went to validation.
-        seed: of the validation split.
+        seed: of the draw of these patients.
         counts: films by split and class.
         skipped: films left out, by kind of reason; the manifest has each with its reason.
     """
@@ -80,20 +81,28 @@ def kept(directory: Path, split: str) -> pd.DataFrame:
     return films.sort_values("file", ignore_index=True)
 
 
-def load(directory: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read all films of a split into memory.
+def labels(films: pd.DataFrame) -> torch.Tensor:
+    """int64 [N] class indices of rows of the manifest."""
+    return torch.tensor([CLASSES.index(label) for label in films["class"]], dtype=torch.int64)
+
+
+def read(directory: Path, films: Sequence[str], size: int) -> torch.Tensor:
+    """Read films, several at a time.
+
+    Args:
+        directory: the processed dataset.
+        films: their files, as in the manifest.
+        size: side of every film, in pixels.
 
     Returns:
-        uint8 [N, size, size] and int64 [N] class indices, ordered by file name.
+        uint8 [N, size, size], in the order asked for.
 
     Raises:
-        DatasetError: a film is missing or has another size than ``dataset.json`` says.
+        DatasetError: a film is missing or has another size.
     """
-    size = DatasetRecord.read(directory).image_size
-    films = kept(directory, split)
     pixels = np.empty((len(films), size, size), dtype=np.uint8)
 
-    def read(position: int, file: str) -> None:
+    def fill(position: int, file: str) -> None:
         try:
             with Image.open(directory / file, formats=("PNG",)) as image:
                 pixels[position] = np.asarray(image)
@@ -104,9 +113,8 @@ def load(directory: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
             ) from error
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(read, range(len(films)), films["file"]))
-    labels = torch.tensor([CLASSES.index(label) for label in films["class"]], dtype=torch.int64)
-    return torch.from_numpy(pixels), labels
+        list(pool.map(fill, range(len(films)), films))
+    return torch.from_numpy(pixels)
 
 
 def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:

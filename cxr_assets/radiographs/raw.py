@@ -60,9 +60,7 @@ class RawFilms:
     inventory: pd.DataFrame
 
 
-def collect(
-    data: experiment.Data, seed: int, layout: Layout, progress: Callable[[str], None]
-) -> RawFilms:
+def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> RawFilms:
     """Fetch, make or reference the films, verify them, and leave the inventory in ``layout.raw``.
 
     Only headers are decoded here. Files whose size and time are as in the last inventory are not
@@ -70,7 +68,6 @@ def collect(
 
     Args:
         data: says where the films come from.
-        seed: of the phantoms.
         layout: where downloads, phantoms and inventory go; a referenced folder is never written to.
         progress: is told what goes on.
 
@@ -79,7 +76,7 @@ def collect(
     """
     layout.raw.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.raw / ".lock"):
-        root = _find_root(_source(data, seed, layout, progress))
+        root = _find_root(_source(data, layout, progress))
         previous = _load(layout)
         known = previous.inventory if previous is not None and previous.root == root else None
         paths = list(_walk(root))
@@ -121,9 +118,7 @@ def read(layout: Layout) -> RawFilms:
     return films
 
 
-def _source(
-    data: experiment.Data, seed: int, layout: Layout, progress: Callable[[str], None]
-) -> Path:
+def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> Path:
     if data.source == "folder":
         if data.folder is None:
             raise RawDataError(f"data.source=folder needs data.folder; {_HELP}")
@@ -135,10 +130,10 @@ def _source(
             return kaggle.fetch(data.dataset, layout.raw / "kaggle", progress)
         except kaggle.KaggleError as error:
             raise RawDataError(str(error)) from error
-    root = layout.raw / "phantoms" / f"{data.phantom_patients}-patients-seed-{seed}"
+    root = layout.raw / "phantoms" / f"{data.phantom_patients}-patients-seed-{data.seed}"
     progress(f"making phantoms of {data.phantom_patients} children a class in {root}")
     try:
-        phantoms.make(root, data.phantom_patients, seed)
+        phantoms.make(root, data.phantom_patients, data.seed)
     except ValueError as error:
         raise RawDataError(str(error)) from error
     return root

@@ -56,7 +56,7 @@ def archives(tmp_path: Path) -> list[Path]:
 
 def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, said):
     layout = Layout(tmp_path / "data")
-    films = raw.collect(compose("full").data, 0, layout, said.append)
+    films = raw.collect(compose("full").data, layout, said.append)
     assert (
         films.root
         == (
@@ -67,7 +67,7 @@ def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, sai
     assert films.inventory["problem"].isna().all()
     assert set(films.inventory["split"]) == {"train", "val", "test"}
     assert not any(".DS_Store" in path for path in films.inventory["path"])
-    again = raw.collect(compose("full").data, 0, layout, said.append)
+    again = raw.collect(compose("full").data, layout, said.append)
     assert again.unchanged
     assert stand_in.ranges == [None], "the second collection must download nothing"
     assert not list(layout.raw.rglob("*.archive"))
@@ -152,7 +152,7 @@ def test_without_network_it_names_the_host_and_what_runs_without(tmp_path, said,
     point_client_to(f"http://127.0.0.1:{port}", monkeypatch)
     layout = Layout(tmp_path / "data")
     with pytest.raises(raw.RawDataError, match=r"127\.0\.0\.1 could not be reached") as caught:
-        raw.collect(compose("full").data, 0, layout, said.append)
+        raw.collect(compose("full").data, layout, said.append)
     message = str(caught.value)
     assert "refused" in message
     assert "experiment=demo" in message

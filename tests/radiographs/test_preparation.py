@@ -13,9 +13,17 @@ from PIL import Image
 from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import raw
-from cxr_assets.radiographs.dataset import DatasetError, DatasetRecord, load, manifest
+from cxr_assets.radiographs.dataset import (
+    DatasetError,
+    DatasetRecord,
+    kept,
+    labels,
+    manifest,
+    read,
+)
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
+from cxr_serving.preprocessing import Preprocessing
 
 
 def silent(line: str) -> None:
@@ -49,11 +57,9 @@ def data(source: Path, **changes: object) -> Data:
     return compose("scratch", [f"data.{key}={value}" for key, value in settings.items()]).data
 
 
-def make(
-    source: Path, layout: Layout, seed: int = 0, **changes: object
-) -> tuple[DatasetRecord, bool]:
+def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord, bool]:
     settings = data(source, **changes)
-    return prepare(layout, raw.collect(settings, seed, layout, silent), settings, seed, silent)
+    return prepare(layout, raw.collect(settings, layout, silent), settings, silent)
 
 
 @pytest.fixture
@@ -98,20 +104,23 @@ def test_patients_are_whole_and_test_is_kaggles(source, layout):
     assert (rows["path"].str.startswith("test/") == (rows["split"] == "test")).all()
 
 
-def test_load_gives_films_and_labels_in_file_order(source, layout):
+def test_films_and_labels_are_read_in_file_order(source, layout):
     make(source, layout)
-    films, labels = load(layout.processed, "test")
+    rows = kept(layout.processed, "test")
+    films = read(layout.processed, rows["file"], 32)
     assert films.shape == (6, 32, 32)
     assert films.dtype == torch.uint8
-    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert labels(rows).tolist() == [0, 0, 1, 1, 2, 2]
+    last = Preprocessing(32).decode(source / rows["path"].iloc[-1])
+    assert np.array_equal(films[-1].numpy(), last)
 
 
-def test_load_names_a_film_that_is_gone(source, layout):
+def test_reading_names_a_film_that_is_gone(source, layout):
     make(source, layout)
     victim = next(layout.processed.glob("test/normal/*.png"))
     victim.unlink()
     with pytest.raises(DatasetError, match=victim.name):
-        load(layout.processed, "test")
+        read(layout.processed, kept(layout.processed, "test")["file"], 32)
 
 
 def test_the_same_content_and_settings_are_reused_and_others_are_not(source, layout):
@@ -123,6 +132,10 @@ def test_the_same_content_and_settings_are_reused_and_others_are_not(source, lay
     other_seed, reused = make(source, layout, image_size=48, seed=1)
     assert not reused
     assert other_seed.data_version != other_size.data_version
+    assert make(source, layout, image_size=48, seed=1, in_memory_limit=1) == (
+        other_seed,
+        True,
+    )
 
 
 def test_corrupt_films_are_listed_and_too_many_fail(source, layout):
@@ -176,8 +189,8 @@ def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
         "Preprocessing.decode = slow\n"
         f"layout = Layout(Path({str(layout.root)!r}))\n"
         f"data = compose('scratch', ['data.folder={source}', 'data.image_size=40']).data\n"
-        "films = raw.collect(data, 0, layout, print)\n"
-        "preparation.prepare(layout, films, data, 0, print)\n"
+        "films = raw.collect(data, layout, print)\n"
+        "preparation.prepare(layout, films, data, print)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ}
@@ -198,4 +211,4 @@ def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
 
 def test_without_a_dataset_the_error_says_what_to_do(layout):
     with pytest.raises(DatasetError, match="materialise processed_dataset first"):
-        load(layout.processed, "train")
+        DatasetRecord.read(layout.processed)

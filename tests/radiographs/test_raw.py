@@ -51,7 +51,7 @@ def said() -> list[str]:
 @pytest.fixture
 def collect(layout: Layout, said: list[str]) -> Collect:
     def run(folder: Path) -> raw.RawFilms:
-        return raw.collect(folder_data(folder), 0, layout, said.append)
+        return raw.collect(folder_data(folder), layout, said.append)
 
     return run
 
@@ -247,19 +247,20 @@ def test_a_broken_inventory_is_made_anew(source, collect, layout):
 
 def test_phantoms_are_made_and_kept(layout, said):
     data = compose("demo", ["data.phantom_patients=3"]).data
-    films = raw.collect(data, 5, layout, said.append)
+    films = raw.collect(data, layout, said.append)
     assert films.synthetic
     assert films.root.is_relative_to(layout.raw.resolve())
     assert films.inventory["problem"].isna().all()
-    assert raw.collect(data, 5, layout, said.append).unchanged
+    assert raw.collect(data, layout, said.append).unchanged
     assert "unchanged" in said[-1]
-    assert raw.collect(data, 6, layout, said.append).data_version != films.data_version
+    other = compose("demo", ["data.phantom_patients=3", "data.seed=6"]).data
+    assert raw.collect(other, layout, said.append).data_version != films.data_version
 
 
 def test_too_few_phantoms_are_refused(layout, said):
     data = compose("demo", ["data.phantom_patients=0"]).data
     with pytest.raises(raw.RawDataError, match=r"data\.phantom_patients"):
-        raw.collect(data, 0, layout, said.append)
+        raw.collect(data, layout, said.append)
 
 
 @pytest.mark.skipif(not REAL_FILMS.is_dir(), reason=f"no real films in {REAL_FILMS}")

@@ -1,0 +1,131 @@
+"""CLS embeddings, computed once for every film and backbone and kept on disk."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from transformers import PreTrainedModel
+
+from cxr_assets import atomic
+from cxr_assets.layout import Layout
+from cxr_assets.provenance import code_version, fingerprint
+from cxr_assets.radiographs.dataset import DatasetRecord, read
+from cxr_serving.preprocessing import Preprocessing
+
+_BATCH = 32
+# Films between two saves: what an interruption costs at most, and what lies in memory at once.
+_CHUNK = 16 * _BATCH
+# Some 10 MB each; two backbones at two input sizes can be compared without embedding again.
+_KEPT_FILES = 4
+
+
+def embed(
+    backbone: PreTrainedModel, layout: Layout, films: pd.DataFrame, progress: Callable[[str], None]
+) -> torch.Tensor:
+    """CLS embeddings of films of the processed dataset; only those not on disk yet are computed.
+
+    What lies on disk (``layout.embeddings``) is found by the backbone's weights, the preprocessing
+    and the code, and by each film's content: seed, split and settings of the head have no part in
+    it, and new films cost no more than themselves.
+
+    Args:
+        backbone: a DINOv2; it is put in eval mode.
+        layout: where dataset and embeddings lie.
+        films: rows of the dataset's manifest.
+        progress: called with a line now and then.
+
+    Returns:
+        float32 [N, hidden] on the CPU, in the order of ``films``.
+
+    Raises:
+        DatasetError: a film is missing.
+    """
+    size = DatasetRecord.read(layout.processed).image_size
+    layout.embeddings.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.embeddings / ".lock"):
+        for leftover in layout.embeddings.glob(".*.safetensors.*"):
+            leftover.unlink()
+        path = layout.embeddings / f"{_key(backbone, size)}.safetensors"
+        known = _load(path, progress)
+        missing = films[~films["sha256"].isin(known)].drop_duplicates("sha256")
+        if reused := len(films) - len(missing):
+            progress(f"embeddings of {reused:,} films reused")
+            os.utime(path)
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing.iloc[start : start + _CHUNK]
+            rows = _forward(backbone, read(layout.processed, chunk["file"].tolist(), size))
+            known.update(zip(chunk["sha256"], rows, strict=True))
+            # Films that have left the dataset are left out, or the file would only ever grow.
+            _save(path, {film: known[film] for film in films["sha256"] if film in known})
+            progress(f"embedded {start + len(chunk):,} of {len(missing):,} films")
+        _prune(layout.embeddings)
+    return torch.stack([known[film] for film in films["sha256"]])
+
+
+def _key(backbone: PreTrainedModel, size: int) -> str:
+    """Names all that an embedding depends on beside the film."""
+    config = backbone.config.to_dict()
+    config.pop("_name_or_path", None)
+    weights = {name: value.contiguous() for name, value in backbone.state_dict().items()}
+    content = {
+        "network": config,
+        "weights": hashlib.sha256(save(weights)).hexdigest(),
+        "preprocessing": Preprocessing(size).config(),
+        "code": code_version(__name__, "cxr_serving.preprocessing"),
+    }
+    return fingerprint(content)[:32]
+
+
+@torch.inference_mode()
+def _forward(backbone: PreTrainedModel, films: torch.Tensor) -> torch.Tensor:
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    backbone = backbone.eval().to(device)
+    preprocessing = Preprocessing(films.shape[-1])
+    batches = []
+    for batch in torch.split(films, _BATCH):
+        # Always as many films, as a kernel may round differently for another number of them.
+        full = torch.cat([batch, batch[-1:].expand(_BATCH - len(batch), -1, -1)]).to(device)
+        output = backbone(pixel_values=preprocessing.normalise(full)).last_hidden_state
+        batches.append(output[: len(batch), 0].float().cpu())
+    return torch.cat(batches)
+
+
+def _load(path: Path, progress: Callable[[str], None]) -> dict[str, torch.Tensor]:
+    """Embedding [hidden] by the sha256 of the film's source; none where the file is broken."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            films, rows = file.get_tensor("films"), file.get_tensor("embeddings")
+            checksum = (file.metadata() or {}).get("sha256")
+    except FileNotFoundError:
+        return {}
+    except SafetensorError as error:
+        progress(f"{path} is broken ({error}): its films are embedded again")
+        return {}
+    if checksum != _checksum(films, rows):
+        progress(f"{path} is broken (its checksum does not match): its films are embedded again")
+        return {}
+    return dict(zip((bytes(film.tolist()).hex() for film in films), rows, strict=True))
+
+
+def _save(path: Path, embeddings: Mapping[str, torch.Tensor]) -> None:
+    films = torch.tensor([list(bytes.fromhex(film)) for film in embeddings], dtype=torch.uint8)
+    rows = torch.stack(list(embeddings.values()))
+    content = save({"films": films, "embeddings": rows}, {"sha256": _checksum(films, rows)})
+    atomic.write_file(path, content)
+
+
+def _checksum(*tensors: torch.Tensor) -> str:
+    return hashlib.sha256(save(dict(zip("ab", tensors, strict=True)))).hexdigest()
+
+
+def _prune(directory: Path) -> None:
+    """Keep the files that were used last."""
+    files = sorted(directory.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+    for path in files[:-_KEPT_FILES]:
+        path.unlink()

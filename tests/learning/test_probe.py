@@ -1,0 +1,236 @@
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers import AutoModelForImageClassification, PreTrainedModel
+
+from cxr_assets.experiment import ExperimentError, compose
+from cxr_assets.layout import Layout
+from cxr_assets.learning import embeddings, networks
+from cxr_assets.learning.embeddings import embed
+from cxr_assets.learning.export import export
+from cxr_assets.learning.fit import fit
+from cxr_assets.learning.plan import Plan
+from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.radiographs.dataset import kept, labels, read
+from cxr_assets.radiographs.naming import CLASSES
+from cxr_serving.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """18 films to train on, 18 to validate."""
+    layout = Layout(tmp_path / "data")
+    tiny.processed(layout, films=6)
+    return layout
+
+
+def plan_of(layout: Layout, *overrides: str) -> Plan:
+    return make_plan("dinov2_probe", compose("demo", [*tiny.NETWORKS, *overrides]), layout)
+
+
+def train(layout: Layout, *overrides: str) -> tuple[Path, list[str]]:
+    lines: list[str] = []
+    plan = plan_of(layout, *overrides)
+    fit(plan, lines.append)
+    return export(plan)[0], lines
+
+
+def backbone(seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    probe = compose("demo", tiny.NETWORKS).probe
+    return networks.build(networks.dinov2_config(probe, tiny.SIZE, CLASSES)).dinov2
+
+
+def of_embedding(lines: list[str]) -> list[str]:
+    return [line for line in lines if "embed" in line]
+
+
+def test_the_head_is_where_logistic_regression_ends(layout):
+    strength = 0.03
+    directory, _ = train(layout, f"probe.weight_decays=[{strength}]")
+    network = AutoModelForImageClassification.from_pretrained(directory)
+    films = kept(layout.processed, "train")
+    rows = embed(network.dinov2, layout, films, lambda line: None).double().numpy()
+    expected = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(
+            C=1 / (strength * len(films)), class_weight="balanced", tol=1e-8, max_iter=10_000
+        ),
+    ).fit(rows, labels(films).numpy())
+
+    weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
+    logits = torch.from_numpy(rows) @ weight[:, : rows.shape[1]].double().T + bias.double()
+    np.testing.assert_allclose(logits.softmax(dim=1), expected.predict_proba(rows), atol=1e-4)
+
+
+def test_the_exported_network_answers_films_as_the_head_answers_embeddings(layout):
+    directory, _ = train(layout)
+    network = AutoModelForImageClassification.from_pretrained(directory).eval()
+    films = kept(layout.processed, "val")
+    pixels = Preprocessing(tiny.SIZE).normalise(read(layout.processed, films["file"], tiny.SIZE))
+    head = network.classifier
+    with torch.no_grad():
+        rows = embed(network.dinov2, layout, films, lambda line: None)
+        expected = rows @ head.weight[:, : rows.shape[1]].T + head.bias
+        torch.testing.assert_close(network(pixels).logits, expected, rtol=1e-3, atol=1e-3)
+        loss = torch.nn.functional.cross_entropy(expected, labels(films))
+    history = pd.read_csv(directory / "history.csv")
+    best = history.loc[history["val_macro_f1"].idxmax()]
+    assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)
+
+
+def test_every_strength_is_tried_and_of_equals_the_strongest_is_kept(layout):
+    # So strong that the head only turns its weights down, and answers the same.
+    strengths = [5000.0, 2000.0, 1000.0, 500.0, 200.0]
+    directory, lines = train(layout, f"probe.weight_decays={strengths}".replace(" ", ""))
+    history = pd.read_csv(directory / "history.csv")
+    assert history["weight_decay"].tolist() == pytest.approx(strengths)
+    assert len([line for line in lines if line.startswith("epoch")]) == 5
+    best = history.index[history["val_macro_f1"] == history["val_macro_f1"].max()]
+    assert len(best) > 1
+    assert torch.load(directory / "best.ckpt", weights_only=True)["epoch"] == best[0]
+
+
+def test_less_regularisation_fits_the_training_films_better(layout):
+    directory, _ = train(layout, "probe.weight_decays=[10,1,0.1,0.01,0.001]")
+    losses = pd.read_csv(directory / "history.csv")["train_loss"]
+    assert (losses.diff().dropna() < 0).all()
+
+
+@pytest.mark.parametrize("how", ["by an error", "by SIGTERM"])
+def test_stopped_on_its_path_it_goes_on_and_ends_the_same(layout, tmp_path, how):
+    straight = Layout(tmp_path / "straight")
+    tiny.processed(straight, films=6)
+    expected, _ = train(straight)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 2"):
+            if how == "by an error":
+                raise Stopped
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises((Stopped, SystemExit)):
+        fit(plan_of(layout), stop)
+    directory, lines = train(layout)
+    assert "embeddings of 36 films reused" in lines
+    assert [line[:9] for line in lines if line.startswith("epoch")][-1] == "epoch 3/3"
+    ours, theirs = (pd.read_csv(place / "history.csv") for place in (directory, expected))
+    assert ours.drop(columns="seconds").equals(theirs.drop(columns="seconds"))
+    for name in ("model.safetensors", "config.json"):
+        assert (directory / name).read_bytes() == (expected / name).read_bytes()
+
+
+def test_strengths_out_of_order_are_refused():
+    for strengths in ("[0.1,1]", "[1,1]", "[]", "[1,0]"):
+        with pytest.raises(ExperimentError, match=r"probe\.weight_decays"):
+            compose("demo", [f"probe.weight_decays={strengths}"])
+
+
+def test_another_head_or_seed_embeds_nothing_again(layout):
+    first, lines = train(layout)
+    assert of_embedding(lines) == ["embedded 36 of 36 films"]
+    for change in ("probe.weight_decays=[1]", "seed=1"):
+        again, lines = train(layout, change)
+        assert again != first
+        assert of_embedding(lines) == ["embeddings of 36 films reused"]
+
+
+def test_another_split_of_the_same_films_embeds_nothing_again(layout):
+    films = pd.concat([kept(layout.processed, "train"), kept(layout.processed, "val")])
+    expected = embed(backbone(), layout, films, lambda line: None)
+    order = torch.randperm(len(films)).tolist()
+    lines: list[str] = []
+    again = embed(backbone(), layout, films.iloc[order], lines.append)
+    assert lines == ["embeddings of 36 films reused"]
+    assert torch.equal(again, expected[order])
+
+
+def test_new_films_are_embedded_alone_and_as_if_all_were_new(layout, tmp_path):
+    films = kept(layout.processed, "test")
+    embed(backbone(), layout, films.iloc[4:], lambda line: None)
+    lines: list[str] = []
+    grown = embed(backbone(), layout, films, lines.append)
+    assert lines == ["embeddings of 23 films reused", "embedded 4 of 4 films"]
+
+    fresh = Layout(tmp_path / "fresh")
+    tiny.processed(fresh, films=6)
+    assert torch.equal(grown, embed(backbone(), fresh, films, lambda line: None))
+
+
+def test_another_backbone_or_input_size_has_embeddings_of_its_own(layout, tmp_path):
+    films = kept(layout.processed, "train")
+    ours = embed(backbone(0), layout, films, lambda line: None)
+    lines: list[str] = []
+    theirs = embed(backbone(1), layout, films, lines.append)
+    assert lines == ["embedded 18 of 18 films"]
+    assert not torch.equal(ours, theirs)
+
+
+def test_what_was_embedded_before_an_interruption_is_not_lost(layout, monkeypatch):
+    monkeypatch.setattr(embeddings, "_CHUNK", 10)
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(backbone(), layout, kept(layout.processed, "train"), stop)
+    lines: list[str] = []
+    embed(backbone(), layout, kept(layout.processed, "train"), lines.append)
+    assert lines == ["embeddings of 10 films reused", "embedded 8 of 8 films"]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "emptied", "altered"])
+def test_a_broken_file_of_embeddings_is_told_and_made_again(layout, damage):
+    films = kept(layout.processed, "train")
+    expected = embed(backbone(), layout, films, lambda line: None)
+    [path] = layout.embeddings.glob("*.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut off": content[: len(content) // 2],
+            "emptied": b"",
+            "altered": content[:-1] + bytes([content[-1] ^ 1]),
+        }[damage]
+    )
+    lines: list[str] = []
+    assert torch.equal(embed(backbone(), layout, films, lines.append), expected)
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{path} is broken")
+    assert lines[1] == "embedded 18 of 18 films"
+    assert path.read_bytes() == content
+
+
+def test_embeddings_of_the_backbones_used_last_are_kept(layout):
+    films = kept(layout.processed, "train").head(2)
+    files: list[Path] = []
+    for seed in range(4):
+        embed(backbone(seed), layout, films, lambda line: None)
+        [new] = set(layout.embeddings.glob("*.safetensors")) - set(files)
+        os.utime(new, (seed, seed))
+        files.append(new)
+    embed(backbone(0), layout, films, lambda line: None)
+    embed(backbone(4), layout, films, lambda line: None)
+    left = set(layout.embeddings.glob("*.safetensors"))
+    assert len(left) == 4
+    assert set(files) - left == {files[1]}, "the one that was not used for longest"
+
+
+def test_films_that_left_the_dataset_do_not_stay_on_disk(layout):
+    films = kept(layout.processed, "train")
+    embed(backbone(), layout, films.iloc[:10], lambda line: None)
+    embed(backbone(), layout, films.iloc[10:], lambda line: None)
+    lines: list[str] = []
+    embed(backbone(), layout, films, lines.append)
+    assert lines == ["embeddings of 8 films reused", "embedded 10 of 10 films"]
