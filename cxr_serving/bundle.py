@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "best.ckpt"
 HISTORY_FILE = "history.csv"
 
+# Writing one bundle takes minutes at most: what is older was left behind by a process that died.
+_LEFTOVER_SECONDS = 86_400
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
@@ -50,6 +53,7 @@ class BundleRecord(BaseModel):
         synthetic: whether the films were phantoms, not radiographs of patients.
         validation: metrics on the validation split, each in 0..1 but for ``loss``.
         temperature: logits are divided by it before the softmax.
+        flip_averaging: whether the logits are the mean over a film and its mirror image.
         dagster_run_id: run that published it, if any.
         mlflow_run_id: MLflow run that holds its curves, if any.
         files: sha256 of every other file, by path inside the bundle.
@@ -71,6 +75,7 @@ class BundleRecord(BaseModel):
     synthetic: bool
     validation: dict[str, float]
     temperature: float = Field(default=1.0, gt=0)
+    flip_averaging: bool = False
     dagster_run_id: str | None = None
     mlflow_run_id: str | None = None
     files: dict[str, str] = {}
@@ -115,7 +120,10 @@ def is_version(name: str) -> bool:
 
 
 def publish(
-    asset_directory: Path, record: BundleRecord, write_files: Callable[[Path], object]
+    asset_directory: Path,
+    record: BundleRecord,
+    write_files: Callable[[Path], object],
+    point: bool = True,
 ) -> Path:
     """Write a bundle aside, verify it, move it into place and point ``latest.json`` to it.
 
@@ -126,13 +134,31 @@ def publish(
         asset_directory: where the asset's bundles lie.
         record: the record; its ``files`` are filled in here.
         write_files: writes every file but ``bundle.json`` into the directory it is given.
+        point: whether ``latest.json`` shall name it, so that it is served.
 
     Returns:
         The published directory.
 
     Raises:
-        BundleError: that version exists already.
+        BundleError: that version exists already, or the disk is full or read-only; nothing has
+            changed then.
     """
+    try:
+        return _publish(asset_directory, record, write_files, point)
+    except OSError as error:
+        raise BundleError(
+            f"{error.filename or asset_directory} cannot be written: {error.strerror or error}; "
+            f"nothing in {asset_directory} has changed: free space or make it writable, then "
+            "publish again"
+        ) from error
+
+
+def _publish(
+    asset_directory: Path,
+    record: BundleRecord,
+    write_files: Callable[[Path], object],
+    point: bool,
+) -> Path:
     final = asset_directory / record.version
     if final.exists():
         raise BundleError(f"{final} exists already; a published bundle is never changed")
@@ -154,16 +180,21 @@ def publish(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _fsync(asset_directory)
-    write_pointer(asset_directory, record.version)
+    if point:
+        write_pointer(asset_directory, record.version)
     return final
 
 
 def write_pointer(directory: Path, version: str) -> None:
     """Atomically replace ``latest.json`` in ``directory``."""
     temporary = directory / f".{POINTER_FILE}.{os.getpid()}"
-    temporary.write_text(Pointer(version=version).model_dump_json() + "\n")
-    _fsync(temporary)
-    temporary.replace(directory / POINTER_FILE)
+    try:
+        temporary.write_text(Pointer(version=version).model_dump_json() + "\n")
+        _fsync(temporary)
+        temporary.replace(directory / POINTER_FILE)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _fsync(directory)
 
 
@@ -219,6 +250,9 @@ def find(asset_directory: Path, fingerprint: str) -> Path | None:
 def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> list[str]:
     """Delete the oldest versions beyond ``keep``, but none that a pointer names.
 
+    A version that is being deleted has lost its name already: none is ever seen in part. What died
+    processes left half written or half deleted goes, too.
+
     Args:
         directory: of the versions.
         keep: how many are kept at least.
@@ -230,7 +264,12 @@ def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> lis
     protected = {read_pointer(directory), *protect}
     surplus = [v for v in versions(directory)[:-keep] if v not in protected]
     for version in surplus:
-        shutil.rmtree(directory / version)
+        (directory / version).rename(directory / f".{version}.deleted")
+    for deleted in directory.glob(".*.deleted"):
+        shutil.rmtree(deleted)
+    for partial in directory.glob(".*.partial"):
+        if time.time() - partial.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(partial)
     return surplus
 
 

@@ -1,5 +1,7 @@
 """What the two model assets share: a graph of the ops ``fit`` and ``export``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -10,12 +12,15 @@ from pydantic import Field
 from cxr_assets import tracking
 from cxr_assets.assets import pictures
 from cxr_assets.evaluation import figures
+from cxr_assets.learning.export import ExportError, prune
 from cxr_assets.learning.export import export as export_bundle
+from cxr_assets.learning.fit import DivergedError, locked
 from cxr_assets.learning.fit import fit as fit_plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.resources import DataRoot, Experiment
-from cxr_serving import bundle
 from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
+
+RETRY_SECONDS = 10
 
 
 class FitConfig(dg.Config):
@@ -24,6 +29,20 @@ class FitConfig(dg.Config):
     force: bool = Field(
         False, description="Train again even if a bundle of the same fingerprint exists."
     )
+
+
+@contextmanager
+def retried(*permanent: type[Exception]) -> Iterator[None]:
+    """Have Dagster run the op once more when something else than ``permanent`` is raised.
+
+    A ``dg.RetryPolicy`` of the op would also start anew what was terminated.
+    """
+    try:
+        yield
+    except permanent:
+        raise
+    except Exception as error:
+        raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_SECONDS) from error
 
 
 def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
@@ -43,17 +62,16 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[MlFlow],
     ) -> None:
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        if config.force:
-            plan.discard()
-        elif settled := plan.settled():
-            context.log.info(f"{asset}: {settled}")
-            return
-        with tracking.training_run(asset, plan.experiment.model_dump()) as logger:
-            mlflow.set_tags(
-                {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
-            )
-            fit_plan(plan, context.log.info, logger)
-            mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
+        with retried(DivergedError), locked(plan, context.log.info):
+            if not config.force and (settled := plan.settled()):
+                context.log.info(f"{asset}: {settled}")
+                return
+            with tracking.training_run(asset, plan.experiment.model_dump()) as logger:
+                mlflow.set_tags(
+                    {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
+                )
+                fit_plan(plan, context.log.info, logger, config.force)
+                mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
 
     @dg.op(name=f"{asset}_export", ins={"fitted": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
     def export(
@@ -62,14 +80,10 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         data_root: DataRoot,
         mlflow: dg.ResourceParam[MlFlow],
     ) -> dg.Output[None]:
-        settings = experiment.resolve()
-        plan = make_plan(asset, settings, data_root.layout)
-        directory, published = export_bundle(plan, context.run_id)
-        pointers = [
-            bundle.read_pointer(plan.layout.reports),
-            bundle.read_pointer(plan.layout.releases),
-        ]
-        pruned = bundle.prune(plan.bundles, settings.keep_versions, protect=pointers)
+        plan = make_plan(asset, experiment.resolve(), data_root.layout)
+        with retried(ExportError):
+            directory, published = export_bundle(plan, context.run_id, progress=context.log.info)
+            pruned = prune(plan)
         record = BundleRecord.read(directory)
         history = pd.read_csv(directory / HISTORY_FILE)
         return dg.Output(

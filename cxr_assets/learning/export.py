@@ -1,34 +1,72 @@
 """From a finished fit to a published bundle."""
 
+import io
 import json
 import shutil
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import torch
+from filelock import FileLock, Timeout
 
-from cxr_assets.learning.module import MONITOR
+from cxr_assets.learning.fit import locked
+from cxr_assets.learning.module import MONITOR, TEMPERATURE
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
+from cxr_assets.learning.recipe import Progress
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
 from cxr_serving.preprocessing import Preprocessing
+
+# Of a Lightning checkpoint: what rebuilding the network needs.
+_KEPT = (
+    "epoch",
+    "global_step",
+    "pytorch-lightning_version",
+    "hparams_name",
+    "hyper_parameters",
+    "state_dict",
+)
+# A crashed training can be gone on with for this long; its checkpoints are too large to keep more.
+_ABANDONED = timedelta(days=30)
 
 
 class ExportError(Exception):
     """A training cannot be exported; the message says why and what to do."""
 
 
-def export(plan: Plan, dagster_run_id: str | None = None) -> tuple[Path, bool]:
+def export(
+    plan: Plan,
+    dagster_run_id: str | None = None,
+    point: bool = True,
+    progress: Progress = lambda line: None,
+) -> tuple[Path, bool]:
     """Publish a finished fit as a bundle, or find the one that was published before.
+
+    The same training on the same machine gives the same weights, configuration and ``best.ckpt``,
+    byte for byte; ``history.csv`` holds seconds, and ``bundle.json`` the time and the runs.
+
+    Args:
+        plan: of the training.
+        dagster_run_id: run that publishes it, if any.
+        point: whether ``latest.json`` shall name it, so that it is served.
+        progress: called with a line before it waits for a fit of the same training.
 
     Returns:
         The bundle's directory, and whether it was published now.
 
     Raises:
         ExportError: there is neither a finished fit nor a bundle of this fingerprint.
+        BundleError: the bundle cannot be written.
+        TrainingError: the lock cannot be written.
     """
-    if not plan.finished:
+    with locked(plan, progress), _publishing(plan):
+        if plan.finished:
+            directory = _publish(plan, dagster_run_id, point)
+            plan.discard()
+            return directory, True
         published = plan.published()
         if published is None:
             raise ExportError(
@@ -36,8 +74,52 @@ def export(plan: Plan, dagster_run_id: str | None = None) -> tuple[Path, bool]:
                 f"{plan.fingerprint[:8]} in {plan.bundles}: run the fit first (settings, data or "
                 "code have changed since)"
             )
-        bundle.write_pointer(plan.bundles, published.name)
+        if point:
+            bundle.write_pointer(plan.bundles, published.name)
         return published, False
+
+
+def prune(plan: Plan) -> list[str]:
+    """Delete the asset's oldest bundles, and what trainings that nobody came back to left behind.
+
+    Bundles are kept to the experiment's ``keep_versions``, and those that ``latest.json``, a report
+    or a release names.
+
+    Returns:
+        The deleted versions.
+    """
+    for lock in sorted(plan.work.parent.glob("*.lock")):
+        _prune_work(lock)
+    layout = plan.layout
+    with _publishing(plan):
+        named = [*bundle.versions(layout.reports), *bundle.versions(layout.releases)]
+        return bundle.prune(plan.bundles, plan.experiment.keep_versions, protect=named)
+
+
+def _prune_work(lock: Path) -> None:
+    work = lock.with_suffix("")
+    newest = max(path.stat().st_mtime for path in (lock, *work.glob("*")))
+    if datetime.now(UTC) - datetime.fromtimestamp(newest, UTC) < _ABANDONED:
+        return
+    with suppress(Timeout), FileLock(lock, blocking=False):  # no training of it runs
+        if work.exists():
+            shutil.rmtree(work)
+        lock.unlink()
+
+
+def _publishing(plan: Plan) -> FileLock:
+    """Held while an asset's bundles change: none is pruned that is just being pointed to."""
+    try:
+        plan.bundles.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"{plan.bundles} cannot be written: {error.strerror}. Make the data root writable, "
+            "then run the same again: the finished fit is kept"
+        ) from error
+    return FileLock(plan.bundles / ".lock")
+
+
+def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
     history = pd.read_csv(plan.work / HISTORY_FILE)
     best = history.loc[history[MONITOR].idxmax()]
     now = datetime.now(UTC)
@@ -57,6 +139,8 @@ def export(plan: Plan, dagster_run_id: str | None = None) -> tuple[Path, bool]:
             name.removeprefix("val_"): float(best[name])
             for name in ("val_loss", "val_accuracy", "val_macro_f1", "val_auroc")
         },
+        temperature=float(best[TEMPERATURE]),
+        flip_averaging=plan.recipe.flip_averaging,
         dagster_run_id=dagster_run_id,
         mlflow_run_id=json.loads((plan.work / FINISHED_FILE).read_text())["mlflow_run_id"],
     )
@@ -67,9 +151,15 @@ def export(plan: Plan, dagster_run_id: str | None = None) -> tuple[Path, bool]:
         )
         module.network.save_pretrained(directory)
         Preprocessing(plan.dataset.image_size).write(directory)
-        for name in (CHECKPOINT_FILE, HISTORY_FILE):
-            shutil.copyfile(plan.work / name, directory / name)
+        (directory / CHECKPOINT_FILE).write_bytes(_checkpoint(plan.work / CHECKPOINT_FILE))
+        shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
 
-    directory = bundle.publish(plan.bundles, record, write)
-    plan.discard()
-    return directory, True
+    return bundle.publish(plan.bundles, record, write, point)
+
+
+def _checkpoint(path: Path) -> bytes:
+    # What only a resume needs holds paths of this machine, and times; it is most of the bytes.
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    content = io.BytesIO()
+    torch.save({key: checkpoint[key] for key in _KEPT}, content)
+    return content.getvalue()

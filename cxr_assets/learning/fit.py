@@ -1,20 +1,29 @@
 """Fitting: in a work folder, going on where an interrupted run of the same training stopped."""
 
+import io
 import json
 import logging
 import math
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pandas as pd
-from filelock import FileLock
+import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 from transformers.utils.logging import disable_progress_bar
 
+from cxr_assets.atomic import write_file
+from cxr_assets.learning.allocator import keep_freed_memory
+from cxr_assets.learning.interruption import Interruption
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
@@ -28,34 +37,89 @@ class TrainingError(Exception):
     """A training cannot go on; the message says why and what to do."""
 
 
-def fit(plan: Plan, progress: Progress, logger: MLFlowLogger | None = None) -> None:
+class DivergedError(TrainingError):
+    """The loss is not finite: the same training again would come to the same."""
+
+
+@contextmanager
+def locked(plan: Plan, progress: Progress) -> Iterator[None]:
+    """Hold a training, so that it never runs twice at once; waits while another process holds it.
+
+    It may be held again inside. What was true before it is held need not be true after.
+
+    Raises:
+        TrainingError: the lock cannot be written.
+    """
+    lock = FileLock(plan.lock, is_singleton=True)
+    with _writing(plan.lock):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            progress(f"the same training runs in another process: waiting for {plan.lock}")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        # Only who holds the lock may remove it: one that waits sees that the name is gone.
+        if lock.lock_counter == 1 and not plan.work.exists():
+            plan.lock.unlink(missing_ok=True)
+        lock.release()
+
+
+def fit(
+    plan: Plan, progress: Progress, logger: MLFlowLogger | None = None, force: bool = False
+) -> None:
     """Train until done, going on where an interrupted run of the same fingerprint stopped.
+
+    SIGINT and SIGTERM stop it at the next batch boundary, its state on disk, and are then handed
+    on to their handlers; the next call goes on from that very batch. Killed at any other moment, it
+    goes on from the last finished epoch. It does nothing when another process has settled the
+    training meanwhile.
 
     Args:
         plan: what to train.
         progress: called with one line an epoch.
         logger: of the curves; its run is named in the bundle.
+        force: train also when that is settled; an unfinished fit is gone on with all the same.
 
     Raises:
-        TrainingError: the loss is not finite.
+        DivergedError: the loss is not finite.
+        TrainingError: the work folder cannot be written.
     """
-    plan.work.mkdir(parents=True, exist_ok=True)
-    with FileLock(plan.lock):
-        _train(plan, progress, logger)
+    with locked(plan, progress):
+        if force and plan.finished:
+            plan.discard()
+        elif not force and (settled := plan.settled()):
+            progress(settled)
+            return
+        with _writing(plan.work):
+            plan.work.mkdir(parents=True, exist_ok=True)
+            for leftover in plan.work.glob(".*"):
+                leftover.unlink()  # of a write that was killed
+        history = _train(plan, progress, logger)
         run_id = logger.run_id if logger else None
-        (plan.work / FINISHED_FILE).write_text(json.dumps({"mlflow_run_id": run_id}))
+        with _writing(plan.work):
+            write_file(plan.work / HISTORY_FILE, history.to_csv(index=False).encode())
+            write_file(plan.work / FINISHED_FILE, json.dumps({"mlflow_run_id": run_id}).encode())
 
 
 # One line an epoch is what is worth reading; the libraries' own chatter is not.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
 disable_progress_bar()
 
 
-def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
+def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.DataFrame:
+    keep_freed_memory()
     L.seed_everything(plan.experiment.seed, verbose=False)
     module, datamodule = plan.recipe.prepare(plan.network, plan.layout, progress)
+    cuda = torch.cuda.is_available()
+    if cuda:
+        module.network.compile()
+    last = plan.work / _LAST_FILE
     history = _History(plan.experiment.seed, progress)
+    interruption = Interruption(last)
     callbacks: list[L.Callback] = [
         *plan.recipe.callbacks(),
         history,
@@ -73,9 +137,10 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
-        EarlyStopping(
+        _Patience(
             MONITOR, mode="max", patience=plan.recipe.patience, check_on_train_epoch_end=True
         ),
+        interruption,
     ]
     in_terminal = sys.stderr.isatty()
     if in_terminal:
@@ -83,9 +148,12 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
+        # Where there are units for it; a CPU without them is slower at it than at float32.
+        precision="bf16-mixed" if cuda else "32-true",
         max_epochs=plan.recipe.max_epochs,
         deterministic="warn" if plan.experiment.deterministic else False,
         callbacks=callbacks,
+        plugins=[_WholeCheckpoints()],
         logger=logger or False,
         enable_progress_bar=in_terminal,
         enable_model_summary=False,
@@ -93,22 +161,58 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> None:
         log_every_n_steps=1,
         default_root_dir=plan.work,
     )
-    last = plan.work / _LAST_FILE
     if last.exists():
         progress(f"going on from {last}")
-    trainer.fit(
-        module,
-        datamodule=datamodule,
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
-    history.table().to_csv(plan.work / HISTORY_FILE, index=False)
+    with interruption.handed_on():
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    return history.table()
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or place} cannot be written: {error.strerror}. Free space or make "
+            "the data root writable, then run the same again: it goes on from the last checkpoint"
+        ) from error
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place before it takes the name.
+
+    Lightning writes it into the temporary folder first. Where that is another file system, moving
+    it is a copy, which a kill cuts short.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with _writing(Path(path)):
+            write_file(Path(path), content.getbuffer())
+
+
+class _Patience(EarlyStopping):
+    """Lightning's own forgets on resume that it had run out."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 class _History(L.Callback):
     """One row an epoch, and a line unless there are very many of them.
 
-    It travels in the checkpoint, so a resumed run has no gap.
+    It travels in the checkpoint, so a resumed run has no gap, and an epoch that was interrupted has
+    the mean training loss of all its batches.
 
     It also seeds every epoch by its number: what follows a resume draws the same random numbers as
     an uninterrupted run.
@@ -118,27 +222,55 @@ class _History(L.Callback):
         self._seed = seed
         self._progress = progress
         self._rows: list[dict[str, float]] = []
-        self._started = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._loss = torch.zeros(())
+        self._films = 0
+        self._seconds = 0.0
+        self._started = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self._rows}
+        return {
+            "rows": self._rows,
+            "loss": self._loss,
+            "films": self._films,
+            "seconds": self._seconds + time.monotonic() - self._started,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rows = state_dict["rows"]
+        self._loss = state_dict["loss"]
+        self._films = state_dict["films"]
+        self._seconds = state_dict["seconds"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._started = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._started = time.monotonic()
+        self._begin()
         L.seed_everything(self._seed * 1_000_003 + trainer.current_epoch, verbose=False)
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if module.automatic_optimization:
+            loss, films = outputs["loss"].detach().float(), len(batch[1])
+            self._loss = self._loss.to(loss.device) + loss * films
+            self._films += films
+
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._films:
+            # Lightning's own mean knows nothing of the batches before an interruption.
+            module.log("train_loss", self._loss / self._films, batch_size=1)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch
         if not math.isfinite(values["train_loss"] + values["val_loss"]):
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss is not finite in epoch {epoch} (train {values['train_loss']}, "
-                f"validation {values['val_loss']}): lower trainer.lr"
+                f"validation {values['val_loss']}): lower model.lr"
             )
-        seconds = time.monotonic() - self._started
+        seconds = self._seconds + time.monotonic() - self._started
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._rows.append({"epoch": epoch, **values, "lr": rate, "seconds": seconds})
         every = max(1, (trainer.max_epochs or 1) // _LINES)

@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def lock(self) -> Path:
-        """Held while this training runs, so that it never runs twice at once."""
+        """Held while this training runs or is exported, so that it never is twice at once."""
         return self.work.with_suffix(".lock")
 
     @property
@@ -83,10 +83,17 @@ class Plan:
         return f"reused {published.name}" if published else None
 
     def discard(self) -> None:
-        """Forget an unfinished or unexported fit, so that the next one starts anew."""
+        """Forget an unfinished or unexported fit, so that the next one starts anew.
+
+        To be called by who holds the training.
+        """
+        discarded = self.work.with_name(f".{self.work.name}.discarded")
+        if discarded.exists():
+            shutil.rmtree(discarded)
         if self.work.exists():
-            shutil.rmtree(self.work)
-        self.lock.unlink(missing_ok=True)
+            # A kill never leaves a folder that lacks a few of its files.
+            self.work.rename(discarded)
+            shutil.rmtree(discarded)
 
 
 def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:

@@ -1,13 +1,11 @@
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from mlflow.tracking import MlflowClient
-from net import free_port
+from net import free_port, wait_for_server
 
 from cxr_assets.tracking import EXPERIMENT
 
@@ -30,15 +28,7 @@ def server(tmp_path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
         try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    httpx.get(f"{url}/health", timeout=5).raise_for_status()
-                    break
-                except httpx.HTTPError:
-                    assert process.poll() is None, (tmp_path / "log").read_text()
-                    assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-                    time.sleep(0.3)
+            wait_for_server(process, f"{url}/health", tmp_path / "log")
             yield url
         finally:
             process.terminate()

@@ -14,7 +14,9 @@ from typing import Any
 import dagster as dg
 import httpx
 import pytest
-from net import free_port
+import torch
+from filelock import FileLock
+from net import free_port, wait_for_server
 
 REPOSITORY = Path(__file__).parents[2]
 LAUNCH = """
@@ -90,15 +92,7 @@ def ui(trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5).raise_for_status()
-                    break
-                except httpx.HTTPError:
-                    assert process.poll() is None, log.read_text()
-                    assert time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.3)
+            wait_for_server(process, f"http://127.0.0.1:{port}/server_info", log)
             yield UI(f"http://127.0.0.1:{port}")
         finally:
             # Dagster's own shutdown is not what is tested here: it gets a while, then an end.
@@ -169,7 +163,9 @@ def test_a_failure_in_the_ui_is_failed_in_mlflow(ui, trained, tmp_path):
 
 
 def test_terminated_in_the_ui_it_is_killed_in_mlflow(ui, trained):
-    overrides = " ".join([*trained.overrides, "seed=12", "trainer.max_epochs=5000"])
+    overrides = " ".join(
+        [*trained.overrides, "seed=12", "trainer.max_epochs=5000", "trainer.patience=5000"]
+    )
     run_id = ui.launch(
         "retrain", config={"resources": {"experiment": {"config": {"overrides": overrides}}}}
     )
@@ -188,3 +184,11 @@ def test_terminated_in_the_ui_it_is_killed_in_mlflow(ui, trained):
     assert trained.mlflow_parent(run_id).info.status == "KILLED"
     children = [run for run in trained.mlflow_runs() if run.info.status == "RUNNING"]
     assert not children
+
+    (work,) = [path for path in (trained.root / "work").iterdir() if path.is_dir()]
+    loops = torch.load(work / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
+    epochs = loops["epoch_progress"]["current"]
+    assert epochs["processed"] == epochs["started"] - 1, "stopped in the middle of an epoch"
+    FileLock(work.with_suffix(".lock")).acquire(timeout=30).lock.release()
+    # The only slot for runs is free again.
+    assert ui.wait(ui.launch("__ASSET_JOB", ["raw_kaggle"])) == "SUCCESS"

@@ -1,8 +1,10 @@
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -67,7 +69,7 @@ def test_failed_publish_leaves_nothing(tmp_path: Path) -> None:
         write_files(directory)
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BundleError, match=r"cannot be written: disk full; nothing .* has changed"):
         bundle.publish(tmp_path, record(1), fail)
     assert {path.name for path in tmp_path.iterdir()} == {old.name, "latest.json"}
     assert bundle.latest(tmp_path) == old
@@ -215,3 +217,48 @@ def test_prune_keeps_the_newest_and_what_is_pointed_to(tmp_path: Path) -> None:
     bundle.write_pointer(tmp_path, names[0])
     assert bundle.prune(tmp_path, keep=2, protect=[names[1]]) == [names[2]]
     assert bundle.versions(tmp_path) == [names[0], names[1], names[3], names[4]]
+
+
+def test_what_is_deleted_is_never_seen_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [bundle.publish(tmp_path, record(n), write_files).name for n in range(3)]
+
+    def killed(path: Path) -> None:
+        (path / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bundle.prune(tmp_path, keep=1)
+    assert bundle.versions(tmp_path) == [names[2]]
+    assert bundle.prune(tmp_path, keep=1) == []
+    assert {path.name for path in tmp_path.iterdir()} == {names[2], "latest.json"}
+
+
+def test_what_a_killed_publishing_left_behind_is_cleaned_away_in_time(tmp_path: Path) -> None:
+    kept = bundle.publish(tmp_path, record(), write_files)
+    old, new = (tmp_path / f".{name}.1.partial" for name in ("old", "new"))
+    for path in (old, new):
+        path.mkdir()
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(old, (two_days_ago, two_days_ago))
+    bundle.prune(tmp_path, keep=1)
+    assert {path.name for path in tmp_path.iterdir()} == {kept.name, "latest.json", new.name}
+
+
+def test_a_pointer_that_cannot_be_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = bundle.publish(tmp_path, record(0), write_files)
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(BundleError, match=r"latest\.json.* cannot be written: No space left"):
+            bundle.publish(tmp_path, record(1), write_files)
+    assert bundle.latest(tmp_path) == old
+    assert not list(tmp_path.glob(".latest*"))

@@ -1,0 +1,134 @@
+"""Stopping a training at a batch boundary, and going on from that very batch."""
+
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+
+# It cannot know that the sampler leaves out what was seen.
+warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Stopped(BaseException):
+    """Leaves Lightning's loops once the state is on disk."""
+
+
+class Interruption(Checkpoint):
+    """Writes a checkpoint and stops at the next batch boundary when the process is told to end.
+
+    An interrupt that is raised wherever the process happens to be could catch the weights half
+    updated. While batches run, SIGINT and SIGTERM are therefore only noted; once the checkpoint is
+    written they go to whoever handled them before. As a ``Checkpoint``, Lightning calls it last,
+    when the other callbacks have seen the batch.
+
+    The state of the random number generators travels in every checkpoint.
+
+    Args:
+        path: of the checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._received: int | None = None
+        self._handlers: dict[int, Any] = {}
+        self._random: dict[str, Any] | None = None
+
+    @contextmanager
+    def handed_on(self) -> Iterator[None]:
+        """Within it a training may be stopped; the signal that stopped it is handed on after it.
+
+        Raises:
+            SystemExit: SIGTERM, and nobody handles it; else what its handler raises.
+        """
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        try:
+            yield
+        except _Stopped:
+            pass
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in self._handlers.items():
+                    signal.signal(number, handler)
+        if self._received is not None:
+            if self._handlers[self._received] is signal.SIG_DFL:
+                raise SystemExit(128 + self._received)
+            signal.raise_signal(self._received)
+            raise KeyboardInterrupt  # its handler only took note of it
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Go on in the middle of an epoch; take the signals over, also from Lightning."""
+        if self._random is not None:
+            _set_random_state(self._random)
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if trainer.fit_loop.restarting and not progress.is_last_batch:
+            trainer.train_dataloader.sampler.skip(progress.current.ready)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if handler is not signal.SIG_IGN:
+                    signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Stop here, unless validation follows: Lightning would leave it out after the resume."""
+        if self._received is not None and not trainer.is_last_batch:
+            self._stop(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, *batch: Any, **more: Any
+    ) -> None:
+        """Stop here, as if validation had not begun."""
+        if self._received is None:
+            return
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging):
+                callback.on_validation_epoch_end(trainer, module)
+        # What Lightning takes for a validation that did not finish its first batch.
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress.reset()
+        progress.increment_ready()
+        progress.increment_started()
+        self._stop(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the random number generators."""
+        numpy = np.random.get_state(legacy=False)
+        # A checkpoint holds nothing but tensors and plain values, so that it loads safely.
+        numpy["state"]["key"] = numpy["state"]["key"].tolist()
+        return {
+            "python": random.getstate(),
+            "numpy": numpy,
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until the first batch: what comes before may draw random numbers, too."""
+        self._random = state_dict
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self._path, weights_only=False)
+        raise _Stopped
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,232 @@
+import os
+import resource
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import killing
+import pytest
+import tiny
+import torch
+from killing import Training
+
+from cxr_assets.layout import Layout
+from cxr_assets.learning.export import ExportError, export, prune
+from cxr_assets.learning.fit import TrainingError, fit, locked
+from cxr_assets.learning.interruption import Interruption
+from cxr_serving import bundle
+from cxr_serving.bundle import BundleError
+
+SHORT = "trainer.max_epochs=3"
+DAY = 86_400
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path / "data")
+    tiny.processed(layout, films=6)
+    return layout
+
+
+@contextmanager
+def full_disk(file_size: int) -> Iterator[None]:
+    """No file grows beyond ``file_size`` bytes, which a write sees as it sees a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def epochs(lines: list[str]) -> list[str]:
+    return [line.split(":")[0] for line in lines if line.startswith("epoch")]
+
+
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path):
+    seed = int.from_bytes(os.urandom(4))
+    lines: list[str] = []
+    killing.soak(tmp_path, 2, seed, lines.append, epochs=12)
+    assert len(lines) == 2, (seed, lines)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    layout = Layout(tmp_path_factory.mktemp("uninterrupted"))
+    tiny.processed(layout, films=6)
+    plan = killing.plan(layout, SHORT)
+    fit(plan, lambda line: None)
+    return killing.left_behind(plan.work)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("batch", "steps"), [(1, 1), (4, 4), (5, 5), (7, 5), (8, 5), (9, 6)],
+    ids=["first", "in between", "last", "validation", "end of validation", "next epoch"],
+)  # fmt: skip
+def test_stopped_at_a_batch_it_goes_on_from_that_very_batch(
+    batch, steps, number, layout, uninterrupted, monkeypatch
+):
+    """An epoch has five batches of training and three of validation."""
+    plan = killing.plan(layout, SHORT)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    count = Counter()
+
+    def signalled(hook: Callable[..., None]) -> Callable[..., None]:
+        def run(self: Interruption, *arguments: object, **more: object) -> None:
+            count["batches"] += 1
+            if count["batches"] == batch:
+                signal.raise_signal(number)
+            hook(self, *arguments, **more)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        for name in ("on_train_batch_end", "on_validation_batch_end"):
+            patch.setattr(Interruption, name, signalled(getattr(Interruption, name)))
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            fit(plan, lambda line: None)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert torch.load(plan.work / "last.ckpt", weights_only=True)["global_step"] == steps
+    lines: list[str] = []
+    fit(plan, lines.append)
+    assert lines[0].startswith("going on from")
+    assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
+
+
+def test_out_of_patience_it_does_not_train_one_more_epoch_after_a_resume(layout):
+    plan = killing.plan(layout, "trainer.patience=2")
+    fit(plan, lambda line: None)
+    expected = killing.left_behind(plan.work)
+    assert len(expected["history"]["epoch"]) < killing.EPOCHS
+    (plan.work / "finished.json").unlink()
+    lines: list[str] = []
+    fit(plan, lines.append)
+    assert epochs(lines) == []
+    assert killing.difference(killing.left_behind(plan.work), expected) is None
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["reused", "forced"])
+def test_the_same_training_never_runs_twice_at_once(layout, force):
+    plan = killing.plan(layout, SHORT)
+    first = Training(plan, pause="epoch 2/3")
+    first.wait_for("epoch 2/3")
+    second = Training(plan, force=force)
+    assert str(layout.root) in second.wait_for("the same training runs in another process")
+    first.go_on()
+    assert len(epochs(first.finish())) == 3
+    assert len(epochs(second.finish())) == (3 if force else 0)
+    export(plan)
+    assert plan.settled() == f"reused {bundle.latest(plan.bundles).name}"
+    assert not list(plan.work.parent.iterdir())
+
+
+def test_the_same_training_gives_the_same_files(tmp_path):
+    hashes = []
+    for name in ("one", "two"):
+        layout = Layout(tmp_path / name)
+        tiny.processed(layout, films=6)
+        plan = killing.plan(layout, SHORT)
+        fit(plan, lambda line: None)
+        hashes.append(bundle.verify(export(plan)[0]).files)
+    one, two = hashes
+    assert one.keys() == two.keys()
+    assert {name for name in one if one[name] != two[name]} == {"history.csv"}, "it holds seconds"
+
+
+def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(layout):
+    plan = killing.plan(layout, SHORT)
+    message = r"best\.ckpt.* cannot be written: File too large.*space"
+    with pytest.raises(TrainingError, match=message), full_disk(50_000):
+        fit(plan, lambda line: None)
+    assert not [path for path in plan.work.iterdir() if path.stat().st_size]
+
+    lines: list[str] = []
+
+    def fill(line: str) -> None:
+        lines.append(line)
+        if line.startswith("epoch 2"):
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+
+    with pytest.raises(TrainingError, match="cannot be written"), full_disk(2**30):
+        fit(plan, fill)
+    fit(plan, lines.append)
+    assert epochs(lines) == ["epoch 1/3", "epoch 2/3", "epoch 2/3", "epoch 3/3"]
+
+    with pytest.raises(BundleError, match=r"cannot be written: .*space"), full_disk(50_000):
+        export(plan)
+    assert bundle.versions(plan.bundles) == []
+    assert bundle.read_pointer(plan.bundles) is None
+    assert not list(plan.bundles.glob(".*.partial"))
+    assert plan.finished
+    directory, published = export(plan)
+    assert published
+    assert bundle.latest(plan.bundles) == directory
+
+
+def test_places_that_cannot_be_written_are_named(layout):
+    plan = killing.plan(layout, SHORT)
+    work = plan.work.parent
+    work.write_text("in the way")
+    with pytest.raises(TrainingError, match=rf"{work}.* cannot be written: .*writable"):
+        fit(plan, lambda line: None)
+    work.unlink()
+    fit(plan, lambda line: None)
+    plan.bundles.parent.mkdir()
+    plan.bundles.write_text("in the way")
+    with pytest.raises(ExportError, match=rf"{plan.bundles} cannot be written: .*writable"):
+        export(plan)
+    plan.bundles.unlink()
+    assert export(plan)[1]
+
+
+def test_a_broken_bundle_is_not_reused(layout):
+    plan = killing.plan(layout, SHORT)
+    fit(plan, lambda line: None)
+    directory, _ = export(plan)
+    assert plan.settled() == f"reused {directory.name}"
+    (directory / "model.safetensors").write_bytes(b"")
+    assert plan.settled() is None
+
+
+class Crash(Exception):
+    pass
+
+
+def crash(line: str) -> None:
+    if line.startswith("epoch 2"):
+        raise Crash
+
+
+def test_trainings_that_nobody_came_back_to_are_cleaned_away(layout):
+    abandoned, held, recent = (killing.plan(layout, SHORT, f"seed={n}") for n in range(3))
+    for plan, days in ((abandoned, 31), (held, 31), (recent, 29)):
+        with pytest.raises(Crash):
+            fit(plan, crash)
+        for path in (plan.lock, plan.work, *plan.work.iterdir()):
+            moment = path.stat().st_mtime - days * DAY
+            os.utime(path, (moment, moment))
+    with locked(held, lambda line: None):
+        prune(recent)
+    assert not abandoned.work.exists()
+    assert not abandoned.lock.exists()
+    assert (held.work / "last.ckpt").exists()
+    assert (recent.work / "last.ckpt").exists()
+
+
+def test_bundles_that_a_report_or_a_release_names_are_kept(layout):
+    plan = killing.plan(layout, SHORT, "keep_versions=1")
+    names = [
+        tiny.publish(
+            layout, plan.asset, tiny.convnext(), "data", now=datetime(2026, 1, day, tzinfo=UTC)
+        ).name
+        for day in range(1, 6)
+    ]
+    (layout.reports / names[0]).mkdir(parents=True)
+    (layout.releases / names[2]).mkdir(parents=True)
+    assert prune(plan) == [names[1], names[3]]
+    assert bundle.versions(plan.bundles) == [names[0], names[2], names[4]]

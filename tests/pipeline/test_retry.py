@@ -1,0 +1,88 @@
+"""A fit that fails is run once more by Dagster, and goes on from its checkpoint."""
+
+import signal
+
+import dagster as dg
+import mlflow as tracking
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from cxr_assets.assets import training
+from cxr_assets.assets.training import model_asset
+from cxr_assets.layout import Layout
+from cxr_assets.learning import fit
+from cxr_assets.learning.fit import DivergedError
+from cxr_assets.resources import DataRoot, Experiment, mlflow
+from cxr_serving import bundle
+
+OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    layout = Layout(tmp_path)
+    tiny.processed(layout, films=6)
+    return layout
+
+
+@pytest.fixture
+def materialize(layout, monkeypatch):
+    monkeypatch.setattr(training, "RETRY_SECONDS", 0)
+
+    def run(*overrides: str) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [model_asset("convnext_model")],
+            resources={
+                "experiment": Experiment(
+                    preset="demo", overrides=" ".join([*OVERRIDES, *overrides])
+                ),
+                "data_root": DataRoot(path=str(layout.root)),
+                "mlflow": mlflow,
+            },
+            raise_on_error=False,
+        )
+
+    store = tracking.get_tracking_uri()
+    # Dagster leaves SIGTERM with the handler of SIGINT.
+    terminated = signal.getsignal(signal.SIGTERM)
+    yield run
+    while tracking.active_run() is not None:
+        tracking.end_run()
+    tracking.set_tracking_uri(store)
+    signal.signal(signal.SIGTERM, terminated)
+
+
+def steps(result: dg.ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[str | None]:
+    return [event.step_key for event in result.all_events if event.event_type is kind]
+
+
+def test_a_fit_that_crashed_goes_on_in_a_second_attempt(layout, materialize, monkeypatch):
+    crashed = False
+    write = torch.save
+
+    def out_of_memory_once(*arguments, **more):
+        nonlocal crashed
+        if not crashed and arguments[0].get("epoch") == 1:
+            crashed = True
+            raise MemoryError("out of memory")
+        write(*arguments, **more)
+
+    monkeypatch.setattr(fit.torch, "save", out_of_memory_once)
+    result = materialize()
+    assert crashed
+    assert result.success
+    retried = steps(result, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+    assert retried == ["convnext_model.convnext_model_fit"]
+    history = pd.read_csv(bundle.latest(layout.models("convnext_model")) / "history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2]
+
+
+def test_a_training_that_diverged_is_not_tried_again(layout, materialize):
+    result = materialize("model.lr=1e20")
+    assert not result.success
+    assert not steps(result, dg.DagsterEventType.STEP_UP_FOR_RETRY)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    error = failure.step_failure_data.error
+    assert DivergedError.__name__ in str(error.cause or error)
