@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint dev serve
+.PHONY: help setup demo test lint bench dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,13 @@ lint: setup ## Check style, types and the rules between the rooms
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: setup ## Speed against the plain way; FILMS=folder measures memory, too
+	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.preparation
+	$(BIN)/python -m benchmarks.probe
+	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.memory $(if $(FILMS),"$(FILMS)")
 
 dev: setup ## Dagster's UI and daemon on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml

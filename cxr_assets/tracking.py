@@ -14,7 +14,7 @@ EXPERIMENT = "cxr-retraining"
 
 
 def open_store(uri: str | None, layout: Layout) -> str:
-    """Make sure that store and experiment exist.
+    """Make sure that store and experiment exist, and use them.
 
     Args:
         uri: of a tracking server; None for a SQLite file below the data root.
@@ -31,6 +31,7 @@ def open_store(uri: str | None, layout: Layout) -> str:
     mlflow.set_tracking_uri(uri)
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:
         mlflow.create_experiment(EXPERIMENT, artifact_location=location)
+    mlflow.set_experiment(EXPERIMENT)
     return uri
 
 

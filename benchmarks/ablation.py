@@ -1,0 +1,73 @@
+"""The worth of each ingredient: ``python -m benchmarks.ablation data.folder=FOLDER``.
+
+Every arm is the baseline with something changed, trained for a short time with three seeds, and
+judged on the validation split alone. Given again, the command goes on where it was stopped: a
+training that is published is not repeated.
+"""
+
+import sys
+from dataclasses import asdict
+from functools import partial
+
+import pandas as pd
+
+from cxr_assets import sweep, tracking
+from cxr_assets.settings import Settings
+
+SEEDS = (0, 1, 2)
+BUDGET = ("trainer.max_epochs=6",)
+ARMS: dict[str, list[str]] = {
+    "baseline": [],
+    "no label smoothing": ["trainer.label_smoothing=0"],
+    "no drop path": ["model.drop_path_rate=0"],
+    "no affine augmentation": ["trainer.augmentation.affine=0"],
+}
+
+
+def main() -> None:
+    """Train what is missing, keep the table up to date, and print it."""
+    settings = Settings()
+    layout = settings.layout
+    common = [*BUDGET, *sys.argv[1:]]
+    # Seed by seed, so that a table of what is there is never of one arm alone.
+    jobs = {
+        (arm, seed): sweep.expand("scratch", [*overrides, f"seed={seed}"], common)[0]
+        for seed in SEEDS
+        for arm, overrides in ARMS.items()
+    }
+    tracking.open_store(settings.mlflow_uri, layout)
+    place = layout.sweeps / "ablation.csv"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    progress = partial(print, file=sys.stderr, flush=True)
+    rows = []
+    with tracking.training_run("ablation", {"overrides": " ".join(common)}):
+        results = sweep.run(list(jobs.values()), layout, progress)
+        for (arm, seed), result in zip(jobs, results, strict=True):
+            rows.append({"ingredient": arm, "seed": seed, **asdict(result)})
+            pd.DataFrame(rows).to_csv(place, index=False)
+    print(table(pd.DataFrame(rows)))
+
+
+def table(results: pd.DataFrame) -> str:
+    """Markdown: a row an arm, mean and standard deviation over the seeds."""
+    arms = results.groupby("ingredient", sort=False).agg(
+        mean=("macro_f1", "mean"), std=("macro_f1", "std"), minutes=("minutes", "mean")
+    )
+    markdown: str = (
+        pd.DataFrame(
+            {
+                "validation macro F1": arms["mean"].map("{:.3f}".format)
+                + " ± "
+                + arms["std"].map("{:.3f}".format),
+                "to baseline": (arms["mean"] - arms["mean"]["baseline"]).map("{:+.3f}".format),
+                "minutes": arms["minutes"].round(1),
+            }
+        )
+        .reset_index()
+        .to_markdown(index=False, disable_numparse=True)
+    )
+    return markdown
+
+
+if __name__ == "__main__":
+    main()

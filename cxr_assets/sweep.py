@@ -1,0 +1,244 @@
+"""Trainings of the main model without Dagster: one, or a sweep of Hydra overrides."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from rich.console import Console
+
+from cxr_assets import tracking
+from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
+from cxr_assets.layout import Layout
+from cxr_assets.learning.export import ExportError, export
+from cxr_assets.learning.fit import TrainingError, fit, locked
+from cxr_assets.learning.networks import PretrainedError
+from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.learning.recipe import Progress
+from cxr_assets.radiographs import raw
+from cxr_assets.radiographs.kaggle import KaggleError
+from cxr_assets.radiographs.preparation import PreparationError, prepare
+from cxr_assets.settings import Settings
+from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
+
+ASSET = "convnext_model"
+FAILED = "failed"
+
+_FAILURES = (
+    *(KaggleError, raw.RawDataError, PreparationError),
+    *(PretrainedError, TrainingError, ExportError),
+)
+_USAGE = """\
+Train the main model, with the settings of CXR_EXPERIMENT and CXR_OVERRIDES and those given here.
+
+  python -m cxr_assets.learning experiment=scratch data.folder=/path/to/chest_xray
+  python -m cxr_assets.learning -m model.lr=1e-4,3e-4 seed=0,1,2
+
+Bundles are published below CXR_DATA_ROOT, but none is served: latest.json stays as it is.
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a sweep.
+
+    Attributes:
+        overrides: the Hydra overrides that were asked for, one value each.
+        experiment: all settings.
+    """
+
+    overrides: tuple[str, ...]
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to; all but ``overrides`` and ``version`` are None where it failed.
+
+    Attributes:
+        overrides: of the job, joined by spaces.
+        version: of the bundle, or ``failed``.
+        macro_f1, auroc: on the validation split.
+        epochs: that were trained.
+        minutes: that they took, also when the bundle is an earlier one.
+    """
+
+    overrides: str
+    version: str
+    macro_f1: float | None = None
+    auroc: float | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+
+
+def expand(preset: str, overrides: Sequence[str], defaults: Sequence[str] = ()) -> list[Job]:
+    """The jobs of a sweep: every combination of values, in Hydra's order.
+
+    Args:
+        preset: unless ``experiment=...`` is among the overrides.
+        overrides: as Hydra's multirun takes them: ``seed=0,1,2``, ``seed=range(3)``.
+        defaults: overrides that come first and are not named in the jobs.
+
+    Raises:
+        ExperimentError: one of the jobs has settings that are not valid.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF)):
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides([*defaults, *overrides])
+            (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    except HydraException as error:
+        raise ExperimentError(" ".join(str(error).split())) from error
+    asked = {override.get_key_element() for override in parsed[len(defaults) :]}
+    jobs = []
+    for combination in combinations:
+        values = dict(override.split("=", 1) for override in combination)
+        named = tuple(f"{key}={value}" for key, value in values.items() if key in asked)
+        chosen = values.pop("experiment", preset)
+        settings = compose(chosen, [f"{key}={value}" for key, value in values.items()])
+        jobs.append(Job(named, settings))
+    return jobs
+
+
+def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
+    """Prepare the films, fit the main model and publish its bundle, or find what is there already.
+
+    ``latest.json`` stays as it is: no service takes the model up, no report is about it.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        KaggleError, RawDataError, PreparationError: the films cannot be had or prepared.
+        PretrainedError: base weights cannot be had.
+        TrainingError: the loss is not finite, or the work folder cannot be written.
+    """
+    films = raw.collect(experiment.data, layout, progress)
+    prepare(layout, films, experiment.data, progress)
+    plan = make_plan(ASSET, experiment, layout)
+    with locked(plan, progress):
+        if settled := plan.settled():
+            progress(settled)
+        else:
+            with tracking.training_run(ASSET, experiment.model_dump()) as logger:
+                mlflow.set_tags(
+                    {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
+                )
+                fit(plan, progress, logger)
+                mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
+        directory, _ = export(plan, point=False)
+    return directory
+
+
+def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
+    """Train the jobs one after the other; one that fails does not keep the next from its turn."""
+    for number, job in enumerate(jobs, 1):
+        overrides = " ".join(job.overrides)
+        progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
+        try:
+            directory = train(job.experiment, layout, progress)
+        except _FAILURES as error:
+            progress(f"error: {error}")
+            yield Result(overrides, FAILED)
+            continue
+        record = BundleRecord.read(directory)
+        history = pd.read_csv(directory / HISTORY_FILE)
+        yield Result(
+            overrides,
+            record.version,
+            record.validation["macro_f1"],
+            record.validation["auroc"],
+            len(history),
+            float(history["seconds"].sum()) / 60,
+        )
+
+
+def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over the results that differ in the seed alone.
+
+    Args:
+        results: a row for each :class:`Result`.
+
+    Returns:
+        A row for each other combination of overrides: ``overrides``, ``seeds`` (how many ended
+        well), ``macro_f1``, ``macro_f1_std``, ``auroc``, ``auroc_std``, ``minutes`` (the mean).
+    """
+    settings = results["overrides"].str.replace(r"(^| )seed=\S+", "", regex=True).str.strip()
+    return (
+        results.groupby(settings, sort=False)
+        .agg(
+            seeds=("macro_f1", "count"),
+            macro_f1=("macro_f1", "mean"),
+            macro_f1_std=("macro_f1", "std"),
+            auroc=("auroc", "mean"),
+            auroc_std=("auroc", "std"),
+            minutes=("minutes", "mean"),
+        )
+        .reset_index()
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cxr_assets.learning",
+        description=_USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="train every combination of values"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="Hydra overrides: seed=7 model=convnextv2_atto"
+    )
+    arguments = parser.parse_intermixed_args()
+    settings = Settings()
+    layout = settings.layout
+    try:
+        jobs = expand(settings.experiment, arguments.overrides, settings.overrides.split())
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+    if len(jobs) > 1 and not arguments.multirun:
+        sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
+    tracking.open_store(settings.mlflow_uri, layout)
+    progress = partial(print, file=sys.stderr, flush=True)
+    sweep = tracking.training_run("sweep", {"overrides": " ".join(arguments.overrides)})
+    try:
+        with sweep if arguments.multirun else nullcontext():
+            results = pd.DataFrame(asdict(result) for result in run(jobs, layout, progress))
+            if arguments.multirun:
+                table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
+                table.parent.mkdir(exist_ok=True)
+                results.to_csv(table, index=False)
+                mlflow.log_artifact(str(table))
+                progress(f"table: {table}")
+    except KeyboardInterrupt:
+        progress("stopped: the same command goes on from here")
+        sys.exit(130)
+    _show(results)
+    sys.exit(int((results["version"] == FAILED).any()))
+
+
+def _show(results: pd.DataFrame) -> None:
+    out = Console(highlight=False).out
+    out(results.round({"macro_f1": 3, "auroc": 3, "minutes": 1}).to_markdown(index=False))
+    seeds = over_seeds(results)
+    seeds = seeds[seeds["seeds"] > 1]
+    if not seeds.empty:
+        for metric in ("macro_f1", "auroc"):
+            spread = seeds.pop(f"{metric}_std").map("{:.3f}".format)
+            seeds[metric] = seeds[metric].map("{:.3f}".format) + " ± " + spread
+        out("\nmean ± standard deviation over seeds\n")
+        out(seeds.round({"minutes": 1}).to_markdown(index=False))

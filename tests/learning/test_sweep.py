@@ -1,0 +1,205 @@
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import pandas as pd
+import pytest
+import tiny
+from mlflow.tracking import MlflowClient
+
+from cxr_assets import sweep
+from cxr_assets.experiment import ExperimentError, compose
+from cxr_assets.layout import Layout
+from cxr_assets.learning.export import export
+from cxr_assets.learning.fit import fit
+from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.tracking import EXPERIMENT
+from cxr_serving import bundle
+
+LR = "model.lr"
+OVERRIDES = ("data.phantom_patients=8", "data.image_size=32", *tiny.NETWORKS[:2])
+
+
+def test_a_sweep_is_every_combination_of_values():
+    jobs = sweep.expand("demo", ["trainer.batch_size=4,8", "seed=range(2)"], OVERRIDES)
+    assert [job.overrides for job in jobs] == [
+        ("trainer.batch_size=4", "seed=0"), ("trainer.batch_size=4", "seed=1"),
+        ("trainer.batch_size=8", "seed=0"), ("trainer.batch_size=8", "seed=1"),
+    ]  # fmt: skip
+    assert [job.experiment.trainer.batch_size for job in jobs] == [4, 4, 8, 8]
+    assert [job.experiment.seed for job in jobs] == [0, 1, 0, 1]
+    assert {job.experiment.data.phantom_patients for job in jobs} == {8}
+
+
+def test_the_command_line_has_the_last_word_on_preset_and_settings():
+    (job,) = sweep.expand("demo", ["experiment=scratch", "data.folder=films"], ["seed=3"])
+    assert (job.experiment.preset, job.experiment.seed) == ("scratch", 3)
+    (job,) = sweep.expand("demo", ["seed=4"], ["seed=3"])
+    assert job.experiment == compose("demo", ["seed=4"])
+
+
+def test_lists_sweep_as_whole_values():
+    jobs = sweep.expand("demo", ["model.depths=[1,1,1,1],[1,1,2,1]"])
+    assert [job.experiment.model.depths for job in jobs] == [(1, 1, 1, 1), (1, 1, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("trainer.max_epoch=3", "did you mean 'trainer.max_epochs'?"),
+        ("experiment=scrach", "did you mean 'scratch'?"),
+        ("trainer.max_epochs=1,0", "trainer.max_epochs: Input should be greater than 0"),
+        ("seed", "missing EQUAL"),
+        ("trainer.batch_size=interval(4,8)", "does not support"),
+    ],
+)
+def test_settings_that_are_not_valid_are_refused_before_any_training(override, problem):
+    with pytest.raises(ExperimentError) as error:
+        sweep.expand("demo", [override])
+    assert problem in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["trainer.max_epoch=3"], "no setting named 'trainer.max_epoch'"),
+        (["seed=0,1"], "these overrides make 2 jobs: train them all with -m"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(arguments, problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.setattr(sys, "argv", ["learning", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        sweep.main()
+    assert str(stop.value.code).startswith("error: ")
+    assert problem in stop.value.code
+    assert "\n" not in stop.value.code
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_table_over_seeds_has_mean_and_spread():
+    results = pd.DataFrame(
+        {
+            "overrides": ["a=1 seed=0", "a=1 seed=1", "a=2 seed=0", "a=2 seed=1"],
+            "version": ["v", "v", "v", "failed"],
+            "macro_f1": [0.5, 0.7, 0.9, None],
+            "auroc": [0.8, 0.8, 0.9, None],
+            "minutes": [1.0, 3.0, 1.0, None],
+        }
+    )
+    one, two = sweep.over_seeds(results).to_dict("records")
+    assert (one["overrides"], one["seeds"], two["overrides"], two["seeds"]) == ("a=1", 2, "a=2", 1)
+    assert one["macro_f1"] == pytest.approx(0.6)
+    assert one["macro_f1_std"] == pytest.approx(0.02**0.5)
+    assert one["minutes"] == 2
+    assert two["macro_f1"] == pytest.approx(0.9)
+
+
+def test_a_later_run_of_the_winner_points_to_its_bundle(tmp_path):
+    layout = Layout(tmp_path)
+    tiny.processed(layout, films=6)
+    plan = make_plan(
+        "convnext_model", compose("demo", [*OVERRIDES, "trainer.max_epochs=1"]), layout
+    )
+    fit(plan, lambda line: None)
+    directory, published = export(plan, point=False)
+    assert published
+    assert bundle.read_pointer(plan.bundles) is None
+    assert export(plan, point=False) == (directory, False)
+    assert bundle.read_pointer(plan.bundles) is None
+    assert export(plan) == (directory, False)
+    assert bundle.latest(plan.bundles) == directory
+
+
+def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
+    """Of three jobs one ends, one diverges, and an interrupt comes in the midst of the third."""
+    layout = Layout(tmp_path / "data")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def start() -> subprocess.Popen[str]:
+        arguments = ["-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=10"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "cxr_assets.learning", *arguments],
+            cwd=elsewhere,
+            env={
+                **{key: value for key, value in os.environ.items() if not key.startswith("CXR_")},
+                "CXR_DATA_ROOT": str(layout.root),
+                "CXR_OVERRIDES": " ".join(OVERRIDES),
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A suite that runs in the background has its interrupts ignored, and so would this.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
+
+    process = start()
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("epoch 1/10") and any(line.startswith("job 3/3") for line in lines):
+            process.send_signal(signal.SIGINT)
+            break
+    lines += process.stderr.readlines()
+    assert process.wait(timeout=60) == 130, "".join(lines)
+    assert lines[-1] == "stopped: the same command goes on from here\n", "".join(lines)
+    assert "Traceback" not in "".join(lines)
+
+    table, progress = (process := start()).communicate(timeout=240)
+    assert process.returncode == 1, progress
+    assert "Traceback" not in progress
+    first, second, third = progress.split("job ")[1:]
+    assert "reused " in first
+    assert "\nepoch" not in first
+    assert "error: the loss is not finite" in second
+    assert "going on from" in third
+    assert "epoch 1/10" not in third
+
+    (path,) = (layout.root / "sweeps").glob("*.csv")
+    results = pd.read_csv(path)
+    assert results["overrides"].str.split(" ").str[0].tolist() == [
+        f"{LR}=0.001", f"{LR}=1e+20", f"{LR}=0.002",
+    ]  # fmt: skip
+    versions = results["version"].tolist()
+    assert versions.pop(1) == "failed"
+    assert sorted(versions) == bundle.versions(layout.models("convnext_model"))
+    assert all(version in table for version in versions)
+    assert results["macro_f1"].dropna().between(0, 1).all()
+    assert results["epochs"].dropna().gt(1).all()
+    assert bundle.read_pointer(layout.models("convnext_model")) is None, "nothing is served"
+
+    client = MlflowClient(f"sqlite:///{layout.mlflow_database}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+    sweeps = [run for run in runs if run.info.run_name == "sweep"]
+    assert [run.info.status for run in sweeps] == ["KILLED", "FINISHED"]
+    trainings = [
+        [
+            (run.data.params[LR], run.info.status)
+            for run in runs
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        ]
+        for parent in sweeps
+    ]
+    assert trainings == [
+        [("0.001", "FINISHED"), ("1e+20", "FAILED"), ("0.002", "KILLED")],
+        [("1e+20", "FAILED"), ("0.002", "FINISHED")],
+    ]
+    assert not list(elsewhere.iterdir()), "the working directory is littered"
+
+    settings = compose("demo", [*OVERRIDES, f"{LR}=2e-3", "trainer.max_epochs=10"])
+    plan = make_plan("convnext_model", settings, layout)
+    swept = plan.published()
+    assert swept is not None
+    fit(plan, lambda line: None, force=True)
+    alone, published = export(plan)
+    assert published
+    weights = [bundle.verify(directory).files["model.safetensors"] for directory in (swept, alone)]
+    assert weights[0] == weights[1], "trained alone and at one go, it would be another model"
