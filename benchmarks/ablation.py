@@ -15,12 +15,24 @@ from cxr_assets import sweep, tracking
 from cxr_assets.settings import Settings
 
 SEEDS = (0, 1, 2)
-BUDGET = ("trainer.max_epochs=6",)
+# Short trainings on small films: enough to tell what helps, not how far it goes.
+BUDGET = ("trainer.max_epochs=6", "data.image_size=96")
 ARMS: dict[str, list[str]] = {
-    "baseline": [],
+    "the recipe": [],
+    "no average of the weights": ["trainer.ema_decay=0"],
+    "AdamW in place of Muon": ["trainer.optimizer=adamw"],
+    "initial weights of 0.02": ["model.initializer_range=0.02"],
+    "no variation of image processing": ["trainer.augmentation.detail=0"],
+    "no variation of exposure": ["trainer.augmentation.exposure=0"],
+    "no variation of pose": ["trainer.augmentation.affine=0"],
+    "with noise": ["trainer.augmentation.noise=1"],
+    "no class weights": ["trainer.class_balance=none"],
+    "balanced sampling": ["trainer.class_balance=sampling"],
     "no label smoothing": ["trainer.label_smoothing=0"],
     "no drop path": ["model.drop_path_rate=0"],
-    "no affine augmentation": ["trainer.augmentation.affine=0"],
+    "with mixup": ["trainer.mixup=0.2"],
+    "with cutmix": ["trainer.cutmix=1"],
+    "with the mirror image": ["trainer.flip_averaging=true"],
 }
 
 
