@@ -22,7 +22,7 @@ from cxr_assets import tracking
 from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import ExportError, export
-from cxr_assets.learning.fit import TrainingError, fit, locked
+from cxr_assets.learning.fit import TrainingError
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.recipe import Progress
@@ -30,7 +30,7 @@ from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.settings import Settings
-from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
+from cxr_serving.bundle import HISTORY_FILE, BundleRecord
 
 ASSET = "convnext_model"
 FAILED = "failed"
@@ -128,17 +128,8 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
     films = raw.collect(experiment.data, layout, progress)
     prepare(layout, films, experiment.data, progress)
     plan = make_plan(ASSET, experiment, layout)
-    with locked(plan, progress):
-        if settled := plan.settled():
-            progress(settled)
-        else:
-            with tracking.training_run(ASSET, experiment.model_dump()) as logger:
-                mlflow.set_tags(
-                    {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
-                )
-                fit(plan, progress, logger)
-                mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
-        directory, _ = export(plan, point=False)
+    tracking.fit(plan, progress)
+    directory, _ = export(plan, point=False)
     return directory
 
 

@@ -9,6 +9,11 @@ import mlflow
 from lightning.pytorch.loggers import MLFlowLogger
 
 from cxr_assets.layout import Layout
+from cxr_assets.learning.fit import fit as untracked_fit
+from cxr_assets.learning.fit import locked
+from cxr_assets.learning.plan import Plan
+from cxr_assets.learning.recipe import Progress
+from cxr_serving.bundle import CHECKPOINT_FILE
 
 EXPERIMENT = "cxr-retraining"
 
@@ -77,6 +82,29 @@ def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[Curves]:
         raise
     finally:
         mlflow.end_run(status)
+
+
+def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
+    """Fit in an MLflow run of its own, unless there is nothing to train.
+
+    Args:
+        plan: what to train.
+        progress: called with one line an epoch.
+        force: train also when the training is settled.
+
+    Raises:
+        TrainingError: see :func:`cxr_assets.learning.fit.fit`.
+    """
+    with locked(plan, progress):
+        if not force and (settled := plan.settled()):
+            progress(f"{plan.asset}: {settled}")
+            return
+        with training_run(plan.asset, plan.experiment.model_dump()) as logger:
+            mlflow.set_tags(
+                {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
+            )
+            untracked_fit(plan, progress, logger, force)
+            mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -14,11 +14,10 @@ from cxr_assets.assets import pictures
 from cxr_assets.evaluation import figures
 from cxr_assets.learning.export import ExportError, prune
 from cxr_assets.learning.export import export as export_bundle
-from cxr_assets.learning.fit import DivergedError, locked
-from cxr_assets.learning.fit import fit as fit_plan
+from cxr_assets.learning.fit import DivergedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.resources import DataRoot, Experiment
-from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
+from cxr_serving.bundle import HISTORY_FILE, BundleRecord
 
 RETRY_SECONDS = 10
 
@@ -62,16 +61,8 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[MlFlow],
     ) -> None:
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        with retried(DivergedError), locked(plan, context.log.info):
-            if not config.force and (settled := plan.settled()):
-                context.log.info(f"{asset}: {settled}")
-                return
-            with tracking.training_run(asset, plan.experiment.model_dump()) as logger:
-                mlflow.set_tags(
-                    {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
-                )
-                fit_plan(plan, context.log.info, logger, config.force)
-                mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
+        with retried(DivergedError):
+            tracking.fit(plan, context.log.info, config.force)
 
     @dg.op(name=f"{asset}_export", ins={"fitted": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
     def export(

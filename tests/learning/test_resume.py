@@ -68,9 +68,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     ids=["first", "in between", "last", "validation", "end of validation", "next epoch"],
 )  # fmt: skip
 def test_stopped_at_a_batch_it_goes_on_from_that_very_batch(
-    batch, steps, number, layout, uninterrupted, monkeypatch
+    batch, steps, number, layout, uninterrupted, monkeypatch, request
 ):
     """An epoch has five batches of training and three of validation."""
+    # A background job is started with SIGINT ignored, and an ignored signal stops nothing.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     plan = killing.plan(layout, SHORT)
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     count = Counter()

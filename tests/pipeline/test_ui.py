@@ -135,7 +135,7 @@ def test_the_job_runs_from_the_ui_and_ends_finished_in_mlflow(ui, trained):
 
 
 def test_one_asset_runs_from_the_ui_with_settings_of_the_launchpad(ui, trained):
-    overrides = " ".join([*trained.overrides, "seed=11"])
+    overrides = " ".join([*trained.overrides, "data.seed=11"])
     run_id = ui.launch(
         "__ASSET_JOB",
         ["raw_kaggle", "processed_dataset"],

@@ -211,7 +211,7 @@ def test_a_failure_while_writing_leaves_the_old_release(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(release_module, "model_card", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BundleError, match="No space left"):
         write_release(reported, None, PHANTOMS)
     assert contents(release) == before
     assert bundle.latest(reported.releases) == release
