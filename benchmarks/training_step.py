@@ -24,8 +24,9 @@ from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.preparation import prepare
 
 CUDA = torch.cuda.is_available()
-# The network of `scratch`; with a GPU that of `full`, without its pretrained weights.
-OVERRIDES = (
+# The network of `scratch`; with a GPU that of `full`, without its pretrained weights. AdamW on both
+# sides: what another optimiser costs and gains is a question of the recipe.
+OVERRIDES = ("trainer.optimizer=adamw",) + (
     ("model=convnextv2_tiny", "model.pretrained=null", "data.image_size=224") if CUDA else ()
 )
 WARM_UP = 3
