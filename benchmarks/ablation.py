@@ -1,8 +1,8 @@
 """The worth of each ingredient: ``python -m benchmarks.ablation data.folder=FOLDER``.
 
-Every arm is the baseline with something changed, trained for a short time with three seeds, and
-judged on the validation split alone. Given again, the command goes on where it was stopped: a
-training that is published is not repeated.
+Every arm is the recipe, the first of them, with something changed, trained for a short time with
+three seeds, and judged on the validation split alone. Given again, the command goes on where it was
+stopped: a training that is published is not repeated.
 """
 
 import sys
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def table(results: pd.DataFrame) -> str:
-    """Markdown: a row an arm, mean and standard deviation over the seeds."""
+    """Markdown: a row an arm, mean and standard deviation over the seeds, compared to the first."""
     arms = results.groupby("ingredient", sort=False).agg(
         mean=("macro_f1", "mean"), std=("macro_f1", "std"), minutes=("minutes", "mean")
     )
@@ -71,7 +71,7 @@ def table(results: pd.DataFrame) -> str:
                 "validation macro F1": arms["mean"].map("{:.3f}".format)
                 + " ± "
                 + arms["std"].map("{:.3f}".format),
-                "to baseline": (arms["mean"] - arms["mean"]["baseline"]).map("{:+.3f}".format),
+                "to the recipe": (arms["mean"] - arms["mean"].iloc[0]).map("{:+.3f}".format),
                 "minutes": arms["minutes"].round(1),
             }
         )

@@ -23,8 +23,7 @@ from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs import raw
-from cxr_assets.radiographs.dataset import kept
-from cxr_assets.radiographs.naming import CLASSES
+from cxr_assets.radiographs.dataset import kept, labels
 from cxr_assets.radiographs.preparation import prepare
 from cxr_serving.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -115,8 +114,9 @@ def plain(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
     for split in ("train", "val"):
         rows = kept(layout.processed, split)
         paths = [experiment.data.folder / path for path in rows["path"]]
-        labels = [CLASSES.index(label) for label in rows["class"]]
-        data = PlainFilms(paths, labels, experiment.data.image_size, vary=split == "train")
+        data = PlainFilms(
+            paths, labels(rows).tolist(), experiment.data.image_size, vary=split == "train"
+        )
         loaders.append(
             DataLoader(
                 data,
