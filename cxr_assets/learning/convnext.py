@@ -31,7 +31,7 @@ class ConvNext(Recipe):
 
     def settings(self) -> dict[str, Any]:
         model = self.experiment.model.model_dump(include={"lr", "layer_decay"})
-        return {**model, **self.experiment.trainer.model_dump()}
+        return {**model, **self.experiment.trainer.model_dump(), "seed": self.experiment.seed}
 
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress

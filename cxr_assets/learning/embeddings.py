@@ -53,10 +53,11 @@ def embed(
             leftover.unlink()
         path = layout.embeddings / f"{_key(backbone, size)}.safetensors"
         known = _load(path, progress)
-        missing = films[~films["sha256"].isin(known)].drop_duplicates("sha256")
+        missing = films[~films["sha256"].isin(known)]
         if reused := len(films) - len(missing):
             progress(f"embeddings of {reused:,} films reused")
             os.utime(path)
+        missing = missing.drop_duplicates("sha256")
         for start in range(0, len(missing), _CHUNK):
             chunk = missing.iloc[start : start + _CHUNK]
             rows = _forward(backbone, read(layout.processed, chunk["file"].tolist(), size))

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cxr_assets.learning.fit import locked
-from cxr_assets.learning.module import MONITOR, TEMPERATURE
+from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
 from cxr_assets.radiographs.naming import CLASSES
@@ -146,20 +146,19 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
     )
 
     def write(directory: Path) -> None:
-        module = plan.recipe.module.load_from_checkpoint(
-            plan.work / CHECKPOINT_FILE, map_location="cpu", weights_only=True
-        )
+        module = plan.recipe.restore(plan.work / CHECKPOINT_FILE)
         module.network.save_pretrained(directory)
         Preprocessing(plan.dataset.image_size).write(directory)
-        (directory / CHECKPOINT_FILE).write_bytes(_checkpoint(plan.work / CHECKPOINT_FILE))
+        (directory / CHECKPOINT_FILE).write_bytes(_checkpoint(plan.work / CHECKPOINT_FILE, module))
         shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
 
     return bundle.publish(plan.bundles, record, write, point)
 
 
-def _checkpoint(path: Path) -> bytes:
+def _checkpoint(path: Path, module: Classification) -> bytes:
     # What only a resume needs holds paths of this machine, and times; it is most of the bytes.
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint["state_dict"] = module.state_dict()
     content = io.BytesIO()
     torch.save({key: checkpoint[key] for key in _KEPT}, content)
     return content.getvalue()

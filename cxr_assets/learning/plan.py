@@ -122,7 +122,6 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
             "network": network,
             "weights": weights,
             "settings": recipe.settings(),
-            "seed": experiment.seed,
             "deterministic": experiment.deterministic,
             "code": code,
         }

@@ -1,5 +1,6 @@
 """The frozen baseline: a linear layer on the CLS embedding of a DINOv2 that is never trained."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -120,6 +121,16 @@ class LinearProbe(Classification):
             head.bias.copy_(self._bias - weight @ mean)
             self.train_loss.copy_(cross_entropy())
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the backbone out: it never changes, and is nearly all of the bytes."""
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith("network.dinov2.")]:
+            del state[name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the backbone as it is."""
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
     def on_validation_epoch_end(self) -> None:
         """Log the strength and the training loss of the epoch beside its metrics."""
         super().on_validation_epoch_end()
@@ -179,8 +190,16 @@ class Dinov2Probe(Recipe):
             weight_decays=list(self.experiment.probe.weight_decays),
             class_weights=balanced(labels(kept(layout.processed, "train"))),
         )
+        self._load_backbone(probe)
+        data = EmbeddingsDataModule(probe.network.dinov2, layout, progress)
+        return probe.train(), data
+
+    def restore(self, checkpoint: Path) -> Classification:
+        probe = super().restore(checkpoint)
+        self._load_backbone(probe)
+        return probe
+
+    def _load_backbone(self, probe: Classification) -> None:
         pretrained, revision = self.base
         if pretrained is not None:
             networks.load_pretrained(probe.network, pretrained, revision)
-        data = EmbeddingsDataModule(probe.network.dinov2, layout, progress)
-        return probe.train(), data

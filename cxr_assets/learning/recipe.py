@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -19,7 +20,7 @@ class Recipe(ABC):
     """One model's training: network, data, settings, length.
 
     Attributes:
-        module: its Lightning module, which ``best.ckpt`` restores.
+        module: its Lightning module.
         experiment: all settings.
         base: hub id or directory of the base weights and their revision; None from scratch.
         max_epochs: epochs at most.
@@ -47,13 +48,21 @@ class Recipe(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that shapes the training beside network, data, base weights, seed and code."""
+        """All that shapes the training beside network, data, base weights and code."""
 
     @abstractmethod
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
     ) -> tuple[Classification, L.LightningDataModule]:
         """Module, base weights loaded, and its data."""
+
+    def restore(self, checkpoint: Path) -> Classification:
+        """Module with all weights as they were at a checkpoint.
+
+        Raises:
+            PretrainedError: base weights cannot be had.
+        """
+        return self.module.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
 
     def callbacks(self) -> list[L.Callback]:
         """Lightning callbacks of this recipe alone."""

@@ -61,29 +61,50 @@ def _expose(films: torch.Tensor, strength: float) -> torch.Tensor:
 
 def _process(films: torch.Tensor, strength: float) -> torch.Tensor:
     """What a scanner's software does: blurring or sharpening of edges, of local contrast too."""
-    height, width = films.shape[-2:]
-    channel = films.unsqueeze(1)
-    edges = channel - nn.functional.avg_pool2d(channel, 3, 1, 1, count_include_pad=False)
-    coarse = nn.functional.avg_pool2d(channel, 8, ceil_mode=True)
-    local = channel - nn.functional.interpolate(
-        coarse, size=(height, width), mode="bilinear", align_corners=False
-    )
-    varied = films + edges.squeeze(1) * _draw(films, -1, 1.5) * strength
-    return varied + local.squeeze(1) * _draw(films, -0.3, 1) * strength
+    edges = _draw(films, -1, 1.5) * strength
+    local = _draw(films, -0.3, 1) * strength
+    varied = films * (1 + edges + local)
+    varied.addcmul_(_sum_of_nine(films), -edges / 9)
+    return varied.addcmul_(_smooth(films), -local)
+
+
+# Sums of slices and small matrix products: on a CPU several times faster than pooling.
+def _sum_of_nine(films: torch.Tensor) -> torch.Tensor:
+    """Sum of each pixel and its eight neighbours."""
+    padded = nn.functional.pad(films, (1, 1, 1, 1), mode="replicate")
+    rows = (padded[:, :-2] + padded[:, 1:-1]).add_(padded[:, 2:])
+    return (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
+
+
+def _smooth(films: torch.Tensor) -> torch.Tensor:
+    """Films reduced to an eighth by averaging, and enlarged again bilinearly."""
+    rows, columns = (_smoothing(size, films.device) for size in films.shape[-2:])
+    (shrink_rows, enlarge_rows), (shrink_columns, enlarge_columns) = rows, columns
+    coarse = shrink_rows @ films @ shrink_columns.T
+    return enlarge_rows @ coarse @ enlarge_columns.T
+
+
+def _smoothing(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices [size / 8, size] that averages and [size, size / 8] that interpolates."""
+    shrink = nn.functional.avg_pool1d(torch.eye(size, device=device), 8, ceil_mode=True).T
+    cells = torch.eye(len(shrink), device=device).unsqueeze(0)
+    return shrink, nn.functional.interpolate(cells, size=size, mode="linear")[0].T
 
 
 def _move(films: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
     """Rotation within 8 degrees, shift within 6 % and scale within 10 % at strength 1."""
-    number = len(films)
-    angle = _draw(films, -1, 1).flatten() * math.radians(8) * strength
-    scale, stretch = (1 + _draw(films, -1, 1).flatten() * by * strength for by in (0.1, 0.05))
-    mirror = torch.where(torch.rand(number, device=films.device) < flip, -1.0, 1.0)
-    shift = _draw(films, -1, 1).flatten(), _draw(films, -1, 1).flatten()
+    angle = _draw(films, -1, 1) * math.radians(8) * strength
+    scale, stretch = (1 + _draw(films, -1, 1) * by * strength for by in (0.1, 0.05))
+    mirror = torch.where(_draw(films, 0, 1) < flip, -1.0, 1.0)
+    across, down = (0.12 * strength * _draw(films, -1, 1) for _ in range(2))
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    across, down = (0.12 * strength * one for one in shift)
-    matrix = torch.stack(
-        [mirror * stretch * cosine, -sine, across, mirror * sine, cosine / stretch, down], dim=1
-    ).view(number, 2, 3)
-    grid = nn.functional.affine_grid(matrix, [number, 1, *films.shape[-2:]], align_corners=False)
+    # Where each pixel comes from, in -1..1: torch's affine_grid, axis by axis and faster.
+    y, x = (
+        (torch.arange(size, device=films.device) * 2 + 1) / size - 1 for size in films.shape[1:]
+    )
+    x, y = x.view(1, 1, -1), y.view(1, -1, 1)
+    grid = torch.empty(*films.shape, 2, device=films.device)
+    torch.add(mirror * stretch * cosine * x, across - sine * y, out=grid[..., 0])
+    torch.add(mirror * sine * x, down + cosine / stretch * y, out=grid[..., 1])
     moved = nn.functional.grid_sample(films.unsqueeze(1), grid, align_corners=False)
     return moved.squeeze(1)

@@ -88,6 +88,26 @@ def test_the_exported_network_answers_films_as_the_head_answers_embeddings(layou
     assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)
 
 
+def test_checkpoints_lack_the_backbone_and_the_bundle_has_it(layout, tmp_path):
+    config = networks.dinov2_config(compose("demo", tiny.NETWORKS).probe, tiny.SIZE, CLASSES)
+    pretrained = networks.build(config)
+    pretrained.save_pretrained(tmp_path / "base")
+    plan = plan_of(layout, f"probe.pretrained={tmp_path / 'base'}")
+    fit(plan, lambda line: None)
+    for name in ("last.ckpt", "best.ckpt"):
+        state = torch.load(plan.work / name, weights_only=True)["state_dict"]
+        assert not [key for key in state if "dinov2" in key]
+        assert "network.classifier.weight" in state
+
+    directory, _ = export(plan)
+    state = torch.load(directory / "best.ckpt", weights_only=True)["state_dict"]
+    served = AutoModelForImageClassification.from_pretrained(directory).state_dict()
+    for key, value in served.items():
+        assert torch.equal(state[f"network.{key}"], value)
+    for key, value in pretrained.dinov2.state_dict().items():
+        assert torch.equal(served[f"dinov2.{key}"], value)
+
+
 def test_every_strength_is_tried_and_of_equals_the_strongest_is_kept(layout):
     # So strong that the head only turns its weights down, and answers the same.
     strengths = [5000.0, 2000.0, 1000.0, 500.0, 200.0]
@@ -138,13 +158,14 @@ def test_strengths_out_of_order_are_refused():
             compose("demo", [f"probe.weight_decays={strengths}"])
 
 
-def test_another_head_or_seed_embeds_nothing_again(layout):
+def test_another_head_embeds_nothing_again_and_another_seed_trains_nothing_again(layout):
     first, lines = train(layout)
     assert of_embedding(lines) == ["embedded 36 of 36 films"]
-    for change in ("probe.weight_decays=[1]", "seed=1"):
-        again, lines = train(layout, change)
-        assert again != first
-        assert of_embedding(lines) == ["embeddings of 36 films reused"]
+    again, lines = train(layout, "probe.weight_decays=[1]")
+    assert again != first
+    assert of_embedding(lines) == ["embeddings of 36 films reused"]
+    again, _ = train(layout, "seed=1")
+    assert again == first
 
 
 def test_another_split_of_the_same_films_embeds_nothing_again(layout):

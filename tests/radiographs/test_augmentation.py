@@ -34,6 +34,25 @@ def test_without_strength_films_stay_as_they_are():
     torch.testing.assert_close(Variation(Augmentation(**NONE))(before), before.float())
 
 
+@pytest.mark.parametrize("shape", [(48, 48), (40, 56)])
+def test_detail_is_sharpened_and_blurred_around_the_local_mean(shape):
+    # Pooling is the plain way of doing it.
+    torch.manual_seed(0)
+    before = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
+    torch.manual_seed(1)
+    after = Variation(Augmentation(**{**NONE, "detail": 1.0}))(before)
+    torch.manual_seed(1)
+    edges = torch.empty(8, 1, 1, 1).uniform_(-1, 1.5)
+    local = torch.empty(8, 1, 1, 1).uniform_(-0.3, 1)
+    grey = before.float().unsqueeze(1)
+    padded = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
+    near = torch.nn.functional.avg_pool2d(padded, 3, 1)
+    coarse = torch.nn.functional.avg_pool2d(grey, 8)
+    far = torch.nn.functional.interpolate(coarse, size=shape, mode="bilinear")
+    expected = grey + (grey - near) * edges + (grey - far) * local
+    torch.testing.assert_close(after, expected.squeeze(1).clamp(0, 255), rtol=0, atol=1e-2)
+
+
 def test_films_of_one_batch_vary_each_in_its_own_way():
     torch.manual_seed(0)
     same = films(1).expand(16, 48, 48)
