@@ -62,7 +62,10 @@ class Recipe(ABC):
         Raises:
             PretrainedError: base weights cannot be had.
         """
-        return self.module.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        module: Classification = self.module.load_from_checkpoint(
+            checkpoint, map_location="cpu", weights_only=True
+        )
+        return module
 
     def callbacks(self) -> list[L.Callback]:
         """Lightning callbacks of this recipe alone."""
