@@ -16,7 +16,7 @@ from cxr_assets.settings import Settings
 
 SEEDS = (0, 1, 2)
 # Short trainings on small films: enough to tell what helps, not how far it goes.
-BUDGET = ("trainer.max_epochs=6", "data.image_size=96")
+BUDGET = ("trainer.max_epochs=4", "data.image_size=128")
 ARMS: dict[str, list[str]] = {
     "the recipe": [],
     "no average of the weights": ["trainer.ema_decay=0"],
@@ -26,8 +26,8 @@ ARMS: dict[str, list[str]] = {
     "no variation of exposure": ["trainer.augmentation.exposure=0"],
     "no variation of pose": ["trainer.augmentation.affine=0"],
     "with noise": ["trainer.augmentation.noise=1"],
-    "no class weights": ["trainer.class_balance=none"],
-    "balanced sampling": ["trainer.class_balance=sampling"],
+    "with class weights": ["trainer.class_balance=weights"],
+    "with balanced sampling": ["trainer.class_balance=sampling"],
     "no label smoothing": ["trainer.label_smoothing=0"],
     "no drop path": ["model.drop_path_rate=0"],
     "with mixup": ["trainer.mixup=0.2"],
@@ -63,7 +63,10 @@ def main() -> None:
 def table(results: pd.DataFrame) -> str:
     """Markdown: a row an arm, mean and standard deviation over the seeds, compared to the first."""
     arms = results.groupby("ingredient", sort=False).agg(
-        mean=("macro_f1", "mean"), std=("macro_f1", "std"), minutes=("minutes", "mean")
+        mean=("macro_f1", "mean"),
+        std=("macro_f1", "std"),
+        auroc=("auroc", "mean"),
+        minutes=("minutes", "mean"),
     )
     markdown: str = (
         pd.DataFrame(
@@ -72,6 +75,7 @@ def table(results: pd.DataFrame) -> str:
                 + " ± "
                 + arms["std"].map("{:.3f}".format),
                 "to the recipe": (arms["mean"] - arms["mean"].iloc[0]).map("{:+.3f}".format),
+                "AUROC": arms["auroc"].map("{:.3f}".format),
                 "minutes": arms["minutes"].round(1),
             }
         )
