@@ -72,19 +72,47 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
 @dg.asset_check(
     asset="metrics_report",
     blocking=True,
-    description="The main model exceeds the probe in macro F1 by the margin; else no release.",
+    description=(
+        "The main model exceeds the probe in macro F1 by the margin, chance allowed for; else no "
+        "release."
+    ),
 )
 def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
     margin = experiment.resolve().margin
     metrics = json.loads((data_root.layout.reports / "metrics.json").read_text())
-    difference = metrics["macro_f1"] - metrics["baseline"]["macro_f1"]
+    difference = metrics["comparison"]["macro_f1"]
+    low, high = difference["interval"]
     return dg.AssetCheckResult(
-        passed=difference >= margin,
+        passed=low >= margin,
         metadata={
             "macro_f1": metrics["macro_f1"],
             "baseline_macro_f1": metrics["baseline"]["macro_f1"],
-            "difference": difference,
+            "difference": difference["estimate"],
+            "lower_end_of_95_percent_interval": low,
+            "upper_end_of_95_percent_interval": high,
             "margin": margin,
+        },
+    )
+
+
+@dg.asset_check(
+    asset="metrics_report",
+    description="The model is not worse than the released one beyond chance, on the same films.",
+)
+def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
+    metrics = json.loads((data_root.layout.reports / "metrics.json").read_text())
+    regression = metrics["regression"]
+    if regression is None:
+        return dg.AssetCheckResult(passed=True, metadata={"released": "no other release"})
+    low, high = regression["macro_f1"]["interval"]
+    return dg.AssetCheckResult(
+        passed=high >= 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "released": regression["released"],
+            "difference": regression["macro_f1"]["estimate"],
+            "lower_end_of_95_percent_interval": low,
+            "upper_end_of_95_percent_interval": high,
         },
     )
 
@@ -99,4 +127,5 @@ checks = [
     convnext_bundle_verifies,
     probe_bundle_verifies,
     beats_probe,
+    not_worse_than_released,
 ]

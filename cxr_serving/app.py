@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from transformers.utils.logging import disable_progress_bar
 
 from cxr_serving import bundle, errors, upload
 from cxr_serving.errors import ServiceError
@@ -55,7 +54,6 @@ def create_app(settings: Settings) -> FastAPI:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
-        disable_progress_bar()
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
         watcher.start()

@@ -7,10 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import AutoModelForImageClassification
+from transformers.utils.logging import disable_progress_bar
 
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleError, BundleRecord
 from cxr_serving.preprocessing import Preprocessing
+
+# Of loading weights, which is a matter of milliseconds.
+disable_progress_bar()
 
 
 class Predictor:
@@ -19,6 +23,7 @@ class Predictor:
     Attributes:
         record: the bundle's record.
         preprocessing: how a film becomes input of this model.
+        model: the network, in eval mode.
     """
 
     def __init__(self, directory: Path, device: str | torch.device = "cpu") -> None:
@@ -54,7 +59,7 @@ class Predictor:
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             tensor.data = tensor.data.clone()
         self._device = torch.device(device)
-        self._model = model.eval().to(self._device)
+        self.model = model.eval().to(self._device)
 
     @torch.inference_mode()
     def predict(self, films: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -67,9 +72,9 @@ class Predictor:
             float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
         """
         pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
-        logits = self._model(pixel_values=pixels).logits.float()
+        logits = self.model(pixel_values=pixels).logits.float()
         if self.record.flip_averaging:
-            logits = (logits + self._model(pixel_values=pixels.flip(-1)).logits.float()) / 2
+            logits = (logits + self.model(pixel_values=pixels.flip(-1)).logits.float()) / 2
         scaled = logits / self.record.temperature
         probabilities: npt.NDArray[np.float32] = scaled.softmax(dim=1).cpu().numpy()
         return probabilities

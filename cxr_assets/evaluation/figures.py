@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
-from torchmetrics.functional import classification
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
@@ -53,47 +51,156 @@ def confusion_matrix(metrics: Mapping[str, Any], title: str, synthetic: bool) ->
 
 
 def roc_curves(
-    probabilities: npt.NDArray[np.floating[Any]],
-    targets: npt.NDArray[np.integer[Any]],
-    metrics: Mapping[str, Any],
-    title: str,
-    synthetic: bool,
+    curves: pd.DataFrame, metrics: Mapping[str, Any], title: str, synthetic: bool
 ) -> bytes:
     """Draw one ROC curve a class, that class versus the rest.
 
     Args:
-        probabilities: [N, C].
-        targets: [N], class indices.
-        metrics: what :func:`cxr_assets.evaluation.metrics.evaluate` returns for them.
+        curves: what :func:`cxr_assets.evaluation.metrics.roc` returns.
+        metrics: what :func:`cxr_assets.evaluation.metrics.evaluate` returns for the same films.
         title: what was evaluated.
         synthetic: whether the films are phantoms.
     """
-    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
+    figure, axes = _square_axes()
     for index, name in enumerate(metrics["classes"]):
         area = metrics["auroc_ovr"][name]
         if area is None:
             axes.plot([], [], " ", label=f"{_words(name)}: not defined on these films")
             continue
-        false_positive, true_positive, _ = classification.binary_roc(
-            torch.from_numpy(np.asarray(probabilities[:, index], dtype=np.float64)),
-            torch.from_numpy((targets == index).astype(np.int64)),
-        )
+        curve = curves[curves["class"] == name]
         axes.plot(
-            false_positive,
-            true_positive,
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=DASHES[index % len(DASHES)],
+            curve["false_positive_rate"],
+            curve["true_positive_rate"],
+            **_style(index),
             linewidth=2,
             label=f"{_words(name)}: AUROC {area:.3f}",
         )
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("false positive rate (1 - specificity)")
     axes.set_ylabel("true positive rate (sensitivity)")
-    axes.grid(color="0.9")
     axes.legend(loc="lower right", title="each class versus the rest")
     return _png(figure, f"{title}: ROC curves, {metrics['films']} films", synthetic)
+
+
+def pneumonia_roc(
+    curve: pd.DataFrame, summary: Mapping[str, Any], title: str, synthetic: bool
+) -> bytes:
+    """Draw the ROC curve of pneumonia against normal, and where the model stands on it.
+
+    Args:
+        curve: what :func:`cxr_assets.evaluation.operating.pneumonia_roc` returns.
+        summary: what :func:`cxr_assets.evaluation.operating.pneumonia` returns.
+        title: what was evaluated.
+        synthetic: whether the films are phantoms.
+    """
+    figure, axes = _square_axes()
+    axes.plot(
+        1 - curve["specificity"],
+        curve["sensitivity"],
+        **_style(0),
+        linewidth=2,
+        label=f"AUROC {summary['auroc']:.3f}",
+    )
+    axes.plot(
+        1 - summary["specificity"],
+        summary["sensitivity"],
+        "o",
+        color=COLOURS[1],
+        markersize=9,
+        label="as answered: the likeliest class",
+    )
+    axes.set_xlabel("normal films called pneumonia (1 - specificity)")
+    axes.set_ylabel("pneumonia called pneumonia (sensitivity)")
+    axes.legend(loc="lower right")
+    return _png(figure, f"{title}: pneumonia against normal", synthetic)
+
+
+def reliability(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    calibration: Mapping[str, Any],
+    title: str,
+    synthetic: bool,
+) -> bytes:
+    """Draw confidence against accuracy, before and after temperature scaling.
+
+    Args:
+        before, after: what :func:`cxr_assets.evaluation.reliability.reliability` returns.
+        calibration: ``temperature``, and ``before`` and ``after`` with their ``ece``.
+        title: what was evaluated.
+        synthetic: whether the films are phantoms.
+    """
+    figure, axes = _square_axes()
+    for index, (name, bins) in enumerate((("before", before), ("after", after))):
+        axes.plot(
+            bins["confidence"],
+            bins["accuracy"],
+            **_style(index),
+            marker="os"[index],
+            label=f"{name}: ECE {calibration[name]['ece']:.3f}",
+        )
+    axes.set_xlabel("confidence (probability of the answered class)")
+    axes.set_ylabel("accuracy (share of right answers)")
+    axes.legend(loc="upper left", title=f"temperature {calibration['temperature']:.2f}")
+    return _png(figure, f"{title}: reliability, bins of equally many films", synthetic)
+
+
+def selective(curve: pd.DataFrame, title: str, synthetic: bool) -> bytes:
+    """Draw the scores that are left when the least certain films are set aside.
+
+    Args:
+        curve: what :func:`cxr_assets.evaluation.operating.selective` returns.
+        title: what was evaluated.
+        synthetic: whether the films are phantoms.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(("macro_f1", "accuracy")):
+        axes.plot(
+            curve["coverage"],
+            curve[name].astype(float),
+            **_style(index),
+            marker="os"[index],
+            label=_words(name),
+        )
+    axes.set(xlim=(1.02, 0.18), ylim=(0, 1.02))
+    axes.grid(color="0.9")
+    axes.set_xlabel("coverage (share of films that the model answers)")
+    axes.set_ylabel("score on these films")
+    axes.legend(loc="lower right")
+    return _png(figure, f"{title}: the least certain films set aside", synthetic)
+
+
+def trend(rows: pd.DataFrame, title: str, synthetic: bool) -> bytes:
+    """Draw macro F1 of one training after the other.
+
+    Args:
+        rows: what :func:`cxr_assets.evaluation.past.trend` returns, as a table.
+        title: which model.
+        synthetic: whether the films are phantoms.
+    """
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(("validation_macro_f1", "test_macro_f1")):
+        scores = rows[name].astype(float)
+        axes.plot(range(len(rows)), scores, **_style(index), marker="os"[index], label=_words(name))
+    released = np.flatnonzero(rows["released"])
+    axes.plot(
+        released,
+        rows["validation_macro_f1"].astype(float).iloc[released],
+        "o",
+        markersize=14,
+        markerfacecolor="none",
+        color="black",
+        label="released",
+    )
+    dates = [str(version)[:8] for version in rows["version"]]
+    axes.set_xticks(range(len(rows)), dates, rotation=45, ha="right")
+    axes.set_ylim(0, 1.02)
+    axes.grid(color="0.9")
+    axes.set_xlabel("date of the training")
+    axes.set_ylabel("macro F1")
+    axes.legend(loc="lower right")
+    return _png(figure, f"{title}: one training after the other", synthetic)
 
 
 def learning_curves(curve: pd.DataFrame, title: str, synthetic: bool) -> bytes:
@@ -101,13 +208,14 @@ def learning_curves(curve: pd.DataFrame, title: str, synthetic: bool) -> bytes:
 
     Args:
         curve: one row an epoch, with ``epoch`` counted from 0. Of the columns named ``train_*`` and
-            ``val_*``, losses go to the upper panel and scores, each in 0..1, to the lower one.
+            ``val_*``, losses go to the upper panel and scores, each in 0..1, to the lower one; the
+            temperature, which is neither, to none.
         title: what was trained.
         synthetic: whether the films are phantoms.
     """
     names = [str(name) for name in curve.columns if str(name).startswith(("train_", "val_"))]
     losses = [name for name in names if name.endswith("loss")]
-    scores = [name for name in names if name not in losses]
+    scores = [name for name in names if name not in losses and not name.endswith("temperature")]
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     panels = figure.subplots(2, sharex=True)
     for axes, columns in zip(panels, (losses, scores), strict=True):
@@ -115,8 +223,7 @@ def learning_curves(curve: pd.DataFrame, title: str, synthetic: bool) -> bytes:
             axes.plot(
                 curve["epoch"] + 1,
                 curve[name],
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=DASHES[index % len(DASHES)],
+                **_style(index),
                 marker="o",
                 markersize=3,
                 label=_words(name),
@@ -151,6 +258,20 @@ def film_grid(
         for axes, film in zip(column, samples, strict=False):
             axes.imshow(film, cmap="gray", vmin=0, vmax=255)
     return _png(figure, title, synthetic)
+
+
+def _square_axes() -> tuple[Figure, Any]:
+    """Both axes are shares; on the diagonal they are equal."""
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.grid(color="0.9")
+    return figure, axes
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
 
 
 def _words(name: str) -> str:

@@ -1,10 +1,11 @@
 """What the predictions on a set of labelled films are worth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torchmetrics.functional import classification
 
@@ -30,9 +31,11 @@ def evaluate(
     Returns:
         A dictionary ready for JSON, every score in 0..1 or None:
         ``classification_report`` in the shape of scikit-learn's ``classification_report(...,
-        output_dict=True)``; ``confusion_matrix``, rows the truth and columns the prediction;
-        ``classes``; ``absent_classes``; ``auroc_ovr`` by class, one versus the rest, and
-        ``auroc_macro_ovr``, the mean of those that exist; ``accuracy``; ``macro_f1``; ``films``, N.
+        output_dict=True)``; ``confusion_matrix``, rows the truth and columns the prediction, and
+        ``confusion_shares``, of each row; ``classes``; ``absent_classes``; ``auroc_ovr`` and
+        ``average_precision_ovr`` by class, one versus the rest, and ``auroc_macro_ovr`` and
+        ``average_precision_macro_ovr``, the means of those that exist; ``accuracy``; ``macro_f1``;
+        ``films``, N.
 
     Raises:
         ValueError: the arrays do not fit one another, or hold what is no probability or class.
@@ -62,8 +65,16 @@ def evaluate(
     }
     macro = {key: _number(np.mean([columns[key][i] for i in present])) for key in SCORES}
     weighted = {key: _number(np.average(columns[key], weights=support)) for key in SCORES}
-    auroc = [_auroc(scores[:, index], truth == index) for index in range(len(classes))]
-    defined = [area for area in auroc if area is not None]
+    areas = {
+        name: [_area(metric, scores[:, index], truth == index) for index in range(len(classes))]
+        for name, metric in (
+            ("auroc", classification.binary_auroc),
+            ("average_precision", classification.binary_average_precision),
+        )
+    }
+    defined = {
+        name: [area for area in values if area is not None] for name, values in areas.items()
+    }
     return {
         "classification_report": {
             **report,
@@ -72,12 +83,18 @@ def evaluate(
             "weighted avg": {**weighted, "support": len(truth)},
         },
         "confusion_matrix": confusion.tolist(),
+        "confusion_shares": [
+            [_number(cell / films) if films else None for cell in row]
+            for row, films in zip(confusion.tolist(), support, strict=True)
+        ],
         "classes": list(classes),
         "absent_classes": [name for name, films in zip(classes, support, strict=True) if not films],
-        "auroc_macro_ovr": _number(np.mean(defined)) if defined else None,
-        "auroc_ovr": {
-            name: None if area is None else _number(area)
-            for name, area in zip(classes, auroc, strict=True)
+        **{
+            f"{name}_macro_ovr": _number(np.mean(values)) if values else None
+            for name, values in defined.items()
+        },
+        **{
+            f"{name}_ovr": dict(zip(classes, values, strict=True)) for name, values in areas.items()
         },
         "accuracy": accuracy,
         "macro_f1": macro["f1-score"],
@@ -90,11 +107,44 @@ def _number(value: SupportsFloat) -> float:
     return round(float(value), 6)
 
 
-def _auroc(scores: torch.Tensor, positive: torch.Tensor) -> float | None:
-    """Area under the ROC curve of one class against the rest; None where either side is empty."""
+def roc(
+    probabilities: npt.NDArray[np.floating[Any]],
+    targets: npt.NDArray[np.integer[Any]],
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """ROC curves of each class versus the rest; classes without one are left out.
+
+    Args:
+        probabilities: [N, C].
+        targets: [N], class indices.
+        classes: C names.
+
+    Returns:
+        A row a threshold: ``class``, ``threshold``, ``false_positive_rate``,
+        ``true_positive_rate``.
+    """
+    columns = ["class", "threshold", "false_positive_rate", "true_positive_rate"]
+    curves = [pd.DataFrame(columns=columns)]
+    for index, name in enumerate(classes):
+        positive = torch.from_numpy(targets == index)
+        if positive.all() or not positive.any():
+            continue
+        scores = torch.from_numpy(np.asarray(probabilities[:, index], dtype=np.float64))
+        false_positive, true_positive, threshold = classification.binary_roc(
+            scores, positive.long()
+        )
+        values = (name, threshold, false_positive, true_positive)
+        curves.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
+    return pd.concat(curves[1:] or curves, ignore_index=True)
+
+
+def _area(
+    metric: Callable[..., torch.Tensor], scores: torch.Tensor, positive: torch.Tensor
+) -> float | None:
+    """Of one class against the rest; None where either side is empty."""
     if positive.all() or not positive.any():
         return None
-    return float(classification.binary_auroc(scores, positive.long()))
+    return _number(metric(scores, positive.long()))
 
 
 def _check(

@@ -1,57 +1,79 @@
-"""The report: both models on the test split, through the predictor that serves."""
+"""The report: models on films they never saw, through the predictor that serves."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from cxr_assets.atomic import swap_directory, write_file
-from cxr_assets.evaluation import figures
-from cxr_assets.evaluation.metrics import evaluate
+from cxr_assets.evaluation import (
+    bootstrap,
+    comparison,
+    figures,
+    operating,
+    page,
+    past,
+    reliability,
+)
+from cxr_assets.evaluation import films as evaluated
+from cxr_assets.evaluation.films import Films, ReportError
+from cxr_assets.evaluation.machine import environment
+from cxr_assets.evaluation.metrics import evaluate, roc
+from cxr_assets.evaluation.shortcuts import shortcuts
+from cxr_assets.evaluation.subgroups import subgroups
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import dataset
 from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.bundle import HISTORY_FILE, BundleRecord
 from cxr_serving.predictor import Predictor
-from cxr_serving.preprocessing import FilmError
 
 METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
 PREDICTIONS_FILE = "predictions.csv"
 DISCLAIMER = "For research and education only. Not a medical device."
 
-_BATCH = 64
+_NORMAL = CLASSES.index("normal")
+_HEADLINES = ("accuracy", "macro_f1", "auroc_macro_ovr", "average_precision_macro_ovr")
 
-
-class ReportError(Exception):
-    """The report cannot be made or read; the message says what does not fit and what to do."""
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class _Evaluated:
-    record: BundleRecord
+    """A model and what it answers to the films."""
+
+    predictor: Predictor
     history: pd.DataFrame | None
     probabilities: npt.NDArray[np.float32]
     metrics: dict[str, Any]
+    draws: pd.DataFrame
+
+    @property
+    def record(self) -> BundleRecord:
+        return self.predictor.record
 
 
 def write_report(
-    layout: Layout, main: Path, baseline: Path, progress: Callable[[str], None] = lambda line: None
+    layout: Layout, main: Path, baseline: Path, progress: Progress = lambda line: None
 ) -> Path:
     """Evaluate two bundles on the test split of the processed dataset and write the report.
 
     ``<reports>/<version>/``, the version being the main bundle's, holds ``metrics.json``,
-    ``predictions.csv`` and the figures. It is written aside and moved into place whole, where it
-    replaces an earlier report on the same main bundle; then ``<reports>/metrics.json`` and
-    ``<reports>/latest.json`` follow.
+    ``report.html``, ``predictions.csv``, and the figures with the numbers behind each. It is
+    written aside and moved into place whole, where it replaces an earlier report on the same main
+    bundle; then ``<reports>/metrics.json``, ``report.html`` and ``latest.json`` follow.
 
     Args:
         layout: where the dataset lies and the report goes.
@@ -65,37 +87,72 @@ def write_report(
     Raises:
         DatasetError: there is no processed dataset.
         BundleError: a bundle is broken.
-        ReportError: the bundles and the dataset do not belong together.
+        ReportError: the bundles and the dataset do not belong together, or a film is unreadable.
     """
-    data = DatasetRecord.read(layout.processed)
-    films = _test_films(layout.processed, data)
-    models = {
-        "model": _evaluate(main, layout.processed, data, films, progress),
-        "baseline": _evaluate(baseline, layout.processed, data, films, progress),
+    films = evaluated.test_split(layout.processed)
+    drawn = bootstrap.draws(films.table["patient"])
+    models = {}
+    for role, directory in (("model", main), ("baseline", baseline)):
+        models[role] = _evaluate(_trained_on(directory, films), directory, films, drawn, progress)
+    ours = models["model"]
+    asset, version = ours.record.asset, ours.record.version
+    released = past.released(layout, asset, but=version)
+    regression = None
+    if released is not None:
+        theirs = _evaluate(Predictor(released), released, films, drawn, lambda line: None)
+        regression = {
+            "released": theirs.record.version,
+            "same_data": theirs.record.data_version == ours.record.data_version,
+            **comparison.compare(ours.metrics, theirs.metrics, ours.draws, theirs.draws),
+        }
+    trend = past.trend(layout, asset)
+    for row in trend:
+        if row["version"] == version:
+            row["test_macro_f1"] = ours.metrics["macro_f1"]
+    further = {
+        "regression": regression,
+        "trend": trend,
+        "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json"),
     }
-    record = models["model"].record
-    if models["baseline"].record.classes != record.classes:
-        raise ReportError(f"{main} and {baseline} do not have the same classes: train both again")
-    final = layout.reports / record.version
-    layout.reports.mkdir(parents=True, exist_ok=True)
-    for leftover in layout.reports.glob(f".{record.version}.*"):
-        shutil.rmtree(leftover)
-    partial = layout.reports / f".{record.version}.{os.getpid()}.partial"
-    try:
-        partial.mkdir()
-        metrics = _metrics(models, data)
-        content = (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()
-        (partial / METRICS_FILE).write_bytes(content)
-        _predictions(films, models).to_csv(partial / PREDICTIONS_FILE, index=False)
-        for name, picture in _figures(films, models, metrics["synthetic"]).items():
-            (partial / name).write_bytes(picture)
-        swap_directory(partial, final)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    final = layout.reports / version
+    content = _write(final, films, drawn, models, further)
     write_file(layout.reports / METRICS_FILE, content)
-    bundle.write_pointer(layout.reports, record.version)
+    write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
+    bundle.write_pointer(layout.reports, version)
     return final
+
+
+def report_on_folder(
+    main: Path, folder: Path, out: Path, baseline: Path | None, progress: Progress
+) -> Path:
+    """Write the same report on any bundle and any folder of films in the raw layout.
+
+    Args:
+        main: directory of the bundle.
+        folder: films; classes that it lacks are reported as absent.
+        out: where the report goes; an earlier report there is replaced.
+        baseline: directory of a bundle to compare with, if any.
+        progress: called with a line now and then.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        RawDataError: there is no film.
+        BundleError: a bundle is broken.
+        ReportError: ``out`` holds something else than a report.
+    """
+    if out.exists() and not (out / METRICS_FILE).is_file() and any(out.iterdir()):
+        raise ReportError(f"{out} holds something else than a report: name an empty directory")
+    films = evaluated.folder(folder, progress)
+    drawn = bootstrap.draws(films.table["patient"])
+    roles = {"model": main} | ({"baseline": baseline} if baseline else {})
+    models = {
+        role: _evaluate(Predictor(directory), directory, films, drawn, progress)
+        for role, directory in roles.items()
+    }
+    _write(out, films, drawn, models, {"regression": None, "trend": [], "dataset": None})
+    return out
 
 
 def latest_report(layout: Layout) -> Path:
@@ -116,111 +173,195 @@ def read_metrics(report: Path) -> dict[str, Any]:
     return metrics
 
 
-def _test_films(directory: Path, data: DatasetRecord) -> pd.DataFrame:
-    """The kept films of the test split: columns ``file`` and ``class``, ordered by file name."""
-    films = dataset.kept(directory, "test")[["file", "class"]]
-    expected = sum(data.counts["test"].values())
-    if len(films) == 0 or len(films) != expected:
+def _trained_on(directory: Path, films: Films) -> Predictor:
+    predictor = Predictor(directory)
+    record = predictor.record
+    if record.data_version != films.data_version:
         raise ReportError(
-            f"{directory / dataset.MANIFEST_FILE} lists {len(films)} test films, "
-            f"{dataset.DATASET_FILE} counts {expected}: materialise processed_dataset again"
+            f"{directory} was trained on data version {record.data_version[:8]}, the test films in "
+            f"{films.root} are of version {(films.data_version or '')[:8]}, and may be among those "
+            f"it was trained on: materialise {record.asset} again"
         )
-    return films
+    return predictor
 
 
 def _evaluate(
-    directory: Path,
-    processed: Path,
-    data: DatasetRecord,
-    films: pd.DataFrame,
-    progress: Callable[[str], None],
+    predictor: Predictor, directory: Path, films: Films, drawn: torch.Tensor, progress: Progress
 ) -> _Evaluated:
-    predictor = Predictor(directory)
     record = predictor.record
-    if record.data_version != data.data_version:
-        raise ReportError(
-            f"{directory} was trained on data version {record.data_version[:8]}, the test films in "
-            f"{processed} are of version {data.data_version[:8]}, and may be among those it was "
-            f"trained on: materialise {record.asset} again"
-        )
-    batches = []
-    for start in range(0, len(films), _BATCH):
-        files = films["file"][start : start + _BATCH]
-        batch = np.stack([_decode(predictor, processed / file) for file in files])
-        batches.append(predictor.predict(batch))
-    probabilities = np.concatenate(batches)
-    metrics = evaluate(probabilities, _targets(films, record.classes), record.classes)
+    if record.classes != CLASSES:
+        raise ReportError(f"{directory} has the classes {', '.join(record.classes)}: train it anew")
+    probabilities = evaluated.predict(predictor, films)
+    targets = films.targets(CLASSES)
+    metrics = evaluate(probabilities, targets, CLASSES)
     progress(
         f"{record.asset} {record.version}: macro F1 {metrics['macro_f1']:.3f} "
-        f"and accuracy {metrics['accuracy']:.3f} on {metrics['films']} test films"
+        f"and accuracy {metrics['accuracy']:.3f} on {metrics['films']} films"
     )
     history = directory / HISTORY_FILE
     return _Evaluated(
-        record,
+        predictor,
         pd.read_csv(history) if history.exists() else None,
         probabilities,
         metrics,
+        bootstrap.scores(probabilities, targets, CLASSES, drawn),
     )
 
 
-def _decode(predictor: Predictor, path: Path) -> npt.NDArray[np.uint8]:
+def _write(
+    final: Path,
+    films: Films,
+    drawn: torch.Tensor,
+    models: dict[str, _Evaluated],
+    further: dict[str, Any],
+) -> bytes:
+    """Write a report aside and move it to ``final``; returns the contents of metrics.json."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in final.parent.glob(f".{final.name}.*"):
+        shutil.rmtree(leftover)
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        return predictor.preprocessing.decode(path)
-    except (OSError, FilmError) as error:
-        raise ReportError(
-            f"{path} cannot be read ({error}): materialise processed_dataset again"
-        ) from error
+        partial.mkdir()
+        metrics = _metrics(films, drawn, models) | further
+        content = (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()
+        (partial / METRICS_FILE).write_bytes(content)
+        _predictions(films, models).to_csv(partial / PREDICTIONS_FILE, index=False)
+        for name, (picture, numbers) in _figures(films, models, metrics).items():
+            (partial / f"{name}.png").write_bytes(picture)
+            numbers.to_csv(partial / f"{name}.csv", index=False)
+        main = models["model"]
+        html = page.render(metrics, partial, main.predictor, films, main.probabilities)
+        (partial / PAGE_FILE).write_text(html)
+        swap_directory(partial, final)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(partial)
+        raise
+    return content
 
 
-def _targets(films: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    return np.array([classes.index(label) for label in films["class"]], dtype=np.int64)
-
-
-def _metrics(models: dict[str, _Evaluated], data: DatasetRecord) -> dict[str, Any]:
-    main, baseline = models["model"], models["baseline"]
-    return {
+def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -> dict[str, Any]:
+    main, baseline = models["model"], models.get("baseline")
+    targets = films.targets(CLASSES)
+    pixels = evaluated.decode(main.predictor, [films.root / path for path in films.table["path"]])
+    identity = sha256()
+    for film, label in sorted(zip(films.table["sha256"], films.table["class"], strict=True)):
+        identity.update(f"{film} {label}\n".encode())
+    metrics = {
         "version": main.record.version,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "disclaimer": DISCLAIMER,
-        "synthetic": data.synthetic,
-        "data_version": data.data_version,
-        "margin": round(main.metrics["macro_f1"] - baseline.metrics["macro_f1"], 6),
-        "model": _provenance(main.record),
-        **main.metrics,
-        "baseline": {"model": _provenance(baseline.record), **baseline.metrics},
+        "synthetic": films.synthetic or main.record.synthetic,
+        "films_from": films.source,
+        "films_sha256": identity.hexdigest(),
+        "patients": int(films.table["patient"].nunique()),
+        "skipped": films.skipped,
+        "data_version": films.data_version,
+        **_of_model(main, targets),
+        "subgroups": subgroups(films, main.probabilities, CLASSES, drawn),
+        "shortcuts": {
+            name: audit | {"gain": round(main.metrics["macro_f1"] - audit["macro_f1"], 6)}
+            if "macro_f1" in audit
+            else audit
+            for name, audit in shortcuts(films, pixels, CLASSES).items()
+        },
+        "environment": environment(),
+        "baseline": None,
+        "margin": None,
+        "comparison": None,
+    }
+    if baseline is None:
+        return metrics
+    compared = comparison.compare(main.metrics, baseline.metrics, main.draws, baseline.draws)
+    test = comparison.mcnemar(main.probabilities, baseline.probabilities, targets)
+    return metrics | {
+        "baseline": _of_model(baseline, targets),
+        "margin": compared["macro_f1"]["estimate"],
+        "comparison": compared | {"mcnemar": test},
     }
 
 
-def _provenance(record: BundleRecord) -> dict[str, Any]:
-    return record.model_dump(
-        mode="json", exclude={"format_version", "classes", "validation", "files"}
-    )
+def _of_model(model: _Evaluated, targets: npt.NDArray[np.int64]) -> dict[str, Any]:
+    before = reliability.uncalibrated(model.probabilities, model.record.temperature)
+    history = model.history
+    selective = operating.selective(model.probabilities, targets)
+    return {
+        "model": evaluated.provenance(model.record),
+        "training_seconds": None if history is None else round(float(history["seconds"].sum()), 1),
+        **model.metrics,
+        "intervals": {
+            **{name: bootstrap.interval(model.draws[name]) for name in _HEADLINES},
+            "classes": {
+                label: {
+                    name.removeprefix(f"{label}/"): bootstrap.interval(model.draws[name])
+                    for name in model.draws.columns
+                    if name.startswith(f"{label}/")
+                }
+                for label in CLASSES
+            },
+        },
+        "calibration": {
+            "temperature": model.record.temperature,
+            "before": reliability.calibration(before, targets),
+            "after": reliability.calibration(model.probabilities, targets),
+        },
+        "pneumonia": operating.pneumonia(model.probabilities, targets, _NORMAL),
+        "selective": json.loads(selective.to_json(orient="records")),
+    }
 
 
-def _predictions(films: pd.DataFrame, models: dict[str, _Evaluated]) -> pd.DataFrame:
-    table = films.rename(columns={"file": "path", "class": "target"})
+def _predictions(films: Films, models: dict[str, _Evaluated]) -> pd.DataFrame:
+    table = films.table[["path", "class"]].rename(columns={"class": "target"})
     for role, model in models.items():
-        for index, name in enumerate(model.record.classes):
+        for index, name in enumerate(CLASSES):
             table[f"{role}_{name}"] = model.probabilities[:, index]
     return table
 
 
 def _figures(
-    films: pd.DataFrame, models: dict[str, _Evaluated], synthetic: bool
-) -> dict[str, bytes]:
+    films: Films, models: dict[str, _Evaluated], metrics: dict[str, Any]
+) -> dict[str, tuple[bytes, pd.DataFrame]]:
+    """Each figure as a PNG, and the numbers it shows."""
+    synthetic = metrics["synthetic"]
+    targets = films.targets(CLASSES)
     pictures = {}
     for role, model in models.items():
         title = model.record.asset
-        targets = _targets(films, model.record.classes)
         prefix = "" if role == "model" else f"{role}_"
-        pictures[f"{prefix}confusion_matrix.png"] = figures.confusion_matrix(
-            model.metrics, title, synthetic
+        scores = metrics if role == "model" else metrics[role]
+        matrix = pd.DataFrame(scores["confusion_matrix"], columns=list(CLASSES))
+        matrix.insert(0, "true class", list(CLASSES))
+        pictures[f"{prefix}confusion_matrix"] = (
+            figures.confusion_matrix(scores, title, synthetic),
+            matrix,
         )
-        pictures[f"{prefix}roc_curves.png"] = figures.roc_curves(
-            model.probabilities, targets, model.metrics, title, synthetic
+        curves = roc(model.probabilities, targets, CLASSES)
+        pictures[f"{prefix}roc_curves"] = (
+            figures.roc_curves(curves, scores, title, synthetic),
+            curves,
         )
+        before, after = (
+            reliability.reliability(probabilities, targets)
+            for probabilities in (
+                reliability.uncalibrated(model.probabilities, model.record.temperature),
+                model.probabilities,
+            )
+        )
+        pictures[f"{prefix}reliability"] = (
+            figures.reliability(before, after, scores["calibration"], title, synthetic),
+            pd.concat([before.assign(temperature="before"), after.assign(temperature="after")]),
+        )
+        if scores["pneumonia"] is not None:
+            curve = operating.pneumonia_roc(model.probabilities, targets, _NORMAL)
+            pictures[f"{prefix}pneumonia_roc"] = (
+                figures.pneumonia_roc(curve, scores["pneumonia"], title, synthetic),
+                curve,
+            )
+        coverage = pd.DataFrame(scores["selective"])
+        pictures[f"{prefix}selective"] = (figures.selective(coverage, title, synthetic), coverage)
         if model.history is not None:
-            pictures[f"{prefix}learning_curves.png"] = figures.learning_curves(
-                model.history, title, synthetic
+            pictures[f"{prefix}learning_curves"] = (
+                figures.learning_curves(model.history, title, synthetic),
+                model.history,
             )
     return pictures

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from cxr_assets import atomic, experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import kaggle, naming, phantoms
-from cxr_serving.preprocessing import FORMATS
+from cxr_serving.preprocessing import FORMATS, FilmError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"
 COLUMNS = (
@@ -116,6 +116,57 @@ def read(layout: Layout) -> RawFilms:
                 "materialise raw_kaggle again"
             )
     return films
+
+
+def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
+    """Inventory of any folder in this layout, to evaluate films of: splits and classes may lack.
+
+    Of a folder with ``test/`` only that is listed, else every ``NORMAL/`` and ``PNEUMONIA/`` in it.
+    Every film is decoded once, so that the broken ones are known.
+
+    Args:
+        folder: it, or ``chest_xray/`` in it, holds the films; nothing is written there.
+        progress: is told what goes on.
+
+    Returns:
+        As :attr:`RawFilms.inventory`, with paths below ``folder``.
+
+    Raises:
+        RawDataError: there is no film.
+    """
+    if not folder.is_dir():
+        raise RawDataError(f"{folder.absolute()} is not a directory; {_HELP}")
+    tops = [folder, folder / "chest_xray", folder / "chest_xray" / "chest_xray"]
+    root = next((top / "test" for top in tops if (top / "test").is_dir()), folder)
+    paths = [path.relative_to(folder) for path in _files(root)]
+    progress(f"checking {len(paths):,} files in {root}")
+    inventory = _inspect(folder, [PurePosixPath(path.as_posix()) for path in paths], None)
+    named = inventory.index[inventory["problem"].isna()]
+    with ThreadPoolExecutor() as pool:
+        problems = pool.map(_undecodable, (folder / inventory["path"][index] for index in named))
+        for index, problem in zip(named, problems, strict=True):
+            inventory.loc[index, "problem"] = problem
+    if inventory["problem"].notna().all():
+        first = f": {inventory['problem'].iloc[0]}" if len(inventory) else ""
+        raise RawDataError(
+            f"no film could be read in {root.absolute()}{first}. Expected NORMAL/ and PNEUMONIA/ "
+            f"with names like {', '.join(_EXAMPLES.values())}; {_HELP}"
+        )
+    return inventory
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for directory, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not _is_debris(name))
+        yield from (Path(directory) / name for name in sorted(files) if not _is_debris(name))
+
+
+def _undecodable(path: Path) -> str | None:
+    try:
+        Preprocessing(size=32).decode(path)
+    except (OSError, FilmError) as error:
+        return f"corrupt: {error}"
+    return None
 
 
 def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> Path:

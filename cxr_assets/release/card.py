@@ -46,6 +46,18 @@ _DATA = {
     ),
 }
 
+_POPULATION = {
+    "phantom": "none; the films are drawn by a computer.",
+    "kaggle": (
+        "children of one to five years who were X-rayed in routine care at one hospital in "
+        "Guangzhou, China. Sex, exact age and severity are not known."
+    ),
+    "folder": (
+        "the operator's; the program that wrote this card knows nothing of it, and whoever "
+        "publishes the release must tell. Films of other ages, devices and places are out of scope."
+    ),
+}
+
 _LIMITS_SYNTHETIC = "A demonstration of the pipeline. Its answers about real films mean nothing."
 _LIMITS_REAL = (
     "Training and test films come from one source: the metrics say nothing about other hospitals, "
@@ -115,8 +127,16 @@ def model_card(
         metrics=metrics,
         pictures=pictures,
         samples=SAMPLES_FILE,
+        population=_POPULATION[source],
         overall_table=_overall_table(metrics),
         class_table=_class_table(metrics),
+        difference=_score(
+            metrics["comparison"]["macro_f1"]["estimate"],
+            metrics["comparison"]["macro_f1"]["interval"],
+        ),
+        subgroup_table=_subgroup_table(metrics),
+        calibration_table=_calibration_table(metrics),
+        shortcut_table=_shortcut_table(metrics),
         count_table=_table(
             ["split", *record.classes],
             [
@@ -181,7 +201,7 @@ def _overall_table(metrics: dict[str, Any]) -> str:
     return _table(
         ["metric", metrics["model"]["asset"], f"{baseline['model']['asset']} (baseline)"],
         [
-            [label, _score(metrics[key]), _score(baseline[key])]
+            [label, *(_score(one[key], one["intervals"][key]) for one in (metrics, baseline))]
             for key, label in (
                 ("macro_f1", "macro F1"),
                 ("accuracy", "accuracy"),
@@ -195,13 +215,54 @@ def _class_table(metrics: dict[str, Any]) -> str:
     rows = []
     for name in metrics["classes"]:
         row = metrics["classification_report"][name]
-        scores = [row["precision"], row["recall"], row["f1-score"], metrics["auroc_ovr"][name]]
-        rows.append([name, *map(_score, scores), row["support"]])
+        between = metrics["intervals"]["classes"][name]
+        scores = [_score(row[key], between[key]) for key in ("precision", "recall", "f1-score")]
+        area = _score(metrics["auroc_ovr"][name], between["auroc"])
+        rows.append([name, *scores, area, row["support"]])
     return _table(["class", "precision", "recall", "F1", "AUROC", "films"], rows)
 
 
-def _score(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.3f}"
+def _subgroup_table(metrics: dict[str, Any]) -> str | None:
+    rows = [
+        [row["group"], row["subgroup"], _score(row["accuracy"], row["interval"]), row["films"]]
+        for row in metrics["subgroups"]
+    ]
+    return _table(["films by", "part", "accuracy", "films"], rows) if rows else None
+
+
+def _calibration_table(metrics: dict[str, Any]) -> str:
+    before, after = (metrics["calibration"][kind] for kind in ("before", "after"))
+    return _table(
+        ["0 is best", "before temperature", "as served"],
+        [
+            [label, _score(before[key]), _score(after[key])]
+            for key, label in (
+                ("ece", "expected calibration error"),
+                ("brier", "Brier score, 0 to 2"),
+                ("nll", "negative log-likelihood, nats"),
+            )
+        ],
+    )
+
+
+def _shortcut_table(metrics: dict[str, Any]) -> str:
+    rows = []
+    for key, label in (
+        ("frame", "width and height of the film"),
+        ("border", "its outermost sixteenth on each side"),
+    ):
+        audit = metrics["shortcuts"][key]
+        if "reason" in audit:
+            rows.append([label, f"not asked: {audit['reason']}", ""])
+        else:
+            rows.append([label, _score(audit["macro_f1"]), _score(audit["gain"])])
+    return _table(["seen", "macro F1", "what the model gains over it"], rows)
+
+
+def _score(value: float | None, interval: list[float] | None = None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -5,7 +5,14 @@ import pytest
 import tiny
 import torch
 
+from cxr_assets.evaluation import bootstrap
 from cxr_assets.layout import Layout
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for what is not about the intervals themselves."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 40)
 
 
 @pytest.fixture(scope="session")

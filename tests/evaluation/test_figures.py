@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_assets.evaluation import figures
-from cxr_assets.evaluation.metrics import evaluate
+from cxr_assets.evaluation import figures, operating
+from cxr_assets.evaluation.metrics import evaluate, roc
+from cxr_assets.evaluation.reliability import reliability
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 RNG = np.random.default_rng(0)
@@ -17,6 +18,14 @@ METRICS = evaluate(PROBABILITIES, TARGETS, CLASSES)
 CURVE = pd.DataFrame(
     {"epoch": [0, 1], "train_loss": [2.0, 1.0], "val_macro_f1": [0.4, 0.6], "lr": [1e-3, 0.0]}
 )
+TREND = pd.DataFrame(
+    {
+        "version": ["20260101T000000Z-00000000", "20260108T000000Z-00000001"],
+        "validation_macro_f1": [0.7, 0.8],
+        "test_macro_f1": [None, 0.75],
+        "released": [True, False],
+    }
+)
 FILMS = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in CLASSES}
 
 
@@ -24,11 +33,39 @@ FILMS = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in 
     "draw",
     [
         lambda synthetic: figures.confusion_matrix(METRICS, "a model", synthetic),
-        lambda synthetic: figures.roc_curves(PROBABILITIES, TARGETS, METRICS, "a model", synthetic),
+        lambda synthetic: figures.roc_curves(
+            roc(PROBABILITIES, TARGETS, CLASSES), METRICS, "a model", synthetic
+        ),
+        lambda synthetic: figures.pneumonia_roc(
+            operating.pneumonia_roc(PROBABILITIES, TARGETS, 1),
+            operating.pneumonia(PROBABILITIES, TARGETS, 1),
+            "a model",
+            synthetic,
+        ),
+        lambda synthetic: figures.reliability(
+            reliability(PROBABILITIES, TARGETS),
+            reliability(PROBABILITIES, TARGETS),
+            {"temperature": 1.3, "before": {"ece": 0.1}, "after": {"ece": 0.05}},
+            "a model",
+            synthetic,
+        ),
+        lambda synthetic: figures.selective(
+            operating.selective(PROBABILITIES, TARGETS), "a model", synthetic
+        ),
+        lambda synthetic: figures.trend(TREND, "a model", synthetic),
         lambda synthetic: figures.learning_curves(CURVE, "a model", synthetic),
         lambda synthetic: figures.film_grid(FILMS, "some films", synthetic),
     ],
-    ids=["confusion_matrix", "roc_curves", "learning_curves", "film_grid"],
+    ids=[
+        "confusion_matrix",
+        "roc_curves",
+        "pneumonia_roc",
+        "reliability",
+        "selective",
+        "trend",
+        "learning_curves",
+        "film_grid",
+    ],
 )
 def test_each_figure_is_a_picture_that_tells_phantoms_apart(draw: Callable[[bool], bytes]) -> None:
     real, synthetic = draw(False), draw(True)

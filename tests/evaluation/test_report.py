@@ -100,7 +100,7 @@ def test_a_second_report_on_the_same_pair_replaces_the_first(layout: Layout) -> 
     assert report_on(layout) == first
     assert not (first / "stale.png").exists()
     assert sorted(path.name for path in layout.reports.iterdir()) == sorted(
-        [first.name, "latest.json", "metrics.json"]
+        [first.name, "latest.json", "metrics.json", "report.html"]
     )
 
 

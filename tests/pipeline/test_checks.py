@@ -1,5 +1,6 @@
 import json
 
+import dagster as dg
 import pandas as pd
 import pytest
 import tiny
@@ -71,10 +72,35 @@ def test_a_bundle_that_is_not_whole_is_found(layout):
     assert not passed(check, layout)
 
 
-@pytest.mark.parametrize(("main", "baseline", "beats"), [(0.80, 0.75, True), (0.76, 0.75, False)])
-def test_the_probe_must_be_beaten_by_the_margin(layout, main, baseline, beats):
+@pytest.mark.parametrize(
+    ("interval", "beats"), [([0.03, 0.07], True), ([0.01, 0.09], False), ([-0.01, 0.3], False)]
+)
+def test_the_probe_must_be_beaten_by_the_margin_beyond_chance(layout, interval, beats):
     layout.reports.mkdir()
-    metrics = {"macro_f1": main, "baseline": {"macro_f1": baseline}}
+    metrics = {
+        "macro_f1": 0.80,
+        "baseline": {"macro_f1": 0.75},
+        "comparison": {"macro_f1": {"estimate": 0.05, "interval": interval, "p": 0.01}},
+    }
     (layout.reports / "metrics.json").write_text(json.dumps(metrics))
     experiment = Experiment(preset="demo", overrides="margin=0.02")
     assert passed(checks.beats_probe, layout, experiment=experiment) is beats
+
+
+@pytest.mark.parametrize(("interval", "worse"), [([-0.1, 0.02], False), ([-0.1, -0.02], True)])
+def test_a_model_that_is_worse_than_the_released_one_beyond_chance_is_a_warning(
+    layout, interval, worse
+):
+    layout.reports.mkdir()
+    difference = {"estimate": -0.04, "interval": interval, "p": 0.5}
+    metrics = {"regression": {"released": "before", "macro_f1": difference}}
+    (layout.reports / "metrics.json").write_text(json.dumps(metrics))
+    result = checks.not_worse_than_released(data_root=DataRoot(path=str(layout.root)))
+    assert result.passed is not worse
+    assert result.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_without_a_release_there_is_nothing_to_be_worse_than(layout):
+    layout.reports.mkdir()
+    (layout.reports / "metrics.json").write_text(json.dumps({"regression": None}))
+    assert passed(checks.not_worse_than_released, layout)

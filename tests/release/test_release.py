@@ -67,7 +67,7 @@ def test_holds_the_report(reported: Layout) -> None:
     report = latest_report(reported)
     release = write_release(reported, None, PHANTOMS)
     pictures = [METRICS_FILE, *(path.name for path in report.glob("*.png"))]
-    assert len(pictures) == 7
+    assert len(pictures) == 13
     for name in pictures:
         assert (release / name).read_bytes() == (report / name).read_bytes()
     shown = re.findall(r"!\[.*?\]\((.+?)\)", body(release))

@@ -1,0 +1,140 @@
+"""How far figures would move with other children: the bootstrap over patients."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torchmetrics.functional import classification
+
+# Efron & Tibshirani 1993, An Introduction to the Bootstrap: 1000 or more for an interval.
+RESAMPLES = 1000
+_LEVEL = 0.95
+_SEED = 0
+_NO_FILM = -1
+
+
+def draws(patients: Sequence[str]) -> torch.Tensor:
+    """Films drawn anew with replacement, patient by patient: the films of one child are alike.
+
+    (Cluster bootstrap; Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x.) The draws are
+    always the same, so that two models can be compared draw by draw.
+
+    Args:
+        patients: of each film, [N].
+
+    Returns:
+        int64 [RESAMPLES, L]: indices of films in 0..N-1, filled up with -1.
+    """
+    _, patient, films = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    by_patient = np.split(np.argsort(patient, kind="stable"), np.cumsum(films)[:-1])
+    generator = np.random.default_rng(_SEED)
+    rows = [
+        torch.from_numpy(
+            np.concatenate(
+                [by_patient[index] for index in generator.integers(len(films), size=len(films))]
+            )
+        )
+        for _ in range(RESAMPLES)
+    ]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_NO_FILM)
+
+
+def scores(
+    probabilities: npt.NDArray[np.floating[Any]],
+    targets: npt.NDArray[np.integer[Any]],
+    classes: Sequence[str],
+    drawn: torch.Tensor,
+) -> pd.DataFrame:
+    """The figures of :func:`cxr_assets.evaluation.metrics.evaluate` in each draw.
+
+    Args:
+        probabilities: [N, C].
+        targets: [N], class indices.
+        classes: C names.
+        drawn: what :func:`draws` returns.
+
+    Returns:
+        A row a draw. Columns ``accuracy``, ``macro_f1``, ``auroc_macro_ovr``,
+        ``average_precision_macro_ovr``, and for each class ``<class>/precision``, ``/recall``,
+        ``/f1-score``, ``/auroc``, ``/average_precision``. A class that a draw lacks has none (NaN),
+        and the means are over the others.
+    """
+    films = drawn != _NO_FILM
+    truth = torch.from_numpy(np.asarray(targets, dtype=np.int64))
+    beliefs = torch.from_numpy(np.asarray(probabilities, dtype=np.float32))
+    drawn_truth = truth[drawn].masked_fill(~films, _NO_FILM)
+    predicted = beliefs.argmax(dim=1)[drawn]
+    counted: dict[str, Any] = {
+        "num_classes": len(classes),
+        "multidim_average": "samplewise",
+        "ignore_index": _NO_FILM,
+        "validate_args": False,
+    }
+    there = torch.stack([(drawn_truth == index).any(dim=1) for index in range(len(classes))], dim=1)
+    columns: dict[str, npt.NDArray[np.float64]] = {}
+    for name, metric in (
+        ("precision", classification.multiclass_precision),
+        ("recall", classification.multiclass_recall),
+        ("f1-score", classification.multiclass_f1_score),
+    ):
+        values = metric(predicted, drawn_truth, average=None, zero_division=0, **counted)
+        columns[name] = values.masked_fill(~there, torch.nan).double().numpy()
+    areas: dict[str, Any] = {
+        "num_classes": len(classes),
+        "average": None,
+        "validate_args": False,
+    }
+    for name, metric in (
+        ("auroc", classification.multiclass_auroc),
+        ("average_precision", classification.multiclass_average_precision),
+    ):
+        with warnings.catch_warnings(action="ignore"):  # of classes that a draw lacks
+            rows = [
+                metric(beliefs[row[some]], truth[row[some]], **areas)
+                for row, some in zip(drawn, films, strict=True)
+            ]
+        columns[name] = torch.stack(rows).masked_fill(~there, torch.nan).double().numpy()
+    accuracy = classification.multiclass_accuracy(
+        predicted, drawn_truth, average="micro", **counted
+    )
+    table = {
+        "accuracy": accuracy.double().numpy(),
+        "macro_f1": np.nanmean(columns["f1-score"], axis=1),
+        "auroc_macro_ovr": np.nanmean(columns["auroc"], axis=1),
+        "average_precision_macro_ovr": np.nanmean(columns["average_precision"], axis=1),
+    }
+    for index, label in enumerate(classes):
+        table |= {f"{label}/{name}": values[:, index] for name, values in columns.items()}
+    return pd.DataFrame(table)
+
+
+def interval(values: pd.Series) -> list[float] | None:
+    """The 95 % percentile interval of a figure over the draws; None where most define none."""
+    defined = values.dropna()
+    if len(defined) < len(values) / 2:
+        return None
+    tail = (1 - _LEVEL) / 2
+    return [round(float(defined.quantile(share)), 6) for share in (tail, 1 - tail)]
+
+
+def difference(values: pd.Series, estimate: float) -> dict[str, Any]:
+    """A difference between two models on the same films, and whether it may be chance.
+
+    Args:
+        values: the difference in each draw.
+        estimate: the difference on the films as they are.
+
+    Returns:
+        ``estimate``; ``interval``; ``p``, the two-sided achieved significance level against no
+        difference (Efron & Tibshirani 1993, chapter 15), never 0, as no draw is too rare to count.
+    """
+    tail = min((values <= 0).sum(), (values >= 0).sum()) + 1
+    return {
+        "estimate": round(estimate, 6),
+        "interval": interval(values),
+        "p": round(min(1.0, float(2 * tail / (len(values) + 1))), 6),
+    }

@@ -1,0 +1,136 @@
+"""The films that models are evaluated on, and what models answer to them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_assets.radiographs import dataset, raw
+from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_serving.bundle import BundleRecord
+from cxr_serving.predictor import Predictor
+from cxr_serving.preprocessing import FilmError
+
+_BATCH = 64
+
+
+class ReportError(Exception):
+    """The report cannot be made or read; the message says what does not fit and what to do."""
+
+
+@dataclass(frozen=True)
+class Films:
+    """Labelled films.
+
+    Attributes:
+        root: directory that paths are below.
+        table: a row a film: ``path`` below the root, ``class``, ``patient``, ``sha256``, and
+            ``width`` and ``height`` of the film as it came, in pixels.
+        source: what they are, in words.
+        data_version: of the dataset they belong to; None for a folder of which nothing is known.
+        synthetic: whether they are phantoms.
+        skipped: files that are no such films, with the reason.
+    """
+
+    root: Path
+    table: pd.DataFrame
+    source: str
+    data_version: str | None
+    synthetic: bool
+    skipped: dict[str, str]
+
+    def targets(self, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+        """Class indices [N]."""
+        return np.array([classes.index(label) for label in self.table["class"]], dtype=np.int64)
+
+
+def test_split(processed: Path) -> Films:
+    """The test split of the processed dataset, ordered by file name.
+
+    Raises:
+        DatasetError: there is no processed dataset.
+        ReportError: manifest and record do not agree.
+    """
+    data = DatasetRecord.read(processed)
+    rows = dataset.kept(processed, "test")
+    expected = sum(data.counts["test"].values())
+    if len(rows) == 0 or len(rows) != expected:
+        raise ReportError(
+            f"{processed / dataset.MANIFEST_FILE} lists {len(rows)} test films, "
+            f"{dataset.DATASET_FILE} counts {expected}: materialise processed_dataset again"
+        )
+    table = rows[["file", "class", "patient", "sha256", "width", "height"]]
+    return Films(
+        root=processed,
+        table=table.rename(columns={"file": "path"}),
+        source="phantoms, the test split" if data.synthetic else "radiographs, the test split",
+        data_version=data.data_version,
+        synthetic=data.synthetic,
+        skipped={},
+    )
+
+
+def folder(directory: Path, progress: Callable[[str], None] = lambda line: None) -> Films:
+    """Films of any folder in the raw layout: its ``test/`` where there is one, else all of it.
+
+    A file that is broken, or named as no class is, is skipped, with the reason.
+
+    Raises:
+        RawDataError: there is no film that could be evaluated.
+    """
+    inventory = raw.survey(directory, progress)
+    named = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
+    skipped = inventory[inventory["problem"].notna()]
+    columns = ["path", "class", "patient", "sha256", "width", "height"]
+    return Films(
+        root=directory,
+        table=named[columns].sort_values("path", ignore_index=True),
+        source=f"films of the folder {directory.resolve().name}",
+        data_version=None,
+        synthetic=False,
+        skipped=dict(zip(skipped["path"], skipped["problem"], strict=True)),
+    )
+
+
+def predict(predictor: Predictor, films: Films) -> npt.NDArray[np.float32]:
+    """Calibrated probabilities float32 [N, C] of the predictor that serves.
+
+    Raises:
+        ReportError: a film cannot be read.
+    """
+    paths = [films.root / path for path in films.table["path"]]
+    return np.concatenate(
+        [
+            predictor.predict(decode(predictor, paths[start : start + _BATCH]))
+            for start in range(0, len(paths), _BATCH)
+        ]
+    )
+
+
+def decode(predictor: Predictor, paths: list[Path]) -> npt.NDArray[np.uint8]:
+    """Films as the predictor takes them, uint8 [N, size, size].
+
+    Raises:
+        ReportError: a film cannot be read.
+    """
+    films = []
+    for path in paths:
+        try:
+            films.append(predictor.preprocessing.decode(path))
+        except (OSError, FilmError) as error:
+            raise ReportError(
+                f"{path} cannot be read ({error}): materialise processed_dataset again, or take "
+                "the file away"
+            ) from error
+    return np.stack(films)
+
+
+def provenance(record: BundleRecord) -> dict[str, Any]:
+    """What a bundle says of itself, for JSON."""
+    return record.model_dump(
+        mode="json", exclude={"format_version", "classes", "validation", "files"}
+    )

@@ -1,0 +1,67 @@
+"""The models before this one, from what they left on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cxr_assets.layout import Layout
+from cxr_serving import bundle
+from cxr_serving.bundle import BundleError, BundleRecord
+
+# As many bundles as one can tell apart in a figure.
+_RUNS = 20
+
+
+def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
+    """The last trainings of a model, oldest first, from their own records.
+
+    Args:
+        layout: where bundles, reports and releases lie.
+        asset: which model.
+
+    Returns:
+        For each ``version``, ``created_at``, ``data_version``, ``seed``, ``validation_macro_f1``;
+        ``test_macro_f1`` where there was a report on it, else None; ``released``.
+    """
+    released = set(bundle.versions(layout.releases))
+    rows = []
+    for version in bundle.versions(layout.models(asset))[-_RUNS:]:
+        record = BundleRecord.read(layout.models(asset) / version)
+        rows.append(
+            {
+                "version": version,
+                "created_at": record.created_at.isoformat(timespec="seconds"),
+                "data_version": record.data_version,
+                "seed": record.seed,
+                "validation_macro_f1": record.validation.get("macro_f1"),
+                "test_macro_f1": _reported(layout.reports / version / "metrics.json"),
+                "released": version in released,
+            }
+        )
+    return rows
+
+
+def released(layout: Layout, asset: str, but: str) -> Path | None:
+    """The bundle of the last release, unless it is the version ``but``; None where there is none.
+
+    A release is a bundle itself, so it does not matter whether the one it was made of is still
+    kept.
+
+    Raises:
+        BundleError: the release is broken.
+    """
+    version = bundle.read_pointer(layout.releases)
+    if version is None or version == but:
+        return None
+    directory = layout.releases / version
+    record = BundleRecord.read(directory)
+    if record.asset != asset:
+        raise BundleError(f"{directory} is a release of {record.asset}, not of {asset}")
+    return directory
+
+
+def _reported(metrics: Path) -> float | None:
+    if not metrics.is_file():
+        return None
+    score: float = json.loads(metrics.read_bytes())["macro_f1"]
+    return score

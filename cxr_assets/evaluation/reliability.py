@@ -1,0 +1,81 @@
+"""Whether the probabilities mean what they say, before and after temperature scaling."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import softmax
+from sklearn.metrics import brier_score_loss, log_loss
+
+BINS = 15
+
+
+def uncalibrated(
+    probabilities: npt.NDArray[np.floating[Any]], temperature: float
+) -> npt.NDArray[np.float64]:
+    """What the probabilities were before the logits were divided by ``temperature``.
+
+    Args:
+        probabilities: [N, C], softmax of logits / temperature.
+        temperature: above 0.
+
+    Returns:
+        float64 [N, C].
+    """
+    floor = np.finfo(np.float32).tiny
+    scaled = temperature * np.log(np.maximum(probabilities.astype(np.float64), floor))
+    result: npt.NDArray[np.float64] = softmax(scaled, axis=1)
+    return result
+
+
+def reliability(
+    probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
+) -> pd.DataFrame:
+    """Confidence against accuracy in bins of equally many films (Nixon et al. 2019, 1904.01685).
+
+    Args:
+        probabilities: [N, C].
+        targets: [N], class indices.
+
+    Returns:
+        A row a bin, at most ``BINS``: ``confidence``, the mean of the largest probability;
+        ``accuracy``; ``films``.
+    """
+    table = pd.DataFrame(
+        {
+            "confidence": probabilities.max(axis=1).astype(np.float64),
+            "accuracy": (probabilities.argmax(axis=1) == targets).astype(np.float64),
+        }
+    ).sort_values("confidence", ignore_index=True)
+    bins = table.index * min(BINS, len(table)) // len(table)
+    grouped = table.groupby(bins)
+    return grouped.mean().assign(films=grouped.size()).reset_index(drop=True)
+
+
+def calibration(
+    probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
+) -> dict[str, float]:
+    """How far the probabilities are off, 0 being best in each.
+
+    Args:
+        probabilities: [N, C], rows summing to 1.
+        targets: [N], class indices.
+
+    Returns:
+        ``ece``, the mean gap between confidence and accuracy over :func:`reliability`'s bins, in
+        0..1; ``brier``, the mean squared error of all class probabilities, in 0..2 (Brier 1950);
+        ``nll``, the mean negative log-likelihood in nats.
+    """
+    bins = reliability(probabilities, targets)
+    gaps = (bins["confidence"] - bins["accuracy"]).abs()
+    classes = range(probabilities.shape[1])
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    return {
+        "ece": round(float(np.average(gaps, weights=bins["films"])), 6),
+        "brier": round(
+            float(brier_score_loss(targets, exact, labels=list(classes), scale_by_half=False)), 6
+        ),
+        "nll": round(float(log_loss(targets, exact, labels=list(classes))), 6),
+    }

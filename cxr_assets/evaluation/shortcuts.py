@@ -1,0 +1,80 @@
+"""How far one gets without looking at the lungs."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+from cxr_assets.evaluation.films import Films
+from cxr_assets.evaluation.metrics import evaluate
+
+_FOLDS = 5
+_TREES = 100
+# A ring two cells wide of a film reduced to 32 x 32: an eighth of each side lies in it.
+_CELLS = 32
+_RING = 2
+
+
+def shortcuts(
+    films: Films,
+    pixels: npt.NDArray[np.uint8],
+    classes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Scores of classifiers that see only the frame, or only the border, of each film.
+
+    Random forests, trained and asked on these films in five folds that keep a child together. What
+    they reach, a network could reach without medicine. In the Kermany set the frame alone goes far.
+
+    Args:
+        films: N films.
+        pixels: uint8 [N, size, size], as the network takes them.
+        classes: C names.
+
+    Returns:
+        ``frame`` (width, height and their ratio) and ``border`` (the outermost sixteenth of the
+        pixels on each side), each with ``macro_f1``, ``accuracy``, ``auroc_macro_ovr``, or with
+        ``reason`` where it could not be asked.
+    """
+    width, height = (films.table[name].to_numpy(np.float64) for name in ("width", "height"))
+    frame = np.stack([width, height, width / height], axis=1)
+    return {
+        "frame": _audit(frame, films, classes),
+        "border": _audit(_border(pixels), films, classes),
+    }
+
+
+def _audit(
+    features: npt.NDArray[np.floating[Any]], films: Films, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    targets = films.targets(classes)
+    present = np.unique(targets)
+    patients = films.table.groupby("class")["patient"].nunique()
+    if len(present) < 2 or patients.min() < _FOLDS:
+        return {"reason": f"needs two classes with {_FOLDS} children each"}
+    if (features == features[0]).all():
+        return {"reason": "it is the same for all films"}
+    probabilities = cross_val_predict(
+        RandomForestClassifier(_TREES, min_samples_leaf=3, class_weight="balanced", random_state=0),
+        features,
+        targets,
+        groups=films.table["patient"],
+        cv=StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0),
+        method="predict_proba",
+    )
+    complete = np.zeros((len(targets), len(classes)))
+    complete[:, present] = probabilities
+    scores = evaluate(complete, targets, classes)
+    return {name: scores[name] for name in ("macro_f1", "accuracy", "auroc_macro_ovr")}
+
+
+def _border(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    cells = torch.nn.functional.adaptive_avg_pool2d(
+        torch.from_numpy(pixels).float().unsqueeze(1), _CELLS
+    ).squeeze(1)
+    inside = torch.zeros(_CELLS, _CELLS, dtype=torch.bool)
+    inside[_RING:-_RING, _RING:-_RING] = True
+    ring: npt.NDArray[np.float32] = cells[:, ~inside].numpy()
+    return ring

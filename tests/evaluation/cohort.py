@@ -1,0 +1,33 @@
+"""120 made-up films, 40 of each class, with names in the manner of the Kermany set."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_assets.evaluation.films import Films
+
+CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
+TARGETS = np.repeat([0, 1, 2], 40)
+
+
+def films(**columns: object) -> Films:
+    """All of one size; ten children have four bacterial films each, all others have one film."""
+    names = [f"PNEUMONIA/person{n // 4}_bacteria_{n}.jpeg" for n in range(40)]
+    names += [f"NORMAL/{'NORMAL2-' if n % 2 else ''}IM-{n}-0001.jpeg" for n in range(40)]
+    names += [f"PNEUMONIA/person{n}_virus_{n}.jpeg" for n in range(40)]
+    patients = [
+        f"{name.split('_')[0]} {target}" for name, target in zip(names, TARGETS, strict=True)
+    ]
+    table = pd.DataFrame(
+        {
+            "path": names,
+            "class": [CLASSES[target] for target in TARGETS],
+            "patient": patients,
+            "sha256": [str(number) for number in range(120)],
+            "width": 1000,
+            "height": 800,
+            **columns,
+        }
+    )
+    return Films(Path("films"), table, "made up", None, False, {})

@@ -1,0 +1,72 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_assets.evaluation import bootstrap
+from cxr_assets.evaluation.metrics import evaluate
+
+CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
+RNG = np.random.default_rng(0)
+PROBABILITIES = RNG.dirichlet([1, 1, 1], 60).astype(np.float32)
+TARGETS = RNG.integers(0, 3, 60)
+PATIENTS = [f"patient {number // 3}" for number in range(60)]
+
+
+def test_films_of_a_child_are_drawn_together():
+    for row in bootstrap.draws(PATIENTS):
+        films = np.bincount(row[row >= 0], minlength=60).reshape(20, 3)
+        assert (films == films[:, :1]).all()
+        assert films[:, 0].sum() == 20
+    assert bootstrap.draws(PATIENTS).equal(bootstrap.draws(PATIENTS))
+
+
+def test_each_draw_has_the_figures_of_its_films():
+    drawn = bootstrap.draws(PATIENTS)
+    table = bootstrap.scores(PROBABILITIES, TARGETS, CLASSES, drawn)
+    assert len(table) == len(drawn)
+    for index in (0, 7, 23):
+        films = drawn[index][drawn[index] >= 0].numpy()
+        expected = evaluate(PROBABILITIES[films], TARGETS[films], CLASSES)
+        row = table.iloc[index]
+        for name in ("accuracy", "macro_f1", "auroc_macro_ovr", "average_precision_macro_ovr"):
+            assert row[name] == pytest.approx(expected[name], abs=2e-6)
+        for label in CLASSES:
+            scores = expected["classification_report"][label]
+            for name in ("precision", "recall", "f1-score"):
+                assert row[f"{label}/{name}"] == pytest.approx(scores[name], abs=2e-6)
+            assert row[f"{label}/auroc"] == pytest.approx(expected["auroc_ovr"][label], abs=2e-6)
+
+
+def test_an_absent_class_has_no_interval_and_is_in_no_mean():
+    targets = np.where(TARGETS == 2, 0, TARGETS)
+    table = bootstrap.scores(PROBABILITIES, targets, CLASSES, bootstrap.draws(PATIENTS))
+    assert bootstrap.interval(table["viral_pneumonia/recall"]) is None
+    assert bootstrap.interval(table["viral_pneumonia/auroc"]) is None
+    assert bootstrap.interval(table["macro_f1"]) is not None
+    present = table[["bacterial_pneumonia/f1-score", "normal/f1-score"]].mean(axis=1)
+    np.testing.assert_allclose(table["macro_f1"], present)
+
+
+def test_many_films_of_few_children_say_less(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
+    probabilities, targets = (np.repeat(array, 9, axis=0) for array in (PROBABILITIES, TARGETS))
+    widths = []
+    for patients in (range(540), np.repeat(range(60), 9)):
+        table = bootstrap.scores(probabilities, targets, CLASSES, bootstrap.draws(patients))
+        low, high = bootstrap.interval(table["accuracy"])
+        assert low < (probabilities.argmax(axis=1) == targets).mean() < high
+        widths.append(high - low)
+    # Nine equal films of a child are worth one: the interval is three times as wide.
+    assert widths[1] / widths[0] == pytest.approx(3, rel=0.25)
+
+
+def test_a_difference_that_may_be_chance_is_told_from_one_that_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
+    draws = pd.Series(np.random.default_rng(0).normal(0.1, 0.02, 400))
+    clear = bootstrap.difference(draws, 0.1)
+    assert clear["interval"][0] > 0
+    assert clear["p"] == pytest.approx(2 / 401, abs=1e-6)
+    assert bootstrap.difference(draws - 0.1, 0.0)["p"] > 0.5
+    assert bootstrap.difference(draws * 0, 0.0) == {"estimate": 0, "interval": [0, 0], "p": 1}

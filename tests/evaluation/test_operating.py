@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxr_assets.evaluation import operating
+
+RNG = np.random.default_rng(0)
+TARGETS = RNG.integers(0, 3, 300)
+PROBABILITIES = RNG.dirichlet([1, 1, 1], 300) * 0.6 + np.eye(3)[TARGETS] * 0.4
+
+
+def test_pneumonia_of_either_kind_is_told_from_normal():
+    summary = operating.pneumonia(PROBABILITIES, TARGETS, normal=1)
+    ill = TARGETS != 1
+    assert summary["auroc"] == pytest.approx(
+        roc_auc_score(ill, PROBABILITIES[:, 0] + PROBABILITIES[:, 2]), abs=1e-6
+    )
+    answered = PROBABILITIES.argmax(axis=1) != 1
+    assert summary["sensitivity"] == pytest.approx(answered[ill].mean(), abs=1e-6)
+    assert summary["specificity"] == pytest.approx((~answered[~ill]).mean(), abs=1e-6)
+    for wanted, point in summary["at_sensitivity"].items():
+        called = 1 - PROBABILITIES[:, 1] >= point["threshold"] - 1e-6
+        assert called[ill].mean() >= float(wanted)
+        assert (~called[~ill]).mean() == pytest.approx(point["specificity"], abs=0.02)
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_films_of_one_kind_alone_have_no_operating_point(only):
+    films = only == TARGETS
+    assert operating.pneumonia(PROBABILITIES[films], TARGETS[films], normal=1) is None
+
+
+def test_what_is_left_when_the_least_certain_films_are_set_aside():
+    curve = operating.selective(PROBABILITIES, TARGETS)
+    assert curve["films"].tolist() == [round(300 * share) for share in curve["coverage"]]
+    assert curve["confidence"].is_monotonic_increasing
+    assert curve["accuracy"].iloc[0] == pytest.approx(
+        (PROBABILITIES.argmax(axis=1) == TARGETS).mean(), abs=1e-6
+    )
+    assert curve["accuracy"].iloc[-1] > curve["accuracy"].iloc[0]
+
+
+def test_of_a_class_that_is_nearly_gone_nothing_is_said():
+    certain = np.where((TARGETS == 2)[:, None], PROBABILITIES, np.eye(3)[TARGETS])
+    curve = operating.selective(certain, TARGETS)
+    assert curve["macro_f1"].notna().iloc[0]
+    assert curve["macro_f1"].isna().iloc[-1]
+    assert curve["accuracy"].notna().all()

@@ -1,0 +1,192 @@
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import tiny
+
+from cxr_assets.evaluation.report import (
+    ReportError,
+    read_metrics,
+    report_on_folder,
+    write_report,
+)
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import phantoms
+from cxr_assets.radiographs.raw import RawDataError
+from cxr_serving import bundle
+
+
+class Page(HTMLParser):
+    """What of a page comes from elsewhere, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms of thirty children a class, as they come."""
+    root = tmp_path_factory.mktemp("films")
+    phantoms.make(root, 30, 0)
+    return root
+
+
+def bundles(layout: Layout) -> tuple[Path, Path]:
+    return (
+        bundle.latest(layout.models("convnext_model")),
+        bundle.latest(layout.models("dinov2_probe")),
+    )
+
+
+def test_the_page_needs_nothing_but_itself_and_says_what_it_is(layout: Layout) -> None:
+    report = write_report(layout, *bundles(layout))
+    page = Page((report / "report.html").read_text())
+    assert page.sources
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "Not a medical device" in page.text
+    assert "Synthetic phantoms" in page.text
+    assert (layout.reports / "report.html").read_bytes() == (report / "report.html").read_bytes()
+
+
+def test_its_numbers_are_those_of_the_metrics(layout: Layout) -> None:
+    report = write_report(layout, *bundles(layout))
+    metrics = read_metrics(report)
+    text = " ".join(Page((report / "report.html").read_text()).text.split())
+    for one in (metrics, metrics["baseline"]):
+        for name in ("macro_f1", "accuracy", "auroc_macro_ovr", "average_precision_macro_ovr"):
+            low, high = one["intervals"][name]
+            assert f"{one[name]:.3f} ({low:.3f} to {high:.3f})" in text
+        for kind in ("before", "after"):
+            assert f"{one['calibration'][kind]['ece']:.3f}" in text
+    difference = metrics["comparison"]["macro_f1"]
+    low, high = difference["interval"]
+    assert f"{difference['estimate']:.3f} ({low:.3f} to {high:.3f})" in text
+    assert metrics["model"]["fingerprint"] in text
+    assert metrics["films_sha256"] in text
+
+
+def test_behind_each_figure_are_its_numbers(layout: Layout) -> None:
+    report = write_report(layout, *bundles(layout))
+    figures = {path.stem for path in report.glob("*.png")}
+    assert figures == {path.stem for path in report.glob("*.csv")} - {"predictions"}
+    assert {"reliability", "pneumonia_roc", "selective", "baseline_selective"} <= figures
+
+
+def test_the_hardest_films_are_in_the_page_alone(layout: Layout) -> None:
+    report = write_report(layout, *bundles(layout))
+    page = (report / "report.html").read_text()
+    shown = re.findall(r"(film-\d+\.png)</figcaption>", page)
+    assert shown
+    assert page.count("the same film with the network") == len(shown)
+    assert "film-" not in (report / "metrics.json").read_text()
+
+
+def test_any_bundle_on_any_folder_without_dagster(
+    layout: Layout, films: Path, tmp_path: Path
+) -> None:
+    main, baseline = bundles(layout)
+    out = tmp_path / "out"
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "cxr_assets.evaluation"),
+            *("--bundle", main, "--baseline", baseline, "--data", films, "--out", out),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert f"report: {out / 'report.html'}" in ended.stderr
+    metrics = read_metrics(out)
+    assert metrics["films"] == len(list((films / "test").rglob("*.*")))
+    assert metrics["shortcuts"]["border"]["gain"] == pytest.approx(
+        metrics["macro_f1"] - metrics["shortcuts"]["border"]["macro_f1"], abs=1e-6
+    )
+    assert metrics["comparison"]["macro_f1"]["interval"]
+
+
+def test_classes_that_a_folder_lacks_are_absent_and_broken_films_are_named(
+    layout: Layout, films: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hospital" / "NORMAL"
+    folder.mkdir(parents=True)
+    for number, film in enumerate(sorted((films / "test" / "NORMAL").iterdir())):
+        content = film.read_bytes()
+        (folder / film.name).write_bytes(content if number else content[: len(content) // 2])
+    main, _ = bundles(layout)
+    out = report_on_folder(main, folder.parent, tmp_path / "out", None, lambda line: None)
+    metrics = read_metrics(out)
+    assert metrics["absent_classes"] == ["bacterial_pneumonia", "viral_pneumonia"]
+    assert metrics["classification_report"]["viral_pneumonia"]["recall"] is None
+    assert metrics["pneumonia"] is None
+    assert metrics["baseline"] is None
+    [(path, why)] = metrics["skipped"].items()
+    assert path.startswith("NORMAL/")
+    assert why.startswith("corrupt: ")
+    text = Page((out / "report.html").read_text()).text
+    assert "neither evaluated nor counted in any mean" in " ".join(text.split())
+    assert path in text
+
+
+def test_what_is_no_report_is_not_replaced(layout: Layout, films: Path, tmp_path: Path) -> None:
+    main, _ = bundles(layout)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ReportError, match="name an empty directory"):
+        report_on_folder(main, films, tmp_path, None, lambda line: None)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_without_films_is_refused_with_what_was_expected(
+    layout: Layout, tmp_path: Path
+) -> None:
+    main, _ = bundles(layout)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RawDataError, match="Expected NORMAL/ and PNEUMONIA/"):
+        report_on_folder(main, tmp_path / "empty", tmp_path / "out", None, lambda line: None)
+
+
+def test_the_released_model_is_asked_about_the_same_films(layout: Layout) -> None:
+    main, baseline = bundles(layout)
+    write_report(layout, main, baseline)
+    assert read_metrics(layout.reports)["regression"] is None
+    data_version = bundle.BundleRecord.read(main).data_version
+    tiny.publish(
+        Layout(layout.root), "convnext_model", tiny.convnext(), data_version, pretrained="other"
+    )
+    newer = bundle.latest(layout.models("convnext_model"))
+    (layout.releases / main.name).parent.mkdir(exist_ok=True)
+    main.rename(layout.releases / main.name)
+    bundle.write_pointer(layout.releases, main.name)
+    report = write_report(layout, newer, baseline)
+    regression = read_metrics(report)["regression"]
+    assert regression["released"] == main.name
+    assert regression["same_data"] is True
+    before = read_metrics(layout.reports / main.name)["macro_f1"]
+    now = read_metrics(report)["macro_f1"]
+    assert regression["macro_f1"]["estimate"] == pytest.approx(now - before, abs=2e-6)
+    assert "Against the last release" in (report / "report.html").read_text()
+
+
+def test_the_trend_tells_every_training_that_is_kept(layout: Layout) -> None:
+    main, baseline = bundles(layout)
+    data_version = bundle.BundleRecord.read(main).data_version
+    newer = tiny.publish(
+        layout, "convnext_model", tiny.convnext(), data_version, pretrained="other"
+    )
+    trend = read_metrics(write_report(layout, newer, baseline))["trend"]
+    assert sorted(row["version"] for row in trend) == sorted([main.name, newer.name])
+    scores = {row["version"]: row["test_macro_f1"] for row in trend}
+    assert scores[main.name] is None
+    assert scores[newer.name] == read_metrics(layout.reports)["macro_f1"]
