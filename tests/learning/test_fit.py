@@ -107,7 +107,7 @@ def test_the_fingerprint_is_that_of_what_is_trained(asset, layout, tmp_path, mon
 
     base = fingerprint()
     assert fingerprint() == base
-    assert fingerprint("seed=1") != base
+    assert (fingerprint("seed=1") != base) is (asset == "convnext_model"), "no part in the probe"
     assert fingerprint("deterministic=false") != base
     own, other = "trainer.label_smoothing=0.3", "probe.weight_decays=[1]"
     network = "model.depths=[1,1,2,1]"

@@ -49,6 +49,7 @@ def test_checks_guard_data_models_and_release():
         ("convnext_model", "bundle_verifies"),
         ("dinov2_probe", "bundle_verifies"),
         ("metrics_report", "beats_probe"),
+        ("metrics_report", "not_worse_than_released"),
     }
 
 
