@@ -96,19 +96,10 @@ def folder(directory: Path, progress: Callable[[str], None] = lambda line: None)
     )
 
 
-def predict(predictor: Predictor, films: Films) -> npt.NDArray[np.float32]:
-    """Calibrated probabilities float32 [N, C] of the predictor that serves.
-
-    Raises:
-        ReportError: a film cannot be read.
-    """
-    paths = [films.root / path for path in films.table["path"]]
-    return np.concatenate(
-        [
-            predictor.predict(decode(predictor, paths[start : start + _BATCH]))
-            for start in range(0, len(paths), _BATCH)
-        ]
-    )
+def predict(predictor: Predictor, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Calibrated probabilities float32 [N, C] of films uint8 [N, size, size]."""
+    starts = range(0, len(pixels), _BATCH)
+    return np.concatenate([predictor.predict(pixels[start : start + _BATCH]) for start in starts])
 
 
 def decode(predictor: Predictor, paths: list[Path]) -> npt.NDArray[np.uint8]:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -56,6 +55,7 @@ class _Evaluated:
 
     predictor: Predictor
     history: pd.DataFrame | None
+    pixels: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
     metrics: dict[str, Any]
     draws: pd.DataFrame
@@ -63,6 +63,10 @@ class _Evaluated:
     @property
     def record(self) -> BundleRecord:
         return self.predictor.record
+
+    @property
+    def uncalibrated(self) -> npt.NDArray[np.float64]:
+        return reliability.uncalibrated(self.probabilities, self.record.temperature)
 
 
 def write_report(
@@ -142,6 +146,7 @@ def report_on_folder(
         BundleError: a bundle is broken.
         ReportError: ``out`` holds something else than a report.
     """
+    out = out.resolve()
     if out.exists() and not (out / METRICS_FILE).is_file() and any(out.iterdir()):
         raise ReportError(f"{out} holds something else than a report: name an empty directory")
     films = evaluated.folder(folder, progress)
@@ -191,7 +196,8 @@ def _evaluate(
     record = predictor.record
     if record.classes != CLASSES:
         raise ReportError(f"{directory} has the classes {', '.join(record.classes)}: train it anew")
-    probabilities = evaluated.predict(predictor, films)
+    pixels = evaluated.decode(predictor, [films.root / path for path in films.table["path"]])
+    probabilities = evaluated.predict(predictor, pixels)
     targets = films.targets(CLASSES)
     metrics = evaluate(probabilities, targets, CLASSES)
     progress(
@@ -202,6 +208,7 @@ def _evaluate(
     return _Evaluated(
         predictor,
         pd.read_csv(history) if history.exists() else None,
+        pixels,
         probabilities,
         metrics,
         bootstrap.scores(probabilities, targets, CLASSES, drawn),
@@ -217,8 +224,10 @@ def _write(
 ) -> bytes:
     """Write a report aside and move it to ``final``; returns the contents of metrics.json."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in final.parent.glob(f".{final.name}.*"):
-        shutil.rmtree(leftover)
+    # Only what a killed writing left: beside a directory of the user's there may be other names.
+    for ending in ("partial", "retired"):
+        for leftover in final.parent.glob(f".{final.name}.*.{ending}"):
+            shutil.rmtree(leftover)
     partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
         partial.mkdir()
@@ -234,8 +243,7 @@ def _write(
         (partial / PAGE_FILE).write_text(html)
         swap_directory(partial, final)
     except BaseException:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     return content
 
@@ -243,7 +251,6 @@ def _write(
 def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -> dict[str, Any]:
     main, baseline = models["model"], models.get("baseline")
     targets = films.targets(CLASSES)
-    pixels = evaluated.decode(main.predictor, [films.root / path for path in films.table["path"]])
     identity = sha256()
     for film, label in sorted(zip(films.table["sha256"], films.table["class"], strict=True)):
         identity.update(f"{film} {label}\n".encode())
@@ -263,7 +270,7 @@ def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -
             name: audit | {"gain": round(main.metrics["macro_f1"] - audit["macro_f1"], 6)}
             if "macro_f1" in audit
             else audit
-            for name, audit in shortcuts(films, pixels, CLASSES).items()
+            for name, audit in shortcuts(films, main.pixels, CLASSES).items()
         },
         "environment": environment(),
         "baseline": None,
@@ -282,7 +289,6 @@ def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -
 
 
 def _of_model(model: _Evaluated, targets: npt.NDArray[np.int64]) -> dict[str, Any]:
-    before = reliability.uncalibrated(model.probabilities, model.record.temperature)
     history = model.history
     selective = operating.selective(model.probabilities, targets)
     return {
@@ -302,7 +308,7 @@ def _of_model(model: _Evaluated, targets: npt.NDArray[np.int64]) -> dict[str, An
         },
         "calibration": {
             "temperature": model.record.temperature,
-            "before": reliability.calibration(before, targets),
+            "before": reliability.calibration(model.uncalibrated, targets),
             "after": reliability.calibration(model.probabilities, targets),
         },
         "pneumonia": operating.pneumonia(model.probabilities, targets, _NORMAL),
@@ -342,10 +348,7 @@ def _figures(
         )
         before, after = (
             reliability.reliability(probabilities, targets)
-            for probabilities in (
-                reliability.uncalibrated(model.probabilities, model.record.temperature),
-                model.probabilities,
-            )
+            for probabilities in (model.uncalibrated, model.probabilities)
         )
         pictures[f"{prefix}reliability"] = (
             figures.reliability(before, after, scores["calibration"], title, synthetic),

@@ -148,6 +148,17 @@ def test_what_is_no_report_is_not_replaced(layout: Layout, films: Path, tmp_path
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_what_lies_beside_the_report_stays(layout: Layout, films: Path, tmp_path: Path) -> None:
+    main, _ = bundles(layout)
+    beside = tmp_path / "home" / ".report.old"
+    leftover = tmp_path / "home" / ".report.123.partial"
+    for directory in (beside, leftover):
+        directory.mkdir(parents=True)
+    report_on_folder(main, films, tmp_path / "home" / "report", None, lambda line: None)
+    assert beside.exists()
+    assert not leftover.exists()
+
+
 def test_a_folder_without_films_is_refused_with_what_was_expected(
     layout: Layout, tmp_path: Path
 ) -> None:
