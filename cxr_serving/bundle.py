@@ -2,9 +2,9 @@
 
 A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once published. It holds
 ``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of
-transformers, the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the record defined here,
-which carries the sha256 of every other file. ``<models>/<asset>/latest.json`` points to the newest
-one.
+transformers, ``model.onnx`` where exported, the Lightning checkpoint ``best.ckpt``, and
+``bundle.json``, the record defined here, which carries the sha256 of every other file.
+``<models>/<asset>/latest.json`` points to the newest one.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ RECORD_FILE = "bundle.json"
 POINTER_FILE = "latest.json"
 WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "best.ckpt"
+ONNX_FILE = "model.onnx"
 HISTORY_FILE = "history.csv"
 
 # Writing one bundle takes minutes at most: what is older was left behind by a process that died.
@@ -33,6 +34,10 @@ _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 class BundleError(Exception):
     """A bundle or a pointer is missing, broken or of an unknown format; the message names it."""
+
+
+class FormatError(BundleError):
+    """A bundle is of another format than this code reads: of another version of the pipeline."""
 
 
 class BundleRecord(BaseModel):
@@ -52,7 +57,8 @@ class BundleRecord(BaseModel):
         pretrained: identity of the base weights, or null for training from scratch.
         synthetic: whether the films were phantoms, not radiographs of patients.
         validation: metrics on the validation split, each in 0..1 but for ``loss``.
-        temperature: logits are divided by it before the softmax.
+        temperature: that the logits have been divided by: weights and bias of the saved classifier
+            are, those in ``best.ckpt`` are not.
         flip_averaging: whether the logits are the mean over a film and its mirror image.
         dagster_run_id: run that published it, if any.
         mlflow_run_id: MLflow run that holds its curves, if any.
@@ -61,7 +67,7 @@ class BundleRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     asset: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: str = Field(pattern=rf"^{_VERSION.pattern}$")
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -85,7 +91,8 @@ class BundleRecord(BaseModel):
         """Read ``bundle.json`` without looking at the other files.
 
         Raises:
-            BundleError: there is none, or it is not a record of this format.
+            BundleError: there is none, or it is not a record.
+            FormatError: it is one of another format.
         """
         path = directory / RECORD_FILE
         try:
@@ -93,6 +100,11 @@ class BundleRecord(BaseModel):
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         except ValidationError as error:
+            if any(problem["loc"] == ("format_version",) for problem in error.errors()):
+                raise FormatError(
+                    f"{path} was written by another version of this code ({_problems(error)}): "
+                    "materialise the models again"
+                ) from error
             raise BundleError(f"{path} is not a bundle record: {_problems(error)}") from error
 
 

@@ -75,6 +75,5 @@ class Predictor:
         logits = self.model(pixel_values=pixels).logits.float()
         if self.record.flip_averaging:
             logits = (logits + self.model(pixel_values=pixels.flip(-1)).logits.float()) / 2
-        scaled = logits / self.record.temperature
-        probabilities: npt.NDArray[np.float32] = scaled.softmax(dim=1).cpu().numpy()
+        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
         return probabilities

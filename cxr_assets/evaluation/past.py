@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr_assets.layout import Layout
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleError, BundleRecord
+from cxr_serving.bundle import BundleError, BundleRecord, FormatError
 
 # As many bundles as one can tell apart in a figure.
 _RUNS = 20
@@ -26,7 +26,10 @@ def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
     released = set(bundle.versions(layout.releases))
     rows = []
     for version in bundle.versions(layout.models(asset))[-_RUNS:]:
-        record = BundleRecord.read(layout.models(asset) / version)
+        try:
+            record = BundleRecord.read(layout.models(asset) / version)
+        except FormatError:  # it was made before an upgrade
+            continue
         rows.append(
             {
                 "version": version,
@@ -44,8 +47,8 @@ def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
 def released(layout: Layout, asset: str, but: str) -> Path | None:
     """The bundle of the last release, unless it is the version ``but``; None where there is none.
 
-    A release is a bundle itself, so it does not matter whether the one it was made of is still
-    kept.
+    One of an earlier format does not count. A release is a bundle itself, so it does not matter
+    whether the one it was made of is still kept.
 
     Raises:
         BundleError: the release is broken.
@@ -54,7 +57,10 @@ def released(layout: Layout, asset: str, but: str) -> Path | None:
     if version is None or version == but:
         return None
     directory = layout.releases / version
-    record = BundleRecord.read(directory)
+    try:
+        record = BundleRecord.read(directory)
+    except FormatError:
+        return None
     if record.asset != asset:
         raise BundleError(f"{directory} is a release of {record.asset}, not of {asset}")
     return directory

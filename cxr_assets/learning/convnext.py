@@ -18,6 +18,7 @@ class ConvNext(Recipe):
     """Fine-tuned from the hub's weights, or trained from scratch."""
 
     module = Classifier
+    onnx = True
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment

@@ -7,14 +7,17 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
+from cxr_assets.learning import onnx
 from cxr_assets.learning.fit import locked
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
+from cxr_assets.radiographs.dataset import samples
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleRecord
@@ -31,6 +34,8 @@ _KEPT = (
 )
 # A crashed training can be gone on with for this long; its checkpoints are too large to keep more.
 _ABANDONED = timedelta(days=30)
+# Validation films of each class on which the network and its ONNX are compared.
+_COMPARED = 8
 
 
 class ExportError(Exception):
@@ -60,6 +65,7 @@ def export(
     Raises:
         ExportError: there is neither a finished fit nor a bundle of this fingerprint.
         BundleError: the bundle cannot be written.
+        ParityError: the network as ONNX answers otherwise.
         TrainingError: the lock cannot be written.
     """
     with locked(plan, progress), _publishing(plan):
@@ -147,10 +153,17 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
 
     def write(directory: Path) -> None:
         module = plan.recipe.restore(plan.work / CHECKPOINT_FILE)
+        (directory / CHECKPOINT_FILE).write_bytes(_checkpoint(plan.work / CHECKPOINT_FILE, module))
+        # Whoever loads the network by whatever means gets calibrated probabilities.
+        with torch.no_grad():
+            for parameter in module.network.classifier.parameters():
+                parameter.div_(record.temperature)
         module.network.save_pretrained(directory)
         Preprocessing(plan.dataset.image_size).write(directory)
-        (directory / CHECKPOINT_FILE).write_bytes(_checkpoint(plan.work / CHECKPOINT_FILE, module))
         shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
+        if plan.recipe.onnx:
+            films = samples(plan.layout.processed, "val", _COMPARED).values()
+            onnx.write(directory, record.flip_averaging, np.stack([f for c in films for f in c]))
 
     return bundle.publish(plan.bundles, record, write, point)
 

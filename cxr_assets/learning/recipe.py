@@ -26,9 +26,11 @@ class Recipe(ABC):
         max_epochs: epochs at most.
         patience: epochs without a better validation macro F1 before training stops.
         flip_averaging: whether the model answers with the mean over a film and its mirror image.
+        onnx: whether its bundles hold the network as ONNX, too.
     """
 
     module: ClassVar[type[Classification]]
+    onnx: ClassVar[bool] = False
     experiment: Experiment
     base: tuple[str | None, str | None]
     max_epochs: int

@@ -201,3 +201,17 @@ def test_the_trend_tells_every_training_that_is_kept(layout: Layout) -> None:
     scores = {row["version"]: row["test_macro_f1"] for row in trend}
     assert scores[main.name] is None
     assert scores[newer.name] == read_metrics(layout.reports)["macro_f1"]
+
+
+def test_bundles_of_an_earlier_format_do_not_stop_a_report(layout: Layout) -> None:
+    main, baseline = bundles(layout)
+    for old in (
+        layout.models("convnext_model") / "20250101T000000Z-0123abcd",
+        layout.releases / "20250101T000000Z-0123abcd",
+    ):
+        old.mkdir(parents=True)
+        (old / "bundle.json").write_text('{"format_version": 1}')
+    bundle.write_pointer(layout.releases, old.name)
+    metrics = read_metrics(write_report(layout, main, baseline))
+    assert [row["version"] for row in metrics["trend"]] == [main.name]
+    assert metrics["regression"] is None

@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import tiny
 import torch
+from scipy.special import softmax
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.experiment import Experiment, compose
@@ -15,6 +18,7 @@ from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import TrainingError, fit
 from cxr_assets.learning.module import Classifier
+from cxr_assets.learning.onnx import ParityError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
@@ -75,12 +79,51 @@ def test_the_checkpoint_alone_rebuilds_the_network(asset, module_class, layout):
     assert hyperparameters["model_name"] in ("convnextv2-demo", "dinov2-demo")
     rebuilt = module_class.load_from_checkpoint(directory / "best.ckpt", weights_only=True).network
     exported = AutoModelForImageClassification.from_pretrained(directory)
+    temperature = bundle.verify(directory).temperature
+    assert temperature != 1
     for key, value in exported.state_dict().items():
-        assert torch.equal(rebuilt.state_dict()[key], value), key
+        trained = rebuilt.state_dict()[key]
+        if key.startswith("classifier."):
+            trained = trained / temperature
+        assert torch.equal(trained, value), key
+
+
+def test_the_main_model_is_there_as_onnx_too(layout):
+    directory, _ = train("convnext_model", layout, "trainer.flip_averaging=true")
+    predictor = Predictor(directory)
+    session = onnxruntime.InferenceSession(directory / "model.onnx")
+    films = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    for some in (films, films[:1]):
+        pixels = predictor.preprocessing.normalise(torch.tensor(some)).numpy()
+        [logits] = session.run(["logits"], {"pixel_values": pixels})
+        np.testing.assert_allclose(softmax(logits, axis=1), predictor.predict(some), atol=1e-5)
+    for name in (b"/tmp", str(Path.cwd()).encode()):
+        assert name not in (directory / "model.onnx").read_bytes(), "a path of this machine"
+
+
+def test_onnx_that_answers_otherwise_is_not_published(layout, monkeypatch):
+    plan = make_plan("convnext_model", experiment(), layout)
+    fit(plan, lambda line: None)
+
+    def other(module: torch.nn.Module, *args: Any, **options: Any) -> None:
+        with torch.no_grad():
+            module._network.classifier.bias += torch.tensor([0.01, 0, 0])
+        exporter(module, *args, **options)
+        with torch.no_grad():
+            module._network.classifier.bias -= torch.tensor([0.01, 0, 0])
+
+    exporter = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", other)
+    with pytest.raises(ParityError, match=r"differs from the network by \d"):
+        export(plan)
+    assert bundle.versions(layout.models("convnext_model")) == []
+    monkeypatch.undo()
+    assert export(plan)[1], "the finished fit was kept"
 
 
 def test_the_probe_reads_the_cls_embedding_alone(layout):
     directory, _ = train("dinov2_probe", layout)
+    assert not (directory / "model.onnx").exists()
     weight = AutoModelForImageClassification.from_pretrained(directory).classifier.weight
     assert weight[:, :32].abs().max() > 0
     assert weight[:, 32:].abs().max() == 0

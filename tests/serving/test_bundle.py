@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleError, BundleRecord
+from cxr_serving.bundle import BundleError, BundleRecord, FormatError
 
 FINGERPRINT = "0123456789abcdef" * 4
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -150,13 +150,12 @@ def test_verify_names_the_damaged_file(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2, "shape": "new"}, "format_version: Input should be 1"),
         ({"version": "../../etc"}, "version: String should match"),
         ({"temperature": 0}, "temperature: Input should be greater than 0"),
         ({"created_at": "2026-11-22T03:00:00"}, "created_at: Input should have timezone"),
     ],
 )
-def test_record_of_another_format_is_refused(
+def test_record_that_is_not_one_is_refused(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     final = bundle.publish(tmp_path, record(), write_files)
@@ -166,6 +165,16 @@ def test_record_of_another_format_is_refused(
         BundleRecord.read(final)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_record_of_another_format_says_what_to_do(tmp_path: Path, version: int) -> None:
+    final = bundle.publish(tmp_path, record(), write_files)
+    path = final / "bundle.json"
+    written = json.loads(path.read_text()) | {"format_version": version, "shape": "other"}
+    path.write_text(json.dumps(written))
+    with pytest.raises(FormatError, match=r"Input should be 2.*: materialise the models again"):
+        BundleRecord.read(final)
 
 
 @given(
