@@ -21,6 +21,7 @@ from benchmarks import films
 from benchmarks.measure import Comparison, seconds, show
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
+from cxr_assets.learning.allocator import keep_freed_memory
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import kept, labels
@@ -89,6 +90,7 @@ def ours(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     started = time.perf_counter()
     quiet: Callable[[str], None] = lambda line: None  # noqa: E731
+    keep_freed_memory()  # as a training does
     sources = raw.collect(experiment.data, layout, quiet)
     prepare(layout, sources, experiment.data, quiet)
     plan = make_plan("convnext_model", experiment, layout)

@@ -17,6 +17,7 @@ from transformers import (
     Dinov2Config,
     PreTrainedModel,
 )
+from transformers.initialization import no_init_weights
 
 from cxr_assets.experiment import Model, Probe
 from cxr_assets.learning import grn
@@ -144,9 +145,12 @@ def build(config: dict[str, Any]) -> PreTrainedModel:
     Its weights are laid out for films in ``channels_last``, which its blocks work in.
     """
     settings = {key: value for key, value in config.items() if key != "model_type"}
-    network: PreTrainedModel = AutoModelForImageClassification.from_config(
-        AutoConfig.for_model(config["model_type"], **settings)
-    )
+    # Once: transformers draws the weights of a network anew for each network that it is a part of.
+    with no_init_weights():
+        network: PreTrainedModel = AutoModelForImageClassification.from_config(
+            AutoConfig.for_model(config["model_type"], **settings)
+        )
+    network.init_weights()
     grn.install(network)
     return network.to(memory_format=torch.channels_last)
 

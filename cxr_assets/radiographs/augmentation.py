@@ -37,10 +37,10 @@ class Variation(nn.Module):
         if settings.detail:
             varied = _process(varied, settings.detail)
         if settings.noise:
-            varied = varied + torch.randn_like(varied) * _draw(films, 0, 0.03 * settings.noise)
+            varied.addcmul_(torch.randn_like(varied), _draw(films, 0, 255 * 0.03 * settings.noise))
         if settings.affine or settings.flip:
             varied = _move(varied, settings.affine, settings.flip)
-        return varied.clamp(0, 1).mul(255)
+        return varied.clamp_(0, 255)
 
 
 def _draw(films: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -56,16 +56,16 @@ def _expose(films: torch.Tensor, strength: float) -> torch.Tensor:
         contrast = _draw(films, -0.3, 0.3).mul(strength).exp()
         brightness = _draw(films, -0.15, 0.15).mul(strength)
         levels = ((levels**gamma - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
-    return levels.squeeze(1).gather(1, films.flatten(1).long()).view(films.shape)
+    levels = levels.mul(255).squeeze(1)
+    return levels.gather(1, films.flatten(1).long()).view(films.shape)
 
 
 def _process(films: torch.Tensor, strength: float) -> torch.Tensor:
     """What a scanner's software does: blurring or sharpening of edges, of local contrast too."""
     edges = _draw(films, -1, 1.5) * strength
     local = _draw(films, -0.3, 1) * strength
-    varied = films * (1 + edges + local)
-    varied.addcmul_(_sum_of_nine(films), -edges / 9)
-    return varied.addcmul_(_smooth(films), -local)
+    blurred = _sum_of_nine(films).mul_(-edges / 9).addcmul_(_smooth(films), -local)
+    return blurred.addcmul_(films, 1 + edges + local)
 
 
 # Sums of slices and small matrix products: on a CPU several times faster than pooling.
@@ -103,8 +103,10 @@ def _move(films: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
         (torch.arange(size, device=films.device) * 2 + 1) / size - 1 for size in films.shape[1:]
     )
     x, y = x.view(1, 1, -1), y.view(1, -1, 1)
-    grid = torch.empty(*films.shape, 2, device=films.device)
-    torch.add(mirror * stretch * cosine * x, across - sine * y, out=grid[..., 0])
-    torch.add(mirror * sine * x, down + cosine / stretch * y, out=grid[..., 1])
-    moved = nn.functional.grid_sample(films.unsqueeze(1), grid, align_corners=False)
+    grid = torch.empty(len(films), 2, *films.shape[1:], device=films.device)
+    torch.add(mirror * stretch * cosine * x, across - sine * y, out=grid[:, 0])
+    torch.add(mirror * sine * x, down + cosine / stretch * y, out=grid[:, 1])
+    moved = nn.functional.grid_sample(
+        films.unsqueeze(1), grid.permute(0, 2, 3, 1), align_corners=False
+    )
     return moved.squeeze(1)
