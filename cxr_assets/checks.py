@@ -5,6 +5,7 @@ import math
 
 import dagster as dg
 
+from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.radiographs import dataset
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
@@ -83,7 +84,7 @@ def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckRes
     difference = metrics["comparison"]["macro_f1"]
     low, high = difference["interval"]
     return dg.AssetCheckResult(
-        passed=low >= margin,
+        passed=clearly_beats(metrics, margin),
         metadata={
             "macro_f1": metrics["macro_f1"],
             "baseline_macro_f1": metrics["baseline"]["macro_f1"],

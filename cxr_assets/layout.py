@@ -39,7 +39,7 @@ class Layout:
     @property
     def releases(self) -> Path:
         """``<version>/`` for each release, and ``latest.json``."""
-        return self.root / "releases"
+        return bundle.releases_directory(self.root)
 
     def models(self, asset: str) -> Path:
         """``<version>/`` for each bundle of a model asset, and ``latest.json``."""

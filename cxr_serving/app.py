@@ -42,7 +42,10 @@ def create_app(settings: Settings) -> FastAPI:
     """The service with these settings; it begins to look for a model when it is started."""
     metrics = Metrics()
     watcher = Watcher(
-        bundle.asset_directory(settings.data_root, ASSET),
+        bundle.asset_directory(settings.data_root, ASSET)
+        if settings.follow == "newest"
+        else bundle.releases_directory(settings.data_root),
+        ASSET,
         settings.device,
         settings.poll_seconds,
         metrics,

@@ -121,6 +121,11 @@ def asset_directory(data_root: Path, asset: str) -> Path:
     return data_root / "models" / asset
 
 
+def releases_directory(data_root: Path) -> Path:
+    """Where releases lie below the data root; each is a bundle, too."""
+    return data_root / "releases"
+
+
 def new_version(fingerprint: str, now: datetime) -> str:
     """The version of something made ``now`` (aware) from ``fingerprint`` (hexadecimal)."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
@@ -288,6 +293,8 @@ def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> lis
 def verify(directory: Path) -> BundleRecord:
     """Check that a bundle is whole: every recorded file there, none besides, all hashes right.
 
+    Hidden files are not looked at.
+
     Raises:
         BundleError: names the file that is missing, unexpected or altered.
     """
@@ -304,7 +311,13 @@ def verify(directory: Path) -> BundleRecord:
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
+    # What is hidden is not the bundle's: clients of the hub put files of their own there.
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )
 
 
 def _hash_files(directory: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Settings of the service, read from ``CXR_*`` environment variables."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,7 +14,11 @@ class Settings(BaseSettings):
 
     data_root: Path = Field(
         default=Path("data"),
-        description="Directory that the pipeline writes to; models/ below it is followed.",
+        description="Directory that the pipeline writes to, and the model is found in.",
+    )
+    follow: Literal["newest", "released"] = Field(
+        default="newest",
+        description="What serves: the newest materialised model, or the newest released one.",
     )
     host: str = Field(
         default="127.0.0.1",

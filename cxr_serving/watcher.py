@@ -47,10 +47,13 @@ class Watcher:
         state: what serves now; read it once a request.
     """
 
-    def __init__(self, directory: Path, device: str, poll_seconds: float, metrics: Metrics) -> None:
-        """Follow the pointer in ``directory``, the place of one model asset's bundles."""
+    def __init__(
+        self, directory: Path, asset: str, device: str, poll_seconds: float, metrics: Metrics
+    ) -> None:
+        """Follow the pointer in ``directory``, where bundles of ``asset`` or its releases lie."""
         self.state = State(None, "starting: no model was looked for yet")
         self._directory = directory
+        self._asset = asset
         self._device = device
         self._poll_seconds = poll_seconds
         self._metrics = metrics
@@ -77,8 +80,8 @@ class Watcher:
             return
         if version is None:
             self._report(
-                f"no model: {self._directory / bundle.POINTER_FILE} does not exist; "
-                f"materialise {self._directory.name}"
+                f"no model: {self._directory / bundle.POINTER_FILE} does not exist; run the job "
+                "retrain"
             )
         elif serving is not None and serving.record.version == version:
             self._report(None)
@@ -103,7 +106,7 @@ class Watcher:
             try:
                 model = self._load(version)
             except Exception as error:
-                logger.exception("refused asset=%s version=%s", self._directory.name, version)
+                logger.exception("refused asset=%s version=%s", self._asset, version)
                 self._metrics.model_refusals.inc()
                 reason = f"the newest model, {version}, cannot be served: {error}"
                 self._refusal = refusal = _Refusal(version, files, reason)
@@ -114,7 +117,7 @@ class Watcher:
 
     def _load(self, version: str) -> Predictor:
         model = Predictor(self._directory / version, self._device)
-        if (model.record.asset, model.record.version) != (self._directory.name, version):
+        if (model.record.asset, model.record.version) != (self._asset, version):
             raise BundleError(
                 f"{self._directory / version} holds {model.record.asset} {model.record.version}"
             )

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from cxr_assets.layout import Layout
+from cxr_assets.learning import onnx
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -74,11 +75,14 @@ def publish(
     synthetic: bool = True,
     pretrained: str | None = None,
     temperature: float = 1.0,
+    with_onnx: bool = False,
     now: datetime = datetime(2026, 1, 4, 3, tzinfo=UTC),
 ) -> Path:
     """Publish ``model``, its head scaled up so that the probabilities differ between films."""
     with torch.no_grad():
         model.classifier.weight *= 30
+        for parameter in model.classifier.parameters():
+            parameter /= temperature
     fingerprint = sha256(f"{asset}{data_version}{pretrained}".encode()).hexdigest()
     record = BundleRecord(
         asset=asset,
@@ -99,6 +103,8 @@ def publish(
     def write(directory: Path) -> None:
         model.save_pretrained(directory)
         Preprocessing(SIZE).write(directory)
+        if with_onnx:
+            onnx.write(directory, False, np.zeros((1, SIZE, SIZE), np.uint8))
         pd.DataFrame(
             {
                 "epoch": [0, 1, 2],

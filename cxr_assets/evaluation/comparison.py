@@ -34,6 +34,17 @@ def compare(
     }
 
 
+def clearly_beats(metrics: dict[str, Any], margin: float) -> bool:
+    """Whether the model exceeds its baseline in macro F1 by ``margin``, chance allowed for.
+
+    Args:
+        metrics: contents of the report's ``metrics.json``.
+        margin: what the lower end of the 95 % interval must reach.
+    """
+    low: float = metrics["comparison"]["macro_f1"]["interval"][0]
+    return low >= margin
+
+
 def mcnemar(
     ours: npt.NDArray[np.floating[Any]],
     theirs: npt.NDArray[np.floating[Any]],

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_assets.release.rights import KERMANY, base_model, licence, terms
 from cxr_serving.bundle import BundleRecord
 
 CARD_FILE = "README.md"
@@ -25,24 +26,20 @@ _SYNTHETIC = (
 _RANDOM = "Trained from random weights, not pretrained: expect less than of a fine-tuned model."
 _FINE_TUNED = "A research model, fine-tuned from weights that were made for other images."
 
-_KERMANY = (
-    "D. Kermany, K. Zhang, M. Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest "
-    "X-Ray Images for Classification*, Mendeley Data, "
-    "[doi:10.17632/rscbjbr9sj](https://doi.org/10.17632/rscbjbr9sj), CC BY 4.0"
-)
-_DATA = {
+_HUB_DATA = "hf-vision/chest-xray-pneumonia"  # the films of Kaggle, on the Hub
+DATA = {
     "phantom": (
         "Computer-drawn phantoms, in the layout of the Kermany data set. The classes differ by "
         "rules of drawing, not by disease."
     ),
     "kaggle": (
         "Anterior-posterior chest radiographs of children of one to five years from Guangzhou "
-        f"Women and Children's Medical Center: {_KERMANY}. Fetched from Kaggle."
+        f"Women and Children's Medical Center: {KERMANY}. Fetched from Kaggle."
     ),
     "folder": (
         "Chest radiographs from a folder of the operator's, in the layout of the Kermany data set. "
         "The program that wrote this card cannot know where they come from: whoever publishes the "
-        f"release must say so, and hold the right to. Where they are Kermany's: {_KERMANY}."
+        f"release must say so, and hold the right to. Where they are Kermany's: {KERMANY}."
     ),
 }
 
@@ -67,19 +64,10 @@ _LIMITS_REAL = (
     "are readings of the films, and bacterial and viral pneumonia look alike in many of them."
 )
 
-_LICENCES = {
-    "apache-2.0": "Apache-2.0, like the program that drew the phantoms and trained the weights.",
-    "cc-by-4.0": "CC BY 4.0, like the films it was trained on; name their authors (see Data).",
-    "cc-by-nc-4.0": (
-        "CC BY-NC 4.0, no commercial use: ConvNeXt V2's pretrained weights are CC BY-NC "
-        "([their licence](https://github.com/facebookresearch/ConvNeXt-V2#license)). Name the "
-        "authors of the films, too (see Data)."
-    ),
-    "unknown": (
-        "Not known to the program that wrote this card: it follows from the terms of the films and "
-        "of the base weights, if any, that the operator chose. Settle it before publishing."
-    ),
-}
+
+def title(experiment: Experiment) -> str:
+    """What the release is called."""
+    return f"{experiment.model.name} on chest radiographs"
 
 
 def model_card(
@@ -101,15 +89,13 @@ def model_card(
         repo: Hub repository, if any.
     """
     source = experiment.data.source
-    base = (
-        record.pretrained.split("@")[0] if record.pretrained and "@" in record.pretrained else None
-    )
-    licence = _licence(record, base, source)
+    name = licence(record, source)
     card_data = ModelCardData(
-        license=licence,
+        license=name,
+        datasets=[_HUB_DATA] if source == "kaggle" else None,
         library_name="transformers",
         pipeline_tag="image-classification",
-        base_model=base,
+        base_model=base_model(record),
         tags=["chest-x-ray", "pneumonia", *(["synthetic"] if record.synthetic else [])],
         metrics=["f1", "accuracy", "roc_auc"],
         model_name=(repo or experiment.model.name).split("/")[-1],
@@ -120,7 +106,7 @@ def model_card(
         card_data,
         template_path=str(_TEMPLATE),
         notice=notice,
-        title=f"{experiment.model.name} on chest radiographs",
+        title=title(experiment),
         classes=", ".join(name.replace("_", " ") for name in record.classes),
         record=record,
         repo=repo,
@@ -153,21 +139,12 @@ def model_card(
                 ["made at", record.created_at.isoformat(timespec="seconds")],
             ],
         ),
-        data_text=_DATA[source],
+        data_text=DATA[source],
         limits=_LIMITS_SYNTHETIC if record.synthetic else _LIMITS_REAL,
         command=_command(experiment),
-        licence_text=_LICENCES[licence] + "\n",
+        licence_text=terms(name) + "\n",
     )
     return card
-
-
-def _licence(record: BundleRecord, base: str | None, source: str) -> str:
-    """The strictest of the terms of films and base weights, as the Hub spells it."""
-    if source == "folder":
-        return "unknown"
-    if record.pretrained is None:
-        return "apache-2.0" if record.synthetic else "cc-by-4.0"
-    return "cc-by-nc-4.0" if base and base.startswith("facebook/convnextv2-") else "unknown"
 
 
 def _eval_results(record: BundleRecord, metrics: dict[str, Any], source: str) -> list[EvalResult]:

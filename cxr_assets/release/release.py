@@ -7,13 +7,23 @@ from typing import Any
 
 from cxr_assets.atomic import swap_directory
 from cxr_assets.evaluation import figures
+from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import METRICS_FILE, latest_report, read_metrics
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs.dataset import DatasetRecord, samples
-from cxr_assets.release.card import CARD_FILE, SAMPLES_FILE, model_card
+from cxr_assets.radiographs.dataset import DatasetRecord, manifest, samples
+from cxr_assets.release.card import CARD_FILE, DATA, SAMPLES_FILE, model_card, title
+from cxr_assets.release.rights import (
+    CITATION_FILE,
+    LICENCE_FILE,
+    citation,
+    licence,
+    licence_note,
+)
 from cxr_serving import bundle
 from cxr_serving.bundle import RECORD_FILE, BundleRecord
+
+SPLIT_FILE = "split.csv"
 
 
 class ReleaseError(Exception):
@@ -26,7 +36,9 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     A release is itself a bundle: its ``bundle.json`` is the evaluated one's and names the further
     files, too, so that :func:`cxr_serving.bundle.verify`, the predictor and ``from_pretrained`` all
     take it. It is written aside, verified and moved into place whole; the same inputs give the same
-    bytes. Sample films are part of it only when they are phantoms.
+    bytes. ``<releases>/latest.json`` stays as it is: it is for whoever has pushed the release, or
+    need not. Sample films are part of it only when they are phantoms; ``split.csv`` tells the films
+    of each split by name and hash.
 
     Args:
         layout: where dataset, bundles and reports lie and the release goes.
@@ -34,17 +46,18 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         experiment: the settings that the bundle was trained with; the card tells how to repeat it.
 
     Returns:
-        The release's directory, which ``<releases>/latest.json`` then names.
+        The release's directory.
 
     Raises:
         ReportError: there is no report yet.
         BundleError: the bundle is gone or broken.
-        ReleaseError: the dataset or the experiment is not the one of the report.
+        ReleaseError: the dataset or the experiment is not the one of the report, or the model does
+            not clearly beat the baseline.
     """
     report = latest_report(layout)
     metrics = read_metrics(report)
-    source = layout.models(metrics["model"]["asset"]) / metrics["model"]["version"]
-    record = bundle.verify(source)
+    evaluated = layout.models(metrics["model"]["asset"]) / metrics["model"]["version"]
+    record = bundle.verify(evaluated)
     data = DatasetRecord.read(layout.processed)
     _check(record, metrics, data, experiment)
     pictures = sorted(
@@ -55,7 +68,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     def write(directory: Path) -> None:
         for name in record.files:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, directory / name)
+            shutil.copyfile(evaluated / name, directory / name)
         for name in (METRICS_FILE, *pictures):
             shutil.copyfile(report / name, directory / name)
         if data.synthetic:
@@ -66,6 +79,13 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
             )
         card = model_card(record, metrics, data, experiment, pictures, repo)
         card.save(directory / CARD_FILE)
+        source = experiment.data.source
+        cited = citation(record, source, title(experiment), repo)
+        (directory / CITATION_FILE).write_text(cited)
+        note = licence_note(licence(record, source), DATA[source])
+        (directory / LICENCE_FILE).write_text(note)
+        films = manifest(layout.processed).query("kept").sort_values(["split", "path"])
+        films[["path", "split", "class", "sha256"]].to_csv(directory / SPLIT_FILE, index=False)
 
     layout.releases.mkdir(parents=True, exist_ok=True)
     for leftover in layout.releases.glob(f".{record.version}.*"):
@@ -75,12 +95,22 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     try:
         made = bundle.publish(staging, record, write)
         if not record.files.items() <= BundleRecord.read(made).files.items():
-            raise ReleaseError(f"{source} changed while it was copied: {RECORD_FILE} tells another")
+            raise ReleaseError(
+                f"{evaluated} changed while it was copied: {RECORD_FILE} tells another"
+            )
         swap_directory(made, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    bundle.write_pointer(layout.releases, record.version)
     return final
+
+
+def withheld(record: BundleRecord) -> str | None:
+    """Why a release is not to be pushed unless somebody insists, or None."""
+    if record.synthetic:
+        return "it was made from phantoms"
+    if record.pretrained is None:
+        return "it was trained from random weights"
+    return None
 
 
 def _check(
@@ -91,6 +121,11 @@ def _check(
         raise ReleaseError(
             f"the report {metrics['version']} is not about the bundle of that version: "
             "materialise metrics_report again"
+        )
+    if not clearly_beats(metrics, experiment.margin):
+        raise ReleaseError(
+            f"{record.asset} {record.version} does not beat the baseline by margin="
+            f"{experiment.margin:g}, chance allowed for: see the check beats_probe"
         )
     if data.data_version != record.data_version:
         raise ReleaseError(

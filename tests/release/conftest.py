@@ -19,7 +19,13 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Layout]:
         data = tiny.processed(layout, synthetic=synthetic, test_films=4)
         bundles = [
             tiny.publish(
-                layout, asset, model, data.data_version, synthetic=synthetic, temperature=1.7
+                layout,
+                asset,
+                model,
+                data.data_version,
+                synthetic=synthetic,
+                temperature=1.7,
+                with_onnx=asset == "convnext_model",
             )
             for asset, model in (
                 ("convnext_model", tiny.convnext()),

@@ -1,20 +1,25 @@
 """A small stand-in of the Hugging Face Hub's HTTP interface for model repositories.
 
-It speaks what huggingface_hub's client says when it creates a repository, lists it, asks how to
-upload, sends large files by LFS (the basic transfer), commits and tags.
+It speaks what huggingface_hub's client says when it creates a repository, looks at it, asks how to
+upload, sends large files, by Xet or by LFS (the basic transfer), commits and tags.
 """
 
 import base64
 import hashlib
 import json
+import math
 import re
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from xet import Storage
+
 LARGE = (".safetensors", ".png", ".ckpt", ".onnx")
+XET_TOKEN = "xet_" + "sh0rt" * 6
 
 
 @dataclass
@@ -24,15 +29,38 @@ class Repository:
     commits: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def head(self) -> str:
+        return f"{len(self.commits):040x}"
+
+
+@dataclass
+class Fault:
+    """What befalls requests.
+
+    Attributes:
+        path: regular expression that their paths start with.
+        status: of the answer they get; None to break the connection off within their body.
+        message: in that answer.
+        times: how many requests it befalls.
+        done: whether what they ask for is done all the same.
+    """
+
+    path: str
+    status: int | None
+    message: str = "no"
+    times: float = math.inf
+    done: bool = False
+
 
 class Hub:
     """Serves on loopback while used as a context manager.
 
     Attributes:
         repositories: by name, what has been stored.
-        objects: LFS objects by sha256.
-        uploads: the sha256 of every LFS upload, in order.
-        answers: status and message to give instead, by start of the path.
+        objects: large files by sha256.
+        uploads: the name of every LFS object and every xorb that arrived whole, in order.
+        faults: what goes wrong.
         requests: method and path of every request.
     """
 
@@ -41,8 +69,10 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.uploads: list[str] = []
-        self.answers: dict[str, tuple[int, str]] = {}
+        self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self._lock = Lock()
+        self._xet = Storage(self.objects, self.uploads)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -55,7 +85,22 @@ class Hub:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+    def fault(self, path: str) -> Fault | None:
+        """The fault that befalls a request, counted."""
+        with self._lock:
+            for fault in self.faults:
+                if re.match(fault.path, path) and fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, Any]:
+        if match := re.fullmatch(r"/storage/lfs/(\w+)", path):  # an address that is its own key
+            return self._take(match[1], body)
+        if path.startswith("/storage/xet/") and token == XET_TOKEN:
+            return self._xet.answer(path.removeprefix("/storage/xet"), body)
+        if token != self.token:
+            return 401, {"error": f"bad token: {token}"}
         if method == "POST" and path == "/api/repos/create":
             wanted = json.loads(body)
             name = f"{wanted['organization']}/{wanted['name']}"
@@ -64,50 +109,56 @@ class Hub:
             return 409 if existed else 200, {"url": f"{self.url}/{name}", "name": name}
         if path == "/api/validate-yaml":  # the metadata of the card
             return 200, {"errors": [], "warnings": []}
-        if match := re.fullmatch(r"/lfs/(\w+)", path):
-            self.objects[match[1]] = body
-            self.uploads.append(match[1])
-            return 200, {}
         if match := re.fullmatch(r"/(.+?/.+?)\.git/info/lfs/objects/batch", path):
             return 200, {"objects": [self._batch(item) for item in json.loads(body)["objects"]]}
-        match = re.fullmatch(r"/api/models/(.+?/.+?)/(\w+)/(\w+)", path)
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([\w-]+)/(\w+))?", path)
         repository = self.repositories.get(match[1]) if match else None
         if match is None or repository is None:
             return 404, {"error": "Repository not found"}
-        action = getattr(self, f"_{match[2]}")
+        action = getattr(self, f"_{match[2] or 'revision'}".replace("-", "_"))
         return action(match[1], repository, match[3], body)
+
+    def _take(self, oid: str, body: bytes) -> tuple[int, Any]:
+        if hashlib.sha256(body).hexdigest() != oid:
+            return 400, {"error": "not the content that was announced"}
+        self.objects[oid] = body
+        self.uploads.append(oid)
+        return 200, {}
 
     def _batch(self, item: dict[str, Any]) -> dict[str, Any]:
         if item["oid"] in self.objects:
             return item
-        return {**item, "actions": {"upload": {"href": f"{self.url}/lfs/{item['oid']}"}}}
+        return {**item, "actions": {"upload": {"href": f"{self.url}/storage/lfs/{item['oid']}"}}}
 
-    def _tree(self, name: str, repository: Repository, revision: str, body: bytes) -> Any:
-        return 200, [
-            {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}
+    def _xet_write_token(self, name: str, repository: Repository, rev: str, body: bytes) -> Any:
+        url = f"{self.url}/storage/xet"
+        return 200, {"accessToken": XET_TOKEN, "exp": int(time.time()) + 3600, "casUrl": url}
+
+    def _revision(self, name: str, repository: Repository, rev: str, body: bytes) -> Any:
+        files = [
+            {"rfilename": path, "size": len(content), "blobId": _git_oid(content)}
+            | ({"lfs": _pointer(content)} if path.endswith(LARGE) else {})
             for path, content in repository.files.items()
         ]
+        return 200, {"id": name, "sha": repository.head, "siblings": files}
 
-    def _preupload(self, name: str, repository: Repository, revision: str, body: bytes) -> Any:
+    def _preupload(self, name: str, repository: Repository, rev: str, body: bytes) -> Any:
         files = []
         for file in json.loads(body)["files"]:
-            large = file["path"].endswith(LARGE)
-            stored = repository.files.get(file["path"])
-            oid = hashlib.sha256(stored).hexdigest() if stored and large else stored
-            files.append(
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if large else "regular",
-                    "shouldIgnore": False,
-                    "oid": _git_oid(oid) if isinstance(oid, bytes) else oid,
-                }
-            )
+            path = file["path"]
+            large = path.endswith(LARGE)
+            mode = {"uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if (stored := repository.files.get(path)) is not None:
+                mode["oid"] = _pointer(stored)["sha256"] if large else _git_oid(stored)
+            files.append({"path": path, **mode})
         return 200, {"files": files}
 
-    def _commit(self, name: str, repository: Repository, revision: str, body: bytes) -> Any:
+    def _commit(self, name: str, repository: Repository, rev: str, body: bytes) -> Any:
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "header":
+                if value.get("parentCommit", repository.head) != repository.head:
+                    return 412, {"error": "A commit has happened since. Please refresh."}
                 repository.commits.append(value["summary"])
             elif line["key"] == "file":
                 repository.files[value["path"]] = base64.b64decode(value["content"])
@@ -115,27 +166,27 @@ class Hub:
                 repository.files[value["path"]] = self.objects[value["oid"]]
             elif line["key"] == "deletedFile":
                 del repository.files[value["path"]]
-        oid = f"{len(repository.commits):040x}"
         return 200, {
             "success": True,
-            "commitOid": oid,
-            "commitUrl": f"{self.url}/{name}/commit/{oid}",
+            "commitOid": repository.head,
+            "commitUrl": f"{self.url}/{name}/commit/{repository.head}",
             "hookOutput": "",
         }
 
-    def _tag(self, name: str, repository: Repository, revision: str, body: bytes) -> Any:
+    def _tag(self, name: str, repository: Repository, rev: str, body: bytes) -> Any:
         tag = json.loads(body)["tag"]
         if tag in repository.tags:
             return 409, {"error": "Tag reference exists already"}
-        repository.tags[tag] = revision
+        repository.tags[tag] = rev
         return 200, {}
-
-    def _revision(self, name: str, repository: Repository, revision: str, body: bytes) -> Any:
-        return 200, {"id": name, "sha": f"{len(repository.commits):040x}"}
 
 
 def _git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _pointer(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -144,13 +195,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub: Hub = self.server.hub
         path = urlsplit(self.path).path
-        body = self._body()
         hub.requests.append((self.command, path))
-        status, content = 401, {"error": f"bad token: {self.headers.get('Authorization')}"}
-        if forced := next((a for start, a in hub.answers.items() if path.startswith(start)), None):
-            status, content = forced[0], {"error": forced[1]}
-        elif path.startswith("/lfs/") or self.headers.get("Authorization") == f"Bearer {hub.token}":
-            status, content = hub.answer(self.command, path, body)
+        fault = hub.fault(path)
+        if fault and fault.status is None:
+            self.rfile.read1(100)
+            self.close_connection = True
+            return
+        body = self._body()
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if fault is None or fault.done:
+            status, content = hub.answer(self.command, path, token, body)
+        if fault:
+            status, content = fault.status, {"error": fault.message}
         data = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

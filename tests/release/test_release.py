@@ -2,13 +2,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import net
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
+import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -22,20 +26,20 @@ from cxr_assets.evaluation.report import (
 )
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_assets.radiographs.dataset import DatasetRecord, manifest
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.release import release as release_module
+from cxr_assets.release import rights
 from cxr_assets.release.card import model_card
-from cxr_assets.release.release import ReleaseError, write_release
+from cxr_assets.release.release import ReleaseError, withheld, write_release
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleError, BundleRecord
 from cxr_serving.predictor import Predictor
 
-PHANTOMS = compose("demo", ["seed=3", f"data.image_size={tiny.SIZE}"])
-FOLDER = compose(
-    "scratch", ["data.folder=/home/somebody/patients", "seed=3", f"data.image_size={tiny.SIZE}"]
-)
-KAGGLE = compose("full", ["seed=3", f"data.image_size={tiny.SIZE}"])
+OVERRIDES = ("seed=3", f"data.image_size={tiny.SIZE}", "margin=-1")
+PHANTOMS = compose("demo", OVERRIDES)
+FOLDER = compose("scratch", ["data.folder=/home/somebody/patients", *OVERRIDES])
+KAGGLE = compose("full", OVERRIDES)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -50,7 +54,8 @@ def body(release: Path) -> str:
 def test_a_release_is_a_bundle_that_serves_and_loads(reported: Layout) -> None:
     source = bundle.latest(reported.models("convnext_model"))
     release = write_release(reported, None, PHANTOMS)
-    assert release == reported.releases / source.name == bundle.latest(reported.releases)
+    assert release == reported.releases / source.name
+    assert bundle.read_pointer(reported.releases) is None, "whoever has pushed it moves the pointer"
     original, released = BundleRecord.read(source), bundle.verify(release)
     assert released.model_copy(update={"files": original.files}) == original
     for name in original.files:
@@ -74,31 +79,161 @@ def test_holds_the_report(reported: Layout) -> None:
     assert set(shown) == {*pictures, "samples.png"} - {METRICS_FILE}
 
 
-def test_the_snippet_of_the_card_answers_like_the_predictor(
-    reported: Layout, tmp_path: Path
+@pytest.fixture
+def film() -> Image.Image:
+    """Wider than the network's input, and higher, and not the same everywhere."""
+    noise = np.random.default_rng(5).integers(0, 60, (90, 70), dtype=np.uint8)
+    return Image.fromarray(noise + np.linspace(0, 190, 90, dtype=np.uint8)[:, None])
+
+
+def expected(release: Path) -> dict[str, float]:
+    """What the predictor answers to ``film.png`` in the working directory."""
+    predictor = Predictor(release)
+    probabilities = predictor.predict(predictor.preprocessing.decode(Path("film.png"))[None])[0]
+    assert max(probabilities) < 0.999, "a saturated answer would compare nothing"
+    return dict(zip(CLASSES, map(float, probabilities), strict=True))
+
+
+@pytest.mark.parametrize("snippet", ["pipeline", "AutoModel", "onnxruntime"])
+def test_the_snippets_of_the_card_answer_like_the_predictor(
+    reported: Layout,
+    film: Image.Image,
+    snippet: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     release = write_release(reported, None, PHANTOMS)
-    folder = tmp_path / "copy"
-    shutil.copytree(release, folder)
-    rng = np.random.default_rng(5)
-    shade = np.linspace(0, 190, 90, dtype=np.uint8)[:, None]
-    film = rng.integers(0, 60, (90, 70), dtype=np.uint8) + shade
-    Image.fromarray(film).save(folder / "film.png")
-    [snippet] = re.findall(r"```python\n(.*?)```", body(release), re.DOTALL)
-    answer = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
+    snippets = re.findall(r"```python\n(.*?)```", body(release), re.DOTALL)
+    assert len(snippets) == 3
+    [code] = [text for text in snippets if snippet in text]
+    monkeypatch.chdir(release)
+    film.save("film.png")
+    exec(code, {})
+    lines = capsys.readouterr().out.splitlines()
+    answered = {name: float(value) for name, value in map(str.split, lines)}
+    Path("film.png").rename(reported.root / "film.png")
+    monkeypatch.chdir(reported.root)
+    assert answered == pytest.approx(expected(release), abs=1e-3)
+
+
+def test_the_card_of_a_model_that_counts_the_mirror_image_does_too(
+    reported: Layout,
+    film: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = bundle.latest(reported.models("convnext_model"))
+    path = source / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"flip_averaging": True}))
+    release = write_release(reported, None, PHANTOMS)
+    stepwise, _ = re.findall(r"```python\n(.*?)```", body(release), re.DOTALL)
+    monkeypatch.chdir(release)
+    film.save("film.png")
+    exec(stepwise, {})
+    lines = capsys.readouterr().out.splitlines()
+    Path("film.png").rename(reported.root / "film.png")
+    monkeypatch.chdir(reported.root)
+    answered = {name: float(value) for name, value in map(str.split, lines)}
+    assert answered == pytest.approx(expected(release), abs=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_service_answers_as_the_card_says(
+    reported: Layout, film: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the release, with what the hub's client leaves in it."""
+    release = write_release(reported, None, PHANTOMS)
+    [snippet] = re.findall(r"```bash\n(echo.*?)```", body(release), re.DOTALL)
+    place = reported.root / "checkout"
+    copy = shutil.copytree(release, place / "data" / "releases" / release.name)
+    (copy / ".cache" / "huggingface").mkdir(parents=True)
+    (copy / ".cache" / "huggingface" / ".gitignore").write_text("*")
+    (copy / ".gitattributes").write_text("")
+    monkeypatch.chdir(place)
+    film.save("film.png")
+    port = net.free_port()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("CXR_")}
+    with subprocess.Popen(
+        ["bash", "-e", "-c", snippet.replace("localhost:8000", f"127.0.0.1:{port}") + "echo"],
+        env={
+            **environment,
+            "CXR_PORT": str(port),
+            "CXR_TORCH_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as shell:
+        assert shell.stdout is not None
+        answer = shell.stdout.readline()
+        os.killpg(shell.pid, signal.SIGTERM)
+        log = shell.communicate(timeout=30)[1]
+    assert answer, log.decode()
+    assert json.loads(answer)["probabilities"] == pytest.approx(expected(release), abs=1e-3)
+
+
+def test_names_and_hashes_of_the_films_go_along_and_no_film(real: Layout) -> None:
+    release = write_release(real, None, FOLDER)
+    split = pd.read_csv(release / "split.csv")
+    films = manifest(real.processed).query("kept")
+    columns = ["path", "split", "class", "sha256"]
+    assert list(split.columns) == columns
+    assert set(map(tuple, split.values)) == set(map(tuple, films[columns].values))
+    report = {path.name for path in latest_report(real).glob("*.png")}
+    assert {path.name for path in release.glob("*.png")} == report
+
+
+@pytest.mark.parametrize(
+    ("experiment", "named", "licence"),
+    [(PHANTOMS, 1, "Apache-2.0"), (KAGGLE, 2, "CC-BY-NC-4.0"), (FOLDER, 1, None)],
+)
+def test_how_to_cite(
+    reported: Layout, experiment: Experiment, named: int, licence: str | None
+) -> None:
+    source = experiment.data.source
+    record = BundleRecord.read(bundle.latest(reported.models("convnext_model"))).model_copy(
+        update={
+            "synthetic": source == "phantom",
+            "pretrained": experiment.model.pretrained and f"{experiment.model.pretrained}@1",
+        }
     )
-    answered = dict(line.split() for line in answer.stdout.splitlines())
-    predictor = Predictor(release)
-    expected = predictor.predict(predictor.preprocessing.decode(folder / "film.png")[None])[0]
-    assert list(answered) == list(CLASSES)
-    assert [float(value) for value in answered.values()] == pytest.approx(expected, abs=1e-3)
-    assert max(expected) < 0.999, "a saturated answer would compare nothing"
+    text = rights.citation(record, source, "A title: of it", "my-group/cxr")
+    cited = yaml.safe_load(text)
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["title"] == "A title: of it"
+    assert cited["authors"] == [{"name": "my-group"}]
+    assert (cited["version"], cited["date-released"]) == (record.version, record.created_at.date())
+    assert cited.get("license") == licence
+    assert len(cited["references"]) == named
+    assert all({"type", "title", "authors"} <= set(work) for work in cited["references"])
+
+
+def test_the_licence_lies_beside_the_card(reported: Layout, real: Layout) -> None:
+    text = (write_release(reported, None, PHANTOMS) / "LICENSE.md").read_text()
+    assert "Apache-2.0" in text
+    assert "Not a medical device" in text
+    assert (
+        "Settle it before publishing"
+        in (write_release(real, None, FOLDER) / "LICENSE.md").read_text()
+    )
+
+
+def test_a_model_that_does_not_clearly_beat_the_baseline_is_not_released(reported: Layout) -> None:
+    experiment = compose("demo", [*OVERRIDES[:2], "margin=0.9"])
+    with pytest.raises(ReleaseError, match=r"does not beat the baseline by margin=0\.9"):
+        write_release(reported, None, experiment)
+    assert not reported.releases.exists()
+
+
+def test_what_is_withheld_unless_somebody_insists(reported: Layout, real: Layout) -> None:
+    phantoms, random = (
+        BundleRecord.read(bundle.latest(layout.models("convnext_model")))
+        for layout in (reported, real)
+    )
+    assert "phantoms" in str(withheld(phantoms))
+    assert "random weights" in str(withheld(random))
+    assert withheld(random.model_copy(update={"pretrained": "facebook/convnextv2@1"})) is None
 
 
 def test_the_metadata_of_the_card_are_the_measured_ones(reported: Layout) -> None:
@@ -180,8 +315,7 @@ def test_the_command_of_the_card_composes_the_same_experiment(real: Layout) -> N
             "model=convnextv2_demo",
             "model.lr=0.002",
             "trainer.augmentation.affine=0",
-            "seed=3",
-            f"data.image_size={tiny.SIZE}",
+            *OVERRIDES,
         ],
     )
     text = body(write_release(real, None, experiment))
@@ -196,9 +330,7 @@ def test_the_same_inputs_give_the_same_bytes(reported: Layout) -> None:
     first = contents(write_release(reported, None, PHANTOMS))
     release = write_release(reported, None, PHANTOMS)
     assert contents(release) == first
-    assert sorted(path.name for path in reported.releases.iterdir()) == sorted(
-        [release.name, "latest.json"]
-    )
+    assert [path.name for path in reported.releases.iterdir()] == [release.name]
 
 
 def test_a_failure_while_writing_leaves_the_old_release(
@@ -214,7 +346,6 @@ def test_a_failure_while_writing_leaves_the_old_release(
     with pytest.raises(BundleError, match="No space left"):
         write_release(reported, None, PHANTOMS)
     assert contents(release) == before
-    assert bundle.latest(reported.releases) == release
     assert not list(reported.releases.glob(".*"))
 
 
@@ -235,8 +366,8 @@ def test_the_released_bundle_is_the_reported_one_not_the_newest(reported: Layout
 @pytest.mark.parametrize(
     ("experiment", "named"),
     [
-        (compose("demo", [f"data.image_size={tiny.SIZE}"]), "seed: 3, not 0"),
-        (compose("demo", ["seed=3"]), "data.image_size: 32, not 64"),
+        (compose("demo", OVERRIDES[1:]), "seed: 3, not 0"),
+        (compose("demo", ["seed=3", "margin=-1"]), "data.image_size: 32, not 64"),
         (FOLDER, "phantoms: True, not False"),
     ],
 )

@@ -1,122 +1,296 @@
+import hashlib
 import logging
+import shutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
-from hub import Hub
+from hub import XET_TOKEN, Fault, Hub, Repository
 from huggingface_hub import constants
+from huggingface_hub.utils import _http, _xet
 
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
+from cxr_assets.release import upload
 from cxr_assets.release.release import write_release
 from cxr_assets.release.upload import UploadError, push
+from cxr_serving import bundle
 from cxr_serving.bundle import BundleError
 
 REPO = "my-group/cxr"
 TOKEN = "hf_" + "s3cret" * 6
 
+CREATE = "/api/repos/create"
+PREUPLOAD = f"/api/models/{REPO}/preupload"
+LARGE_FILES = "/storage/(lfs|xet/v1/xorbs)"
+COMMIT = f"/api/models/{REPO}/commit"
+TAG = f"/api/models/{REPO}/tag"
+
+both_ways = pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def written(untouched: dict[bool, Layout], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("written") / "phantoms"
+    layout = Layout(Path(shutil.copytree(untouched[True].root, root)))
+    overrides = ["seed=3", f"data.image_size={tiny.SIZE}", "margin=-1"]
+    experiment = compose("demo", overrides)
+    return write_release(layout, REPO, experiment)
+
 
 @pytest.fixture
-def release(reported: Layout) -> Path:
-    experiment = compose("demo", ["seed=3", f"data.image_size={tiny.SIZE}"])
-    return write_release(reported, REPO, experiment)
+def release(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / written.name))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where hf_xet keeps its cache and its log; it waits only shortly before it tries again."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(home))
+        patch.delenv("HF_XET_CACHE", raising=False)
+        patch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "1ms")
+        patch.setattr(_xet, "_GLOBAL_XET_HOLDER", _xet.XetSessionHolder())
+        yield home
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that takes large files by LFS, as hubs without Xet storage do."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+def hub(
+    request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hub]:
+    """A hub; large files are sent by Xet, as the client does unless that is disabled."""
+    by_lfs = getattr(request, "param", "xet") == "lfs"
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", by_lfs)
     with Hub(TOKEN) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         yield hub
 
 
 @pytest.fixture(autouse=True)
-def no_token_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a test of this module does, at the most talkative level."""
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the push, and the client within it, would have waited to try again."""
+    waits: list[float] = []
+    clock = SimpleNamespace(sleep=waits.append)
+    monkeypatch.setattr(upload, "time", clock)
+    monkeypatch.setattr(_http, "time", clock)
+    return waits
+
+
+@pytest.fixture(autouse=True)
+def no_token_is_told(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> Iterator[None]:
+    """Whatever a test of this module does, at the most talkative level of every logger."""
+    monkeypatch.setattr(constants, "HF_DEBUG", True)
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="huggingface_hub")
     yield
-    assert TOKEN not in caplog.text
+    records = caplog.get_records("call")
+    told = [logging.Formatter().format(record) + repr(vars(record)) for record in records]
+    told += capfd.readouterr()
+    told += [path.read_text(errors="replace") for path in home.rglob("*") if path.is_file()]
+    assert not [text for text in told if TOKEN in text or XET_TOKEN in text]
 
 
 def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def refusal(directory: Path, repo: str, token: str, endpoint: str) -> str:
-    """The message of the failure, once its whole traceback is known not to hold the token."""
+def assert_pushed(directory: Path, hub: Hub) -> None:
+    """The hub has the release byte for byte, in one commit and a tag, and got nothing twice."""
+    repository = hub.repositories[REPO]
+    assert repository.files == {".gitattributes": b"", **contents(directory)}
+    assert repository.commits == [f"Release {directory.name}"]
+    assert repository.tags == {directory.name: repository.head}
+    assert hub.uploads
+    assert len(set(hub.uploads)) == len(hub.uploads)
+
+
+def refusal(directory: Path, token: str = TOKEN) -> str:
+    """The message of a failure that tells no token and leaves the release whole."""
     with pytest.raises(UploadError) as caught:
-        push(directory, repo, token, endpoint)
+        push(directory, REPO, token)
     assert token not in "".join(traceback.format_exception(caught.value))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
-    return str(caught.value)
+    bundle.verify(directory)
+    message = str(caught.value)
+    assert str(directory) in message
+    assert "materialise hf_release again" in message
+    return message
 
 
+@both_ways
 def test_the_hub_stores_the_release_byte_for_byte(release: Path, hub: Hub) -> None:
-    url = push(release, REPO, TOKEN, hub.url)
-    repository = hub.repositories[REPO]
-    assert repository.private
-    assert repository.files == {".gitattributes": b"", **contents(release)}
-    assert repository.commits == [f"Release {release.name}"]
-    assert repository.tags == {release.name: f"{1:040x}"}
+    url = push(release, REPO, TOKEN)
+    assert_pushed(release, hub)
+    assert hub.repositories[REPO].private
     assert url == f"{hub.url}/{REPO}/commit/{1:040x}"
+    ways = {path.split("/")[2] for _, path in hub.requests if path.startswith("/storage/")}
+    assert ways == {"lfs" if constants.HF_HUB_DISABLE_XET else "xet"}
 
 
+@both_ways
 def test_an_unchanged_release_is_not_sent_again(release: Path, hub: Hub) -> None:
-    first = push(release, REPO, TOKEN, hub.url)
-    sent = len(hub.uploads)
-    assert push(release, REPO, TOKEN, hub.url) == first
-    assert len(hub.uploads) == sent
-    assert len(hub.repositories[REPO].commits) == 1
+    first = push(release, REPO, TOKEN)
+    hub.faults = [Fault("/storage", 400), Fault(COMMIT, 400)]
+    assert push(release, REPO, TOKEN) == first
+    assert_pushed(release, hub)
 
 
 def test_what_the_release_lacks_leaves_the_main_branch(release: Path, hub: Hub) -> None:
-    push(release, REPO, TOKEN, hub.url)
+    push(release, REPO, TOKEN)
     hub.repositories[REPO].files["old_figure.png"] = b"old"
-    push(release, REPO, TOKEN, hub.url)
-    assert hub.repositories[REPO].files.keys() == {".gitattributes", *contents(release)}
-
-
-def test_a_push_that_broke_off_is_taken_up_again(release: Path, hub: Hub) -> None:
-    hub.answers[f"/api/models/{REPO}/commit"] = (400, "no")
-    assert "answered 400" in refusal(release, REPO, TOKEN, hub.url)
-    sent = sorted(hub.uploads)
-    assert sent
-    assert not hub.repositories[REPO].commits
-    hub.answers.clear()
-    push(release, REPO, TOKEN, hub.url)
-    assert sorted(hub.uploads) == sent
+    push(release, REPO, TOKEN)
     assert hub.repositories[REPO].files == {".gitattributes": b"", **contents(release)}
+    assert len(hub.repositories[REPO].commits) == 2
 
 
-def test_a_wrong_token_is_named_but_not_told(release: Path, hub: Hub) -> None:
-    message = refusal(release, REPO, "hf_" + "wrong" * 6, hub.url)
-    assert "the token is not valid (401)" in message
-    assert str(release) in message
-    assert not hub.repositories
+def test_a_repository_that_is_there_needs_no_right_to_create_one(release: Path, hub: Hub) -> None:
+    hub.repositories[REPO] = Repository(private=False)
+    hub.faults = [Fault(CREATE, 403)]
+    push(release, REPO, TOKEN)
+    assert_pushed(release, hub)
+    assert not hub.repositories[REPO].private
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
-    [(403, "write permission"), (404, "check CXR_HF_REPO"), (400, "answered 400")],
+    ("where", "status", "told"),
+    [
+        ("/api/", 403, "it needs the write permission"),
+        ("/api/", 404, "check CXR_HF_REPO"),
+        (f"/api/models/{REPO}/xet-write-token", 401, "the token is not valid (401): set HF_TOKEN"),
+        (COMMIT, 400, "answered 400"),
+        (COMMIT, 401, "the token is not valid (401): set HF_TOKEN"),
+        (COMMIT, 403, "it needs the write permission"),
+        (COMMIT, 409, "look at its commits"),
+        (TAG, 403, "it needs the write permission"),
+    ],
 )
-def test_a_refusal_says_what_to_do(release: Path, hub: Hub, status: int, told: str) -> None:
-    hub.answers["/api/"] = (status, f"said with {TOKEN} in it")
-    assert told in refusal(release, REPO, TOKEN, hub.url)
+def test_a_refusal_says_what_to_do_and_a_retry_sends_the_rest(
+    release: Path, hub: Hub, waits: list[float], where: str, status: int, told: str
+) -> None:
+    hub.faults = [Fault(where, status, f"said with {TOKEN} in it")]
+    assert told in refusal(release)
+    assert not waits
+    hub.faults.clear()
+    push(release, REPO, TOKEN)
+    assert_pushed(release, hub)
 
 
-def test_no_network_is_named(release: Path) -> None:
+def test_a_wrong_token_is_named_but_not_told(release: Path, hub: Hub) -> None:
+    assert "the token is not valid (401)" in refusal(release, "hf_" + "wrong" * 6)
+    assert not hub.repositories
+
+
+def test_what_someone_else_pushed_meanwhile_is_not_undone(
+    release: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories[REPO] = theirs = Repository(private=True)
+    preupload = hub._preupload
+
+    def overtaken(*request: object) -> object:
+        theirs.files["their.md"] = b"theirs"
+        theirs.commits.append("Theirs")
+        return preupload(*request)
+
+    monkeypatch.setattr(hub, "_preupload", overtaken)
+    assert f"someone else changed {REPO}" in refusal(release)
+    assert theirs.commits == ["Theirs"]
+    assert theirs.files == {".gitattributes": b"", "their.md": b"theirs"}
+    assert not theirs.tags
+
+
+@both_ways
+@pytest.mark.parametrize("status", [503, None], ids=["ailing", "breaking-off"])
+def test_a_fault_of_the_storage_that_passes_is_no_failure(
+    release: Path, hub: Hub, status: int | None
+) -> None:
+    hub.faults = [Fault(LARGE_FILES, status, times=1)]
+    push(release, REPO, TOKEN)
+    assert hub.faults[0].times == 0
+    assert_pushed(release, hub)
+
+
+@pytest.mark.parametrize(
+    ("where", "status"),
+    [(CREATE, 503), (CREATE, None), (PREUPLOAD, 500), (COMMIT, 429), (COMMIT, None), (TAG, None)],
+)
+def test_a_fault_of_the_hub_that_passes_is_no_failure(
+    release: Path, hub: Hub, where: str, status: int | None
+) -> None:
+    hub.faults = [Fault(where, status, times=1)]
+    push(release, REPO, TOKEN)
+    assert hub.faults[0].times == 0
+    assert_pushed(release, hub)
+
+
+@pytest.mark.parametrize("where", [COMMIT, TAG])
+def test_what_was_done_is_not_done_twice_when_the_answer_is_lost(
+    release: Path, hub: Hub, where: str
+) -> None:
+    hub.faults = [Fault(where, 500, times=1, done=True)]
+    push(release, REPO, TOKEN)
+    assert_pushed(release, hub)
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "told"),
+    [
+        (LARGE_FILES, 500, "answered 500"),
+        (COMMIT, None, "could not be reached or broke off"),
+        (TAG, None, "could not be reached or broke off"),
+    ],
+)
+def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
+    release: Path, hub: Hub, waits: list[float], where: str, status: int | None, told: str
+) -> None:
+    hub.faults = [Fault(where, status)]
+    assert f"{hub.url} {told}" in refusal(release)
+    assert [wait for wait in waits if wait in (5, 30)] == [5, 30]
+    hub.faults.clear()
+    push(release, REPO, TOKEN)
+    assert_pushed(release, hub)
+
+
+@pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+@pytest.mark.parametrize(
+    ("status", "told"), [(None, "could not be reached or broke off"), (403, "write permission")]
+)
+def test_only_the_file_that_broke_off_is_sent_again(
+    release: Path, hub: Hub, status: int | None, told: str
+) -> None:
+    weights = hashlib.sha256((release / "model.safetensors").read_bytes()).hexdigest()
+    hub.faults = [Fault(f"/storage/lfs/{weights}", status)]
+    assert told in refusal(release)
+    sent = list(hub.uploads)
+    assert sent
+    hub.faults.clear()
+    push(release, REPO, TOKEN)
+    assert hub.uploads == [*sent, weights]
+    assert_pushed(release, hub)
+
+
+def test_no_network_is_named(
+    release: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Hub(TOKEN) as closed:
-        pass
-    message = refusal(release, REPO, TOKEN, closed.url)
+        monkeypatch.setattr(constants, "ENDPOINT", closed.url)
+    message = refusal(release)
     assert f"{closed.url} could not be reached" in message
-    assert "materialise hf_release again" in message
+    assert "Connection refused" in message
+    assert waits == [5, 30]
 
 
 def test_a_broken_release_is_not_sent(release: Path, hub: Hub) -> None:
     (release / "README.md").write_text("# something else")
     with pytest.raises(BundleError, match=r"README\.md does not match"):
-        push(release, REPO, TOKEN, hub.url)
+        push(release, REPO, TOKEN)
     assert not hub.requests

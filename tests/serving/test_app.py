@@ -124,7 +124,7 @@ def test_from_no_model_through_swaps_and_a_bad_bundle_to_the_end(
         assert answer.json()["error"]["code"] == "not_ready"
         assert int(answer.headers["Retry-After"]) >= 1
     assert server.client.get("/health").json()["status"] == "alive"
-    server.wait(lambda: "materialise convnext_model" in server.client.get("/ready").text, 60)
+    server.wait(lambda: "run the job retrain" in server.client.get("/ready").text, 60)
 
     directories = [publish_bundle(server.data_root, seed=1)]
     server.wait_for_version(directories[0].name)

@@ -25,7 +25,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def watcher(tmp_path: Path, metrics: Metrics) -> Watcher:
-    return Watcher(tmp_path / "models" / "convnext_model", "cpu", 0.05, metrics)
+    return Watcher(tmp_path / "models" / "convnext_model", "convnext_model", "cpu", 0.05, metrics)
 
 
 def value(metrics: Metrics, name: str) -> float:
@@ -85,7 +85,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
 def test_nothing_published_yet(watcher: Watcher, metrics: Metrics) -> None:
     watcher.poll()
     assert watcher.state.model is None
-    assert "materialise convnext_model" in str(watcher.state.problem)
+    assert "run the job retrain" in str(watcher.state.problem)
     assert value(metrics, "cxr_model_ready") == 0
 
 

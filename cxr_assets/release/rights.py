@@ -1,0 +1,136 @@
+"""Whom to name and what is allowed: the licence of a release, and how it is cited."""
+
+from typing import Any
+
+import yaml
+
+from cxr_serving.bundle import BundleRecord
+
+CITATION_FILE = "CITATION.cff"
+LICENCE_FILE = "LICENSE.md"
+
+KERMANY = (
+    "D. Kermany, K. Zhang, M. Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest "
+    "X-Ray Images for Classification*, Mendeley Data, "
+    "[doi:10.17632/rscbjbr9sj](https://doi.org/10.17632/rscbjbr9sj), CC BY 4.0"
+)
+_TERMS = {
+    "apache-2.0": "Apache-2.0, like the program that drew the phantoms and trained the weights.",
+    "cc-by-4.0": "CC BY 4.0, like the films it was trained on; name their authors (see Data).",
+    "cc-by-nc-4.0": (
+        "CC BY-NC 4.0, no commercial use: ConvNeXt V2's pretrained weights are CC BY-NC "
+        "([their licence](https://github.com/facebookresearch/ConvNeXt-V2#license)). Name the "
+        "authors of the films, too (see Data)."
+    ),
+    "unknown": (
+        "Not known to the program that wrote this: it follows from the terms of the films and of "
+        "the base weights, if any, that the operator chose. Settle it before publishing."
+    ),
+}
+_TEXTS = {
+    "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "cc-by-4.0": "https://creativecommons.org/licenses/by/4.0/legalcode",
+    "cc-by-nc-4.0": "https://creativecommons.org/licenses/by-nc/4.0/legalcode",
+}
+_SPDX = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC-BY-4.0", "cc-by-nc-4.0": "CC-BY-NC-4.0"}
+
+_FILMS = {
+    "type": "data",
+    "title": (
+        "Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for Classification"
+    ),
+    "authors": [
+        {"family-names": "Kermany", "given-names": "Daniel"},
+        {"family-names": "Zhang", "given-names": "Kang"},
+        {"family-names": "Goldbaum", "given-names": "Michael"},
+    ],
+    "year": 2018,
+    "doi": "10.17632/rscbjbr9sj",
+    "license": "CC-BY-4.0",
+}
+_NETWORK = {
+    "type": "conference-paper",
+    "title": "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
+    "authors": [
+        {"family-names": "Woo", "given-names": "Sanghyun"},
+        {"family-names": "Debnath", "given-names": "Shoubhik"},
+        {"family-names": "Hu", "given-names": "Ronghang"},
+        {"family-names": "Chen", "given-names": "Xinlei"},
+        {"family-names": "Liu", "given-names": "Zhuang"},
+        {"family-names": "Kweon", "given-names": "In So"},
+        {"family-names": "Xie", "given-names": "Saining"},
+    ],
+    "year": 2023,
+    "url": "https://arxiv.org/abs/2301.00808",
+}
+
+
+def base_model(record: BundleRecord) -> str | None:
+    """Hub id of the base weights, where they came from the hub."""
+    if record.pretrained is None or "@" not in record.pretrained:
+        return None
+    return record.pretrained.split("@")[0]
+
+
+def licence(record: BundleRecord, source: str) -> str:
+    """The strictest of the terms of films and base weights, as the Hub spells it.
+
+    Args:
+        record: of the released bundle.
+        source: of the films, ``data.source``.
+    """
+    if source == "folder":
+        return "unknown"
+    if record.pretrained is None:
+        return "apache-2.0" if record.synthetic else "cc-by-4.0"
+    base = base_model(record)
+    return "cc-by-nc-4.0" if base and base.startswith("facebook/convnextv2-") else "unknown"
+
+
+def terms(name: str) -> str:
+    """A licence in a sentence or two.
+
+    Args:
+        name: what :func:`licence` returns.
+    """
+    return _TERMS[name]
+
+
+def licence_note(name: str, data: str) -> str:
+    """The contents of ``LICENSE.md``.
+
+    Args:
+        name: what :func:`licence` returns.
+        data: what the films are, with their authors.
+    """
+    text = f"\n\nFull text: {_TEXTS[name]}" if name in _TEXTS else ""
+    return (
+        f"# Licence\n\n{_TERMS[name]}{text}\n\n## Data\n\n{data}\n\n"
+        "For research and education only. Not a medical device. Without warranty of any kind.\n"
+    )
+
+
+def citation(record: BundleRecord, source: str, title: str, repo: str | None) -> str:
+    """The contents of ``CITATION.cff``, format 1.2.0 (https://citation-file-format.github.io).
+
+    Args:
+        record: of the released bundle.
+        source: of the films, ``data.source``.
+        title: of the release.
+        repo: Hub repository, if any.
+    """
+    name = licence(record, source)
+    content: dict[str, Any] = {
+        "cff-version": "1.2.0",
+        "message": "If you use this model, cite it, and the films and networks it was made from.",
+        "type": "software",
+        "title": title,
+        "authors": [{"name": repo.split("/")[0] if repo else "Whoever trained this model"}],
+        "version": record.version,
+        "date-released": record.created_at.date(),
+    }
+    if name in _SPDX:
+        content["license"] = _SPDX[name]
+    content["references"] = [_NETWORK, *([_FILMS] if source == "kaggle" else [])]
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return text
