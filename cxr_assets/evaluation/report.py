@@ -293,7 +293,8 @@ def _of_model(model: _Evaluated, targets: npt.NDArray[np.int64]) -> dict[str, An
     selective = operating.selective(model.probabilities, targets)
     return {
         "model": evaluated.provenance(model.record),
-        "training_seconds": None if history is None else round(float(history["seconds"].sum()), 1),
+        "training_seconds": _sum(history, "seconds"),
+        "training_joules": _sum(history, "joules"),
         **model.metrics,
         "intervals": {
             **{name: bootstrap.interval(model.draws[name]) for name in _HEADLINES},
@@ -314,6 +315,13 @@ def _of_model(model: _Evaluated, targets: npt.NDArray[np.int64]) -> dict[str, An
         "pneumonia": operating.pneumonia(model.probabilities, targets, _NORMAL),
         "selective": json.loads(selective.to_json(orient="records")),
     }
+
+
+def _sum(history: pd.DataFrame | None, column: str) -> float | None:
+    """Over the epochs; None where one lacks it."""
+    if history is None or column not in history or history[column].isna().any():
+        return None
+    return round(float(history[column].sum()), 1)
 
 
 def _predictions(films: Films, models: dict[str, _Evaluated]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.atomic import write_file
 from cxr_assets.learning.allocator import keep_freed_memory
+from cxr_assets.learning.energy import Meter
 from cxr_assets.learning.interruption import Interruption
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
@@ -228,14 +229,29 @@ class _History(L.Callback):
         self._loss = torch.zeros(())
         self._films = 0
         self._seconds = 0.0
+        self._joules: float | None = 0.0
+        self._resume()
+
+    def _resume(self) -> None:
         self._started = time.monotonic()
+        self._meter = Meter()
+
+    def _spent(self) -> tuple[float, float | None]:
+        """Seconds of the epoch, and joules where they are counted."""
+        seconds = self._seconds + time.monotonic() - self._started
+        counted = self._meter.joules()
+        if counted is None or self._joules is None:
+            return seconds, None
+        return seconds, self._joules + counted
 
     def state_dict(self) -> dict[str, Any]:
+        seconds, joules = self._spent()
         return {
             "rows": self._rows,
             "loss": self._loss,
             "films": self._films,
-            "seconds": self._seconds + time.monotonic() - self._started,
+            "seconds": seconds,
+            "joules": joules,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -243,9 +259,10 @@ class _History(L.Callback):
         self._loss = state_dict["loss"]
         self._films = state_dict["films"]
         self._seconds = state_dict["seconds"]
+        self._joules = state_dict["joules"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._started = time.monotonic()
+        self._resume()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._begin()
@@ -270,9 +287,10 @@ class _History(L.Callback):
                 f"the loss is not finite in epoch {epoch} (train {values['train_loss']}, "
                 f"validation {values['val_loss']}): lower model.lr"
             )
-        seconds = self._seconds + time.monotonic() - self._started
+        seconds, joules = self._spent()
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._rows.append({"epoch": epoch, **values, "lr": rate, "seconds": seconds})
+        row = {"epoch": epoch, **values, "lr": rate, "seconds": seconds}
+        self._rows.append(row if joules is None else {**row, "joules": joules})
         every = max(1, (trainer.max_epochs or 1) // _LINES)
         if (epoch + 1) % every:
             return

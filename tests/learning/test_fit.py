@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoModelForImageClassification
 
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import energy, networks
 from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import TrainingError, fit
@@ -119,6 +120,16 @@ def test_onnx_that_answers_otherwise_is_not_published(layout, monkeypatch):
     assert bundle.versions(layout.models("convnext_model")) == []
     monkeypatch.undo()
     assert export(plan)[1], "the finished fit was kept"
+
+
+def test_energy_is_noted_where_the_machine_counts_it(layout, monkeypatch):
+    joules = itertools.count()
+    monkeypatch.setattr(energy, "_read", lambda: {"package": (next(joules) * 10**6, 10**12)})
+    plan = make_plan("convnext_model", experiment(), layout)
+    fit(plan, lambda line: None)
+    noted = pd.read_csv(plan.work / "history.csv")["joules"]
+    assert (noted >= 1).all()
+    assert noted.sum() < next(joules)
 
 
 def test_the_probe_reads_the_cls_embedding_alone(layout):

@@ -259,6 +259,25 @@ def test_the_metadata_of_the_card_are_the_measured_ones(reported: Layout) -> Non
     assert "my-group/cxr" in text
 
 
+@pytest.mark.parametrize(
+    ("joules", "told"), [(None, "could not be measured"), (5432.1, "took 5.4 kJ")]
+)
+def test_energy_is_told_where_it_was_measured(
+    reported: Layout, joules: float | None, told: str
+) -> None:
+    metrics = read_metrics(latest_report(reported))
+    assert metrics["training_joules"] is None
+    card = model_card(
+        BundleRecord.read(bundle.latest(reported.models("convnext_model"))),
+        metrics | {"training_joules": joules},
+        DatasetRecord.read(reported.processed),
+        PHANTOMS,
+        [],
+        None,
+    )
+    assert told in card.text
+
+
 def test_phantoms_are_the_first_thing_said(reported: Layout) -> None:
     release = write_release(reported, None, PHANTOMS)
     first, *_ = body(release).splitlines()

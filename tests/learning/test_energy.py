@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from cxr_assets.learning import energy
+from cxr_assets.learning.energy import Meter
+
+
+@pytest.fixture
+def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two packages, one with its cores as a part of it."""
+    for zone, name in (("0", "package-0"), ("0:0", "core"), ("1", "package-1")):
+        folder = tmp_path / f"intel-rapl:{zone}"
+        folder.mkdir()
+        (folder / "name").write_text(f"{name}\n")
+        (folder / "max_energy_range_uj").write_text("1000000\n")
+        (folder / "energy_uj").write_text("900000\n")
+    monkeypatch.setattr(energy, "COUNTERS", tmp_path)
+    return tmp_path
+
+
+def count(counters: Path, zone: str, microjoules: int) -> None:
+    (counters / f"intel-rapl:{zone}" / "energy_uj").write_text(f"{microjoules}\n")
+
+
+def test_packages_are_summed_and_counters_may_start_anew(counters: Path) -> None:
+    meter = Meter()
+    assert meter.joules() == 0
+    count(counters, "0", 950_000)
+    count(counters, "0:0", 940_000)
+    count(counters, "1", 100_000)
+    assert meter.joules() == pytest.approx(0.05 + 0.2)
+    count(counters, "0", 50_000)
+    assert meter.joules() == pytest.approx(0.05 + 0.2 + 0.1)
+
+
+def test_without_counters_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "COUNTERS", tmp_path / "absent")
+    assert Meter().joules() is None
+
+
+def test_counters_that_only_root_may_read(counters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+
+    def forbidden(path: Path) -> str:
+        if path.name == "energy_uj":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    meter = Meter()
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert meter.joules() is None
+    assert Meter().joules() is None
