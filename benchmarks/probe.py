@@ -72,8 +72,8 @@ def train(plan: Plan, epochs: int) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patients", type=int, default=100, help="phantom children a class")
-    parser.add_argument("--epochs", type=int, default=2, help="of the plain way that are run")
+    parser.add_argument("--patients", type=int, default=300, help="phantom children a class")
+    parser.add_argument("--epochs", type=int, default=1, help="of the plain way that are run")
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:

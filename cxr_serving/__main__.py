@@ -5,7 +5,7 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from cxr_serving.settings import Settings
+from cxr_serving.settings import Settings, problems
 
 # A film is answered in well under a second; what hangs longer at shutdown is a stalled upload.
 _SHUTDOWN_SECONDS = 10
@@ -16,11 +16,7 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = [
-            f"CXR_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        sys.exit("\n".join(problems))
+        sys.exit(problems(error))
     uvicorn.run(
         "cxr_serving.app:app",
         host=settings.host,

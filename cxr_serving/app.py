@@ -12,7 +12,7 @@ import torch
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from cxr_serving import bundle, errors, upload
+from cxr_serving import errors, upload
 from cxr_serving.errors import ServiceError
 from cxr_serving.metrics import Metrics
 from cxr_serving.middleware import RequestMiddleware
@@ -26,10 +26,8 @@ from cxr_serving.schemas import (
     Prediction,
     Readiness,
 )
-from cxr_serving.settings import Settings
+from cxr_serving.settings import ASSET, Settings
 from cxr_serving.watcher import State, Watcher
-
-ASSET = "convnext_model"
 
 _DESCRIPTION = f"""\
 Classifies a frontal chest radiograph of a child as bacterial pneumonia, viral pneumonia or normal.
@@ -42,9 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The service with these settings; it begins to look for a model when it is started."""
     metrics = Metrics()
     watcher = Watcher(
-        bundle.asset_directory(settings.data_root, ASSET)
-        if settings.follow == "newest"
-        else bundle.releases_directory(settings.data_root),
+        settings.directory,
         ASSET,
         settings.device,
         settings.poll_seconds,

@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cxr_serving import bundle
+
+ASSET = "convnext_model"
 
 
 class Settings(BaseSettings):
@@ -47,4 +51,19 @@ class Settings(BaseSettings):
         gt=0,
         le=60,
         description="Seconds between looks for a newer model.",
+    )
+
+    @property
+    def directory(self) -> Path:
+        """Where the versions lie that are followed, and the pointer to the one that serves."""
+        if self.follow == "released":
+            return bundle.releases_directory(self.data_root)
+        return bundle.asset_directory(self.data_root, ASSET)
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong in the environment, a line a variable."""
+    return "\n".join(
+        f"CXR_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+        for problem in error.errors()
     )

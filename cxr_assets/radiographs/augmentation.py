@@ -64,24 +64,17 @@ def _process(films: torch.Tensor, strength: float) -> torch.Tensor:
     """What a scanner's software does: blurring or sharpening of edges, of local contrast too."""
     edges = _draw(films, -1, 1.5) * strength
     local = _draw(films, -0.3, 1) * strength
-    blurred = _sum_of_nine(films).mul_(-edges / 9).addcmul_(_smooth(films), -local)
-    return blurred.addcmul_(films, 1 + edges + local)
-
-
-# Sums of slices and small matrix products: on a CPU several times faster than pooling.
-def _sum_of_nine(films: torch.Tensor) -> torch.Tensor:
-    """Sum of each pixel and its eight neighbours."""
-    padded = nn.functional.pad(films, (1, 1, 1, 1), mode="replicate")
-    rows = (padded[:, :-2] + padded[:, 1:-1]).add_(padded[:, 2:])
-    return (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
-
-
-def _smooth(films: torch.Tensor) -> torch.Tensor:
-    """Films reduced to an eighth by averaging, and enlarged again bilinearly."""
+    # films + edges * (films - mean of 3 x 3 pixels) + local * films: each film with its own filter.
+    filters = (-edges / 9).expand(-1, 3, 3).clone()
+    filters[:, 1:2, 1:2] += 1 + edges + local
+    padded = nn.functional.pad(films, (1, 1, 1, 1), mode="replicate").unsqueeze(0)
+    varied = nn.functional.conv2d(padded, filters.unsqueeze(1), groups=len(films)).squeeze(0)
+    # - local * smooth films: reduced to an eighth by averaging, and enlarged again bilinearly. Two
+    # small matrix products are several times faster on a CPU than pooling and interpolation.
     rows, columns = (_smoothing(size, films.device) for size in films.shape[-2:])
     (shrink_rows, enlarge_rows), (shrink_columns, enlarge_columns) = rows, columns
-    coarse = shrink_rows @ films @ shrink_columns.T
-    return enlarge_rows @ coarse @ enlarge_columns.T
+    coarse = (shrink_rows @ films @ shrink_columns.T).mul_(-local)
+    return varied.baddbmm_(enlarge_rows.expand(len(films), -1, -1), coarse @ enlarge_columns.T)
 
 
 def _smoothing(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
