@@ -21,7 +21,8 @@ def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
 
     Returns:
         For each ``version``, ``created_at``, ``data_version``, ``seed``, ``validation_macro_f1``;
-        ``test_macro_f1`` where there was a report on it, else None; ``released``.
+        ``test_macro_f1`` where there was a report on it, else None; ``released``, whether a release
+        was made of it.
     """
     released = set(bundle.versions(layout.releases))
     rows = []

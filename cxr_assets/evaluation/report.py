@@ -112,7 +112,8 @@ def write_report(
     trend = past.trend(layout, asset)
     for row in trend:
         if row["version"] == version:
-            row["test_macro_f1"] = ours.metrics["macro_f1"]
+            # As when it was new: that a report is made again changes nothing in it.
+            row |= {"test_macro_f1": ours.metrics["macro_f1"], "released": False}
     further = {
         "regression": regression,
         "trend": trend,
@@ -232,6 +233,11 @@ def _write(
     try:
         partial.mkdir()
         metrics = _metrics(films, drawn, models) | further
+        if (final / METRICS_FILE).is_file():
+            before = read_metrics(final)
+            # A report that says the same keeps its date, so that nobody takes it for a new one.
+            if before == metrics | {"created_at": before.get("created_at")}:
+                metrics = before
         content = (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()
         (partial / METRICS_FILE).write_bytes(content)
         _predictions(films, models).to_csv(partial / PREDICTIONS_FILE, index=False)

@@ -352,6 +352,15 @@ def test_the_same_inputs_give_the_same_bytes(reported: Layout) -> None:
     assert [path.name for path in reported.releases.iterdir()] == [release.name]
 
 
+def test_a_week_in_which_nothing_changed_gives_the_same_release(reported: Layout) -> None:
+    release = write_release(reported, None, PHANTOMS)
+    first = contents(release)
+    models = [bundle.latest(reported.models(a)) for a in ("convnext_model", "dinov2_probe")]
+    write_report(reported, *models)
+    assert write_release(reported, None, PHANTOMS) == release
+    assert contents(release) == first
+
+
 def test_a_failure_while_writing_leaves_the_old_release(
     reported: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
