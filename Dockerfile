@@ -16,7 +16,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 
 # Dependencies first, sources after them: a change of code does not install torch again.
 FROM build AS build-serving
-RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[serving]"
+RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[serving,dicom]"
 COPY cxr_serving cxr_serving
 RUN pip install --no-deps --force-reinstall .
 

@@ -19,7 +19,7 @@ setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make setup PYTHON=python3.12' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[pipeline,serving,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[pipeline,serving,dicom,dev]'
 	@touch $@
 
 demo: setup ## Train and report on made-up films, a few minutes on two cores

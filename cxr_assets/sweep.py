@@ -24,7 +24,6 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import TrainingError
 from cxr_assets.learning.networks import PretrainedError
-from cxr_assets.learning.onnx import ParityError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.recipe import Progress
 from cxr_assets.radiographs import raw
@@ -38,7 +37,7 @@ FAILED = "failed"
 
 _FAILURES = (
     *(KaggleError, raw.RawDataError, PreparationError),
-    *(PretrainedError, TrainingError, ExportError, ParityError),
+    *(PretrainedError, TrainingError, ExportError),
 )
 _USAGE = """\
 Train the main model, with the settings of CXR_EXPERIMENT and CXR_OVERRIDES and those given here.

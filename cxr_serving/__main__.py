@@ -1,14 +1,61 @@
 """``python -m cxr_serving``: run the service with the settings in the environment."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
+from cxr_serving import logs
+from cxr_serving.app import create_app
+from cxr_serving.keys import KeysError
 from cxr_serving.settings import Settings, problems
 
-# A film is answered in well under a second; what hangs longer at shutdown is a stalled upload.
-_SHUTDOWN_SECONDS = 10
+
+class Server(uvicorn.Server):
+    """Stops in order: not ready first, then closed to new requests, then done, with status 0.
+
+    A second signal, or Ctrl-C, skips the first step.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            )
+        )
+        self._app = app
+        self._notice_seconds = settings.notice_seconds
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals; unlike uvicorn's own, do not die of them in the end."""
+        handlers = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop, or make haste."""
+        if sig == signal.SIGTERM and not self._app.state.draining:
+            self._app.state.draining = True
+            signal.signal(signal.SIGALRM, super().handle_exit)
+            signal.setitimer(signal.ITIMER_REAL, max(self._notice_seconds, 1e-3))
+        else:
+            self._app.state.draining = True
+            super().handle_exit(sig, frame)
 
 
 def main() -> None:
@@ -17,13 +64,12 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit(problems(error))
-    uvicorn.run(
-        "cxr_serving.app:app",
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
+    logs.install()
+    try:
+        app = create_app(settings)
+    except KeysError as error:
+        sys.exit(str(error))
+    Server(app, settings).run()
 
 
 if __name__ == "__main__":

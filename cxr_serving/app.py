@@ -1,139 +1,375 @@
-"""The HTTP service: ``python -m cxr_serving``, or ``uvicorn cxr_serving.app:app``."""
+"""The HTTP service: its routes, and what they are made of."""
 
 import asyncio
-import logging
+import base64
+import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
-from fastapi import FastAPI, Request, Response
+import numpy.typing as npt
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from cxr_serving import errors, upload
+from cxr_serving import errors, explanation, figures, tracing, upload
+from cxr_serving.batching import Batcher
+from cxr_serving.bundle import BundleError
+from cxr_serving.classifier import Classified, Classifier
 from cxr_serving.errors import ServiceError
+from cxr_serving.keys import Guard, Keys
 from cxr_serving.metrics import Metrics
 from cxr_serving.middleware import RequestMiddleware
 from cxr_serving.predictor import Predictor
+from cxr_serving.preprocessing import FilmError
 from cxr_serving.schemas import (
     DISCLAIMER,
+    BatchPrediction,
+    Classification,
     ErrorAnswer,
+    Explanation,
+    FilmResult,
     Health,
     ModelDescription,
     ModelName,
+    ModelVersion,
+    ModelVersions,
+    Pin,
     Prediction,
     Readiness,
+    Timings,
 )
 from cxr_serving.settings import ASSET, Settings
-from cxr_serving.watcher import State, Watcher
+from cxr_serving.watcher import State, Version, Watcher
 
 _DESCRIPTION = f"""\
 Classifies a frontal chest radiograph of a child as bacterial pneumonia, viral pneumonia or normal.
 
 **{DISCLAIMER}** Films are processed in memory and never stored.
 """
+_PAGE = Path(str(files("cxr_serving") / "page"))
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service with these settings; it begins to look for a model when it is started."""
+    """The service with these settings; it begins to look for a model when it is started.
+
+    Raises:
+        KeysError: a file of keys cannot be read.
+    """
     metrics = Metrics()
+    guard = Guard(
+        Keys(settings.keys_file) if settings.keys_file else None,
+        Keys(settings.admin_keys_file) if settings.admin_keys_file else None,
+        settings.rate_limit,
+        metrics,
+    )
     watcher = Watcher(
         settings.directory,
         ASSET,
-        settings.device,
+        lambda directory: _load(directory, settings),
         settings.poll_seconds,
         metrics,
+        settings.pin,
     )
-    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+    batcher = Batcher(settings.max_batch, settings.max_delay_seconds, settings.max_queue, metrics)
+    classifier = Classifier(batcher, settings.threads, settings.confidence, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-        if settings.torch_threads is not None:
-            torch.set_num_threads(settings.torch_threads)
+        computing = asyncio.create_task(batcher.run())
         watcher.start()
         yield
         await asyncio.to_thread(watcher.stop)
-        worker.shutdown()
+        computing.cancel()
+        batcher.close()
+        classifier.close()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.shutdown)
 
     app = FastAPI(
         title="Chest X-ray classifier",
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
+    app.state.draining = False
     app.add_middleware(RequestMiddleware, metrics=metrics)
+    tracer = tracing.install(app)
     errors.install(app)
+    open_to_all = APIRouter()
+    users = APIRouter(
+        dependencies=[Depends(HTTPBearer(auto_error=False)), Depends(guard.user)],
+        responses=_errors(401, 429),
+    )
+    admins = APIRouter(
+        dependencies=[Depends(HTTPBearer(auto_error=False)), Depends(guard.admin)],
+        responses=_errors(401, 403),
+    )
 
-    def serving(state: State) -> Predictor:
+    def serving() -> Predictor:
+        state = watcher.state
         if state.model is None:
             retry = max(1, round(settings.poll_seconds))
             raise ServiceError(503, "not_ready", str(state.problem), {"Retry-After": str(retry)})
         return state.model
 
-    def classify(model: Predictor, film: bytes) -> list[float]:
-        with metrics.inference_seconds.time():
-            pixels = model.preprocessing.decode(film)
-            probs: list[float] = model.predict(np.stack([pixels]))[0].tolist()
-            return probs
+    async def read(request: Request, max_films: int) -> list[bytes]:
+        try:
+            async with asyncio.timeout(_deadline(request) - time.monotonic()):
+                return await upload.read_films(request, settings.max_upload_bytes, max_films)
+        except TimeoutError as error:
+            raise ServiceError(
+                408, "upload_too_slow", f"no whole request in {settings.deadline_seconds:g} s"
+            ) from error
 
-    @app.post(
-        "/predict", responses=_errors(400, 413, 415, 422, 503), openapi_extra=upload.OPENAPI_BODY
-    )
-    async def predict(request: Request) -> Prediction:
-        """Classify one film."""
-        model = serving(watcher.state)
-        film = await upload.read_film(request, settings.max_upload_bytes)
-        with metrics.films_in_progress.track_inprogress():
-            probs = await asyncio.get_running_loop().run_in_executor(worker, classify, model, film)
+    def _deadline(request: Request) -> float:
+        started: float = request.state.started
+        return started + settings.deadline_seconds
+
+    def classification(model: Predictor, film: Classified) -> Classification:
         classes = model.record.classes
+        probabilities = film.answer.probabilities
+        probs: list[float] = probabilities.tolist()
         pred = int(np.argmax(probs))
-        metrics.predictions.labels(classes[pred]).inc()
-        return Prediction(
+        return Classification(
             pred=pred,
             label=classes[pred],
             probs=probs,
             probabilities=dict(zip(classes, probs, strict=True)),
+            uncertain=classifier.uncertain(probabilities),
+        )
+
+    async def one(request: Request, model: Predictor) -> tuple[Classified, float]:
+        [film] = await read(request, 1)
+        read_seconds = time.monotonic() - request.state.started
+        [result] = await classifier.classify(model, [film], _deadline(request))
+        if isinstance(result, FilmError):
+            raise result
+        return result, read_seconds
+
+    @users.post(
+        "/predict",
+        responses=_errors(400, 408, 413, 415, 422, 503, 504),
+        openapi_extra=upload.openapi_body(many=False),
+    )
+    async def predict(request: Request) -> Prediction:
+        """Classify one film."""
+        with batcher.admitted(1):
+            model = serving()
+            film, read_seconds = await one(request, model)
+        return Prediction(
+            **classification(model, film).model_dump(),
+            model=ModelName.of(model.record),
+            timings=_timings(read_seconds, [film]),
+            request_id=request.state.request_id,
+        )
+
+    @users.post(
+        "/predict/batch",
+        responses=_errors(400, 408, 413, 422, 503, 504),
+        openapi_extra=upload.openapi_body(many=True),
+    )
+    async def predict_batch(request: Request) -> BatchPrediction:
+        """Classify several films; one that cannot be read does not spoil the others."""
+        with batcher.admitted(1):
+            model = serving()
+            films = await read(request, settings.max_films)
+            read_seconds = time.monotonic() - request.state.started
+            with batcher.admitted(len(films) - 1):
+                results = await classifier.classify(model, films, _deadline(request))
+        return BatchPrediction(
+            results=[
+                FilmResult(index=index, prediction=None, error=errors.film_detail(result))
+                if isinstance(result, FilmError)
+                else FilmResult(index=index, prediction=classification(model, result), error=None)
+                for index, result in enumerate(results)
+            ],
+            model=ModelName.of(model.record),
+            timings=_timings(read_seconds, [r for r in results if isinstance(r, Classified)]),
+            request_id=request.state.request_id,
+        )
+
+    @users.post(
+        "/explain",
+        responses=_errors(400, 408, 413, 415, 422, 501, 503, 504)
+        | {200: {"model": Explanation, "content": {"image/png": {}}}},
+        openapi_extra=upload.openapi_body(many=False),
+        response_model=None,
+    )
+    async def explain(
+        request: Request,
+        label: Annotated[
+            str | None, Query(description="class to explain; the most probable one by default")
+        ] = None,
+        format: Annotated[
+            Literal["json", "png"], Query(description="png: the film with the heat map over it")
+        ] = "json",
+    ) -> Explanation | Response:
+        """Show by Grad-CAM which parts of a film speak for a class."""
+        with batcher.admitted(1):
+            model = serving()
+            classes = model.record.classes
+            if label is not None and label not in classes:
+                raise ServiceError(
+                    422, "unknown_class", f"no class {label!r}; there are {', '.join(classes)}"
+                )
+            film, _ = await one(request, model)
+            answer = classification(model, film)
+            label = label or answer.label
+            heat = await batcher.call(
+                explanation.grad_cam,
+                model,
+                film.pixels[None],
+                np.array([classes.index(label)]),
+                deadline=_deadline(request),
+            )
+        if heat is None:
+            raise ServiceError(501, "not_explainable", "this model was exported without Grad-CAM")
+        if format == "png":
+            return Response(explanation.overlay(film.pixels, heat[0]), media_type="image/png")
+        return Explanation(
+            label=label,
+            heat=np.round(heat[0].astype(float), 3).tolist(),
+            film=_data_url(film.pixels),
+            prediction=answer,
             model=ModelName.of(model.record),
             request_id=request.state.request_id,
         )
 
-    @app.get("/health")
+    @users.get("/model", responses=_errors(503))
+    async def model(request: Request) -> ModelDescription:
+        """The record of the model that serves, and what it reached on test films."""
+        model = serving()
+        directory = settings.directory / model.record.version
+        test = await asyncio.to_thread(figures.read, settings.data_root, directory)
+        return ModelDescription(
+            model=model.record,
+            runtime=model.runtime,
+            following=settings.follow,
+            pinned=watcher.state.pinned is not None,
+            confidence=settings.confidence,
+            test=test,
+            request_id=request.state.request_id,
+        )
+
+    async def versions(request: Request) -> ModelVersions:
+        found = await asyncio.to_thread(watcher.versions)
+        state = watcher.state
+        return ModelVersions(
+            models=[_describe(version, state) for version in found],
+            pinned=state.pinned,
+            request_id=request.state.request_id,
+        )
+
+    @users.get("/models")
+    async def models(request: Request) -> ModelVersions:
+        """The versions on disk, newest first."""
+        return await versions(request)
+
+    @admins.post("/model/pin", responses=_errors(400, 409, 422))
+    async def pin(request: Request, body: Pin) -> ModelVersions:
+        """Serve one version, whatever becomes newest: a rollback."""
+        try:
+            await asyncio.to_thread(watcher.pin, body.version)
+        except BundleError as error:
+            raise ServiceError(409, "not_servable", f"nothing has changed: {error}") from error
+        return await versions(request)
+
+    @admins.post("/model/unpin")
+    async def unpin(request: Request) -> ModelVersions:
+        """Follow the newest model again."""
+        await asyncio.to_thread(watcher.unpin)
+        return await versions(request)
+
+    @open_to_all.get("/health")
     async def health(request: Request) -> Health:
         """Whether the process answers."""
         return Health(request_id=request.state.request_id)
 
-    @app.get("/ready", responses=_errors(503))
+    @open_to_all.get("/ready", responses=_errors(503))
     async def ready(request: Request) -> Readiness:
         """Whether a model serves, and whether it is the newest."""
-        state = watcher.state
+        if app.state.draining:
+            raise ServiceError(503, "draining", "the service is being stopped")
+        model = serving()
         return Readiness(
-            model=ModelName.of(serving(state).record),
-            warning=state.problem,
+            model=ModelName.of(model.record),
+            warning=watcher.state.problem,
             request_id=request.state.request_id,
         )
 
-    @app.get("/model", responses=_errors(503))
-    async def model(request: Request) -> ModelDescription:
-        """The record of the model that serves, and what it must not be used for."""
-        return ModelDescription(
-            model=serving(watcher.state).record, request_id=request.state.request_id
-        )
-
-    @app.get("/metrics", response_class=Response)
+    @open_to_all.get("/metrics", response_class=Response)
     async def prometheus() -> Response:
         """Metrics in the Prometheus text format."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
+    @open_to_all.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html")
+
+    @open_to_all.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(_PAGE / "docs.html")
+
+    for router in (open_to_all, users, admins):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=_PAGE, packages=[("fastapi_offline", "static")]))
     return app
+
+
+def _load(directory: Path, settings: Settings) -> Predictor:
+    """A model that has proved itself on its golden films and has met every size of batch."""
+    model = Predictor(directory, settings.device, settings.threads, settings.precision == "int8")
+    model.check()
+    films = 1
+    while films <= settings.max_batch:
+        model.predict(np.zeros((films, model.record.input_size, model.record.input_size), np.uint8))
+        films *= 2
+    return model
+
+
+def _timings(read_seconds: float, films: list[Classified]) -> Timings:
+    def longest(seconds: list[float]) -> float:
+        return round(1000 * max(seconds, default=0.0), 2)
+
+    return Timings(
+        read_ms=round(1000 * read_seconds, 2),
+        decode_ms=longest([film.decode_seconds for film in films]),
+        queue_ms=longest([film.answer.queue_seconds for film in films]),
+        inference_ms=longest([film.answer.inference_seconds for film in films]),
+        batch_films=max((film.answer.films for film in films), default=0),
+    )
+
+
+def _describe(version: Version, state: State) -> ModelVersion:
+    record = version.record
+    status: Literal["serving", "previous", "available", "refused"] = "available"
+    if state.model is not None and version.version == state.model.record.version:
+        status = "serving"
+    elif version.reason is not None:
+        status = "refused"
+    elif state.previous is not None and version.version == state.previous.record.version:
+        status = "previous"
+    return ModelVersion(
+        version=version.version,
+        created_at=record and record.created_at,
+        synthetic=record and record.synthetic,
+        validation=record and record.validation,
+        status=status,
+        reason=version.reason,
+    )
+
+
+def _data_url(film: npt.NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(explanation.png(film)).decode()
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer} for status in statuses}
-
-
-app = create_app(Settings())

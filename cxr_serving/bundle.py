@@ -2,8 +2,9 @@
 
 A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once published. It holds
 ``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of
-transformers, ``model.onnx`` where exported, the Lightning checkpoint ``best.ckpt``, and
-``bundle.json``, the record defined here, which carries the sha256 of every other file.
+transformers, ``model.onnx`` and ``model.int8.onnx`` where exported, ``golden.safetensors`` and
+``reference.json`` where made, the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the
+record defined here, which carries the sha256 of every other file.
 ``<models>/<asset>/latest.json`` points to the newest one.
 """
 
@@ -25,6 +26,9 @@ POINTER_FILE = "latest.json"
 WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "best.ckpt"
 ONNX_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
+GOLDEN_FILE = "golden.safetensors"
+REFERENCE_FILE = "reference.json"
 HISTORY_FILE = "history.csv"
 
 # Writing one bundle takes minutes at most: what is older was left behind by a process that died.
@@ -38,6 +42,24 @@ class BundleError(Exception):
 
 class FormatError(BundleError):
     """A bundle is of another format than this code reads: of another version of the pipeline."""
+
+
+class Int8(BaseModel):
+    """What ``model.int8.onnx`` costs, compared with ``model.onnx`` when it was made.
+
+    Attributes:
+        difference: largest difference of a probability on the golden films.
+        macro_f1: on all validation films.
+        macro_f1_drop: by how much that is less than ``model.onnx`` has on them.
+        accepted: whether that is little enough for the file to be in the bundle.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    difference: float
+    macro_f1: float
+    macro_f1_drop: float
+    accepted: bool
 
 
 class BundleRecord(BaseModel):
@@ -60,6 +82,7 @@ class BundleRecord(BaseModel):
         temperature: that the logits have been divided by: weights and bias of the saved classifier
             are, those in ``best.ckpt`` are not.
         flip_averaging: whether the logits are the mean over a film and its mirror image.
+        int8: what the network in 8-bit integers costs, where that was tried.
         dagster_run_id: run that published it, if any.
         mlflow_run_id: MLflow run that holds its curves, if any.
         files: sha256 of every other file, by path inside the bundle.
@@ -82,6 +105,7 @@ class BundleRecord(BaseModel):
     validation: dict[str, float]
     temperature: float = Field(default=1.0, gt=0)
     flip_averaging: bool = False
+    int8: Int8 | None = None
     dagster_run_id: str | None = None
     mlflow_run_id: str | None = None
     files: dict[str, str] = {}
@@ -139,7 +163,7 @@ def is_version(name: str) -> bool:
 def publish(
     asset_directory: Path,
     record: BundleRecord,
-    write_files: Callable[[Path], object],
+    write_files: Callable[[Path], BundleRecord | None],
     point: bool = True,
 ) -> Path:
     """Write a bundle aside, verify it, move it into place and point ``latest.json`` to it.
@@ -150,7 +174,8 @@ def publish(
     Args:
         asset_directory: where the asset's bundles lie.
         record: the record; its ``files`` are filled in here.
-        write_files: writes every file but ``bundle.json`` into the directory it is given.
+        write_files: writes every file but ``bundle.json`` into the directory it is given; may
+            return the record with what only the files could tell, which is then published.
         point: whether ``latest.json`` shall name it, so that it is served.
 
     Returns:
@@ -173,7 +198,7 @@ def publish(
 def _publish(
     asset_directory: Path,
     record: BundleRecord,
-    write_files: Callable[[Path], object],
+    write_files: Callable[[Path], BundleRecord | None],
     point: bool,
 ) -> Path:
     final = asset_directory / record.version
@@ -185,8 +210,8 @@ def _publish(
     partial = asset_directory / f".{record.version}.{os.getpid()}.partial"
     try:
         partial.mkdir()
-        write_files(partial)
-        complete = record.model_copy(update={"files": _hash_files(partial)})
+        told = write_files(partial) or record
+        complete = told.model_copy(update={"files": _hash_files(partial)})
         (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
         for path in _files(partial):
             _fsync(path)

@@ -18,6 +18,12 @@ _FILM_ERRORS: Mapping[type[FilmError], tuple[int, str]] = {
 }
 
 
+def film_detail(error: FilmError) -> ErrorDetail:
+    """What is answered for a film that cannot be used."""
+    _, code = _FILM_ERRORS[type(error)]
+    return ErrorDetail(code=code, message=str(error))
+
+
 class ServiceError(Exception):
     """A request cannot be answered.
 

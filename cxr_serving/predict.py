@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleError
+from cxr_serving.films import FilmReader
 from cxr_serving.predictor import Predictor
 from cxr_serving.preprocessing import FilmError
 from cxr_serving.schemas import DISCLAIMER
 from cxr_serving.settings import Settings, problems
 
-_SUFFIXES = (".jpeg", ".jpg", ".png")
+_SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
 _BATCH = 16
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, classify, and exit with 1 when a film could not be read."""
     parser = argparse.ArgumentParser(prog="cxr-predict", description=__doc__, epilog=DISCLAIMER)
     parser.add_argument(
-        "films", nargs="+", type=Path, help="JPEG or PNG files, and folders that hold some"
+        "films", nargs="+", type=Path, help="JPEG, PNG or DICOM files, and folders of them"
     )
     parser.add_argument(
         "--bundle", type=Path, help="a model's directory; what the service would serve by default"
@@ -43,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         films = find(options.films)
         settings = Settings()
-        predictor = Predictor(options.bundle or bundle.latest(settings.directory), settings.device)
+        predictor = Predictor(
+            options.bundle or bundle.latest(settings.directory),
+            settings.device,
+            settings.threads,
+            settings.precision == "int8",
+        )
         with table(options.csv, predictor) as (file, done):
             bad = classify(predictor, [film for film in films if str(film) not in done], file)
     except ValidationError as error:
@@ -62,7 +68,7 @@ class TableError(Exception):
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, and the JPEG and PNG files anywhere in folders, in order.
+    """Files as they are named, and the JPEG, PNG and DICOM files anywhere in folders, in order.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder has no film.
@@ -125,7 +131,7 @@ def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[
 
     Args:
         predictor: who answers.
-        films: JPEG or PNG files.
+        films: JPEG, PNG or DICOM files.
         file: where the lines go; flushed every few films.
 
     Returns:
@@ -133,15 +139,20 @@ def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[
     """
     bad: dict[Path, str] = {}
     writer = csv.writer(file)
+    reader = FilmReader()
 
     def decode(film: Path) -> npt.NDArray[np.uint8] | None:
         try:
-            return predictor.preprocessing.decode(film)
+            return reader.read_file(film, predictor.preprocessing)
         except (FilmError, OSError) as error:
             bad[film] = str(error)
             return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(films), disable=None) as bar:
+    with (
+        closing(reader),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(films), disable=None) as bar,
+    ):
         for start in range(0, len(films), _BATCH):
             batch = films[start : start + _BATCH]
             decoded = zip(batch, pool.map(decode, batch), strict=True)

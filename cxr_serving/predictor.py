@@ -1,68 +1,94 @@
 """From films to class probabilities, the same in the report and in the service."""
 
-import itertools
+import json
+import os
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from transformers import AutoModelForImageClassification
-from transformers.utils.logging import disable_progress_bar
+import onnxruntime
 
-from cxr_serving import bundle
+from cxr_serving import bundle, golden, reference
 from cxr_serving.bundle import BundleError, BundleRecord
 from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.reference import Reference
 
-# Of loading weights, which is a matter of milliseconds.
-disable_progress_bar()
+if TYPE_CHECKING:  # torch and transformers take seconds to import, and ONNX Runtime needs neither
+    from transformers import PreTrainedModel
+
+Films = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float32]
+# Logits [N, classes], and heat [N, classes, h, w] where the network can be explained.
+_Forward = Callable[[Films], tuple[Scores, Scores | None]]
 
 
 class Predictor:
     """A verified bundle, loaded and ready to answer.
 
+    On a CPU, ONNX Runtime computes where the bundle holds the network as ONNX, torch elsewhere.
+
     Attributes:
+        directory: of the bundle.
         record: the bundle's record.
         preprocessing: how a film becomes input of this model.
-        model: the network, in eval mode.
+        reference: what films and answers were like at training, where the bundle tells.
+        runtime: what computes.
+        warning: why int8 was asked for and does not serve; None when all is as asked for.
     """
 
-    def __init__(self, directory: Path, device: str | torch.device = "cpu") -> None:
-        """Verify and load the bundle in ``directory``; safetensors only, nothing is unpickled.
+    directory: Path
+    record: BundleRecord
+    preprocessing: Preprocessing
+    reference: Reference | None
+    runtime: Literal["onnx", "onnx-int8", "torch"]
+    warning: str | None = None
+
+    def __init__(
+        self, directory: Path, device: str = "cpu", threads: int | None = None, int8: bool = False
+    ) -> None:
+        """Verify and load the bundle in ``directory``; nothing is unpickled.
+
+        Args:
+            directory: of the bundle.
+            device: ``cpu``, ``mps``, ``cuda`` or ``cuda:<index>``.
+            threads: of a forward pass on the CPU; all that this process may use by default. For
+                torch, which has one number for the whole process, its own choice by default.
+            int8: whether 8-bit integers compute where the bundle holds such a network, and it
+                answers the golden films well enough on this machine.
 
         Raises:
             BundleError: the bundle is broken, or its parts contradict one another.
         """
-        self.record: BundleRecord = bundle.verify(directory)
+        self.directory = directory
+        self._device = device
+        self._threads = threads
+        self.record = bundle.verify(directory)
         try:
             self.preprocessing = Preprocessing.read(directory)
-            model, loading = AutoModelForImageClassification.from_pretrained(
-                directory,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            named = json.loads((directory / "config.json").read_text())["id2label"]
+            labels = tuple(named[index] for index in sorted(named, key=int))
         except Exception as error:
             raise BundleError(f"{directory} cannot be loaded: {error}") from error
-        if missing := sorted(loading["missing_keys"]):
-            raise BundleError(f"{directory / bundle.WEIGHTS_FILE} lacks {', '.join(missing)}")
-        for found, recorded in (
-            (tuple(dict(sorted(model.config.id2label.items())).values()), self.record.classes),
-            (self.preprocessing.size, self.record.input_size),
-        ):
-            if found != recorded:
-                raise BundleError(
-                    f"{directory} contradicts itself: {found} in the model's configuration, "
-                    f"{recorded} in {bundle.RECORD_FILE}"
-                )
-        # The weights are mapped from the file; without a copy, a change to it changes the model.
-        for tensor in itertools.chain(model.parameters(), model.buffers()):
-            tensor.data = tensor.data.clone()
-        self._device = torch.device(device)
-        self.model = model.eval().to(self._device)
+        self._agree(labels, self.record.classes)
+        self._agree(self.preprocessing.size, self.record.input_size)
+        self.reference = reference.read(directory)
+        self.reference = reference.read(directory)
+        if self.reference is not None:
+            self._agree(len(self.reference.predictions), len(self.record.classes))
+        self._golden = golden.read(directory)
+        self._tolerance = golden.TOLERANCE
+        if self._golden is not None:
+            size, classes = self.record.input_size, len(self.record.classes)
+            self._agree(self._golden.films.shape[1:], (size, size))
+            self._agree(self._golden.probabilities.shape[1:], (classes,))
+        if self.reference is not None:
+            self._agree(len(self.reference.predictions), len(self.record.classes))
+        self._forward = self._load(int8)
 
-    @torch.inference_mode()
-    def predict(self, films: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def predict(self, films: Films) -> Scores:
         """Classify films that :meth:`Preprocessing.decode` has read.
 
         Args:
@@ -71,9 +97,169 @@ class Predictor:
         Returns:
             float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
         """
-        pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
-        logits = self.model(pixel_values=pixels).logits.float()
-        if self.record.flip_averaging:
-            logits = (logits + self.model(pixel_values=pixels.flip(-1)).logits.float()) / 2
-        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
-        return probabilities
+        return _softmax(self._forward(films)[0])
+
+    def heat(self, films: Films) -> Scores | None:
+        """Where films speak for each class: :class:`cxr_serving.network.Explained`.
+
+        Args:
+            films: uint8 [N, size, size].
+
+        Returns:
+            float32 [N, classes, h, w]; None of a network that is not explained.
+        """
+        return self._forward(films)[1]
+
+    def check(self) -> None:
+        """Answer the golden films as when the bundle was made, or a black one where it has none.
+
+        Raises:
+            BundleError: an answer differs by more than the arithmetic in use explains, or is no
+                number.
+        """
+        name = f"{self.record.asset} {self.record.version}"
+        if self._golden is None:
+            size = self.record.input_size
+            if not np.isfinite(self.predict(np.zeros((1, size, size), np.uint8))).all():
+                raise BundleError(f"{name} answers a black film with NaN: materialise it again")
+            return
+        difference = self._golden.difference(self.predict(self._golden.films))
+        if not difference <= self._tolerance:  # nan, too
+            raise BundleError(
+                f"{name} answers its golden films otherwise than when it was made: by "
+                f"{difference:.1e} in probability, more than {self._tolerance:g}. Install the "
+                "versions in constraints.txt, or materialise the model again"
+            )
+
+    @cached_property
+    def model(self) -> "PreTrainedModel":
+        """The network in torch, in eval mode, on the device; loaded when first asked for.
+
+        Raises:
+            BundleError: the bundle is broken, or has changed or is gone since it was verified.
+        """
+        from cxr_serving import network
+
+        if bundle.verify(self.directory) != self.record:
+            raise BundleError(f"{self.directory} is another bundle than the one that was loaded")
+        return network.load(self.directory).to(self._device)
+
+    def _agree(self, found: object, recorded: object) -> None:
+        if found != recorded:
+            raise BundleError(
+                f"{self.directory} contradicts itself: {found} in the model's configuration, "
+                f"{recorded} in {bundle.RECORD_FILE}"
+            )
+
+    def _load(self, int8: bool) -> _Forward:
+        exported = self._device == "cpu" and bundle.ONNX_FILE in self.record.files
+        if int8:
+            reason = "there is none for this bundle or device"
+            told = self.record.int8
+            if exported and told is not None and told.accepted and self._golden is not None:
+                forward = self._int8()
+                difference = self._golden.difference(_softmax(forward(self._golden.films)[0]))
+                if difference <= golden.INT8_TOLERANCE:
+                    self.runtime = "onnx-int8"
+                    self._tolerance = golden.INT8_TOLERANCE
+                    return forward
+                reason = (
+                    f"on this machine it answers the golden films otherwise, by {difference:.2g} "
+                    "in probability"
+                )
+            self.warning = f"fp32 serves, though int8 was asked for: {reason}"
+        if exported:
+            self.runtime = "onnx"
+            return self._onnx(bundle.ONNX_FILE)
+        self.runtime = "torch"
+        return self._torch()
+
+    def _onnx(self, name: str) -> _Forward:
+        path = self.directory / name
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads or cores()
+        options.inter_op_num_threads = 1
+        # Idle threads would burn the cores that decode films and answer requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+            [pixels], [logits, *_] = session.get_inputs(), session.get_outputs()
+        except Exception as error:
+            raise BundleError(f"{path} cannot be loaded: {error}") from error
+        size = self.record.input_size
+        for found, recorded in (
+            (pixels.shape[1:], [3, size, size]),
+            (logits.shape[1:], [len(self.record.classes)]),
+        ):
+            self._agree(found, recorded)
+        mean, std = (
+            np.array(values, np.float32).reshape(1, 3, 1, 1)
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+
+        def forward(films: Films) -> tuple[Scores, Scores | None]:
+            # What Preprocessing.normalise does, without torch.
+            normalised = films[:, np.newaxis].astype(np.float32) * (1 / (255 * std)) - mean / std
+            answer, *heat = session.run(None, {pixels.name: normalised})
+            return answer, heat[0] if heat else None
+
+        return forward
+
+    def _int8(self) -> _Forward:
+        forward = self._onnx(bundle.INT8_FILE)
+
+        def one_by_one(films: Films) -> tuple[Scores, Scores | None]:
+            # Activations are rounded to steps that fit a whole batch: among others, a film would be
+            # answered otherwise than alone.
+            logits, heat = zip(*(forward(film[np.newaxis]) for film in films), strict=True)
+            return np.concatenate(logits), None if heat[0] is None else np.concatenate(heat)
+
+        return one_by_one
+
+    def _torch(self) -> _Forward:
+        import torch
+
+        from cxr_serving import network
+
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        answering = network.wrap(self.model, self.record.flip_averaging)
+        kind = torch.device(self._device).type
+        reduced = False
+
+        @torch.inference_mode()
+        def forward(films: Films) -> tuple[Scores, Scores | None]:
+            pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
+            with torch.autocast(kind, torch.bfloat16, enabled=reduced):
+                answer = answering(pixels)
+            if isinstance(answer, torch.Tensor):
+                return answer.cpu().numpy(), None
+            logits, heat = answer
+            return logits.cpu().numpy(), heat.cpu().numpy()
+
+        if kind == "cuda":
+            # Rounded to 10 bits, convolutions would not meet the tolerance of the golden films.
+            torch.backends.cudnn.allow_tf32 = False
+            self.model.to(memory_format=torch.channels_last)
+            if self._golden is not None:
+                reduced = True
+                difference = self._golden.difference(_softmax(forward(self._golden.films)[0]))
+                reduced = difference <= golden.BFLOAT16_TOLERANCE
+                if reduced:
+                    self._tolerance = golden.BFLOAT16_TOLERANCE
+        return forward
+
+
+def cores() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _softmax(logits: Scores) -> Scores:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Scores = raised / raised.sum(axis=1, keepdims=True)
+    return probabilities

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:  # a process that only decodes films needs no torch
+    import torch
 
 CONFIG_FILE = "preprocessor_config.json"
 FORMATS = ("JPEG", "PNG")
@@ -99,13 +101,22 @@ class Preprocessing:
                 image.load()
                 # A drafted image ends in a part of a pixel: its box says how much of it is film.
                 box = drafted[1] if drafted else None
-                grey = _to_grey(image).resize((self.size, self.size), Image.Resampling.BICUBIC, box)
+                grey = self._resize(_to_grey(image), box)
                 grey.info = image.info
                 return np.asarray(ImageOps.exif_transpose(grey))
             except Exception as error:
                 raise UndecodableFilm(f"the image is broken: {error}") from error
 
-    def normalise(self, films: torch.Tensor) -> torch.Tensor:
+    def resize(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Bring a film that was decoded by other means, uint8 [H, W], to [size, size]."""
+        return np.asarray(self._resize(Image.fromarray(grey), None))
+
+    def _resize(
+        self, grey: Image.Image, box: tuple[float, float, float, float] | None
+    ) -> Image.Image:
+        return grey.resize((self.size, self.size), Image.Resampling.BICUBIC, box)
+
+    def normalise(self, films: "torch.Tensor") -> "torch.Tensor":
         """Turn grey films into network input.
 
         Args:
@@ -115,10 +126,11 @@ class Preprocessing:
             float32 [N, 3, H, W] on the device of ``films``; the three channels are the same film,
             each with its own mean and standard deviation.
         """
-        mean = torch.tensor(self.mean, device=films.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=films.device).view(1, 3, 1, 1)
+        films = films.float().unsqueeze(1)
+        mean = films.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = films.new_tensor(self.std).view(1, 3, 1, 1)
         # One pass over the three channels: (films / 255 - mean) / std.
-        return torch.addcmul(-mean / std, films.float().unsqueeze(1), 1 / (255 * std))
+        return (-mean / std).addcmul(films, 1 / (255 * std))
 
     def config(self) -> dict[str, Any]:
         """The ``preprocessor_config.json`` that makes ``AutoImageProcessor`` do the same."""

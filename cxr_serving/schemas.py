@@ -1,5 +1,6 @@
 """The JSON answers of the service."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -28,13 +29,78 @@ class ModelName(BaseModel):
         )
 
 
-class Prediction(BaseModel):
-    """Answer of ``POST /predict``."""
+class Classification(BaseModel):
+    """What a model says of one film."""
 
     pred: int = Field(description="index of the most probable class")
     label: str = Field(description="name of the most probable class")
     probs: list[float] = Field(description="calibrated probabilities in class order, summing to 1")
     probabilities: dict[str, float] = Field(description="the same by class name")
+    uncertain: bool = Field(
+        description="the most probable class has less than the confidence that GET /model tells"
+    )
+
+
+class Timings(BaseModel):
+    """Where the time of a request went; of a batch, each the longest of its films."""
+
+    read_ms: float = Field(description="receiving the request's body")
+    decode_ms: float = Field(description="decoding and resizing, waiting for it included")
+    queue_ms: float = Field(description="waiting for the forward pass")
+    inference_ms: float = Field(description="the forward pass")
+    batch_films: int = Field(description="films in that forward pass, of all requests")
+
+
+class Prediction(Classification):
+    """Answer of ``POST /predict``."""
+
+    model: ModelName
+    timings: Timings
+    disclaimer: str = DISCLAIMER
+    request_id: str
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="short constant to branch on")
+    message: str = Field(description="for people: what, where and what to do")
+
+
+class ErrorAnswer(BaseModel):
+    """Answer of every error."""
+
+    error: ErrorDetail
+    request_id: str
+
+
+class FilmResult(BaseModel):
+    """What became of one film of a batch: a prediction or an error."""
+
+    index: int = Field(description="place in the request, from 0")
+    prediction: Classification | None
+    error: ErrorDetail | None
+
+
+class BatchPrediction(BaseModel):
+    """Answer of ``POST /predict/batch``."""
+
+    results: list[FilmResult] = Field(description="a film each, in the order of the request")
+    model: ModelName
+    timings: Timings
+    disclaimer: str = DISCLAIMER
+    request_id: str
+
+
+class Explanation(BaseModel):
+    """Answer of ``POST /explain``."""
+
+    label: str = Field(description="name of the class that is explained")
+    heat: list[list[float]] = Field(
+        description="Grad-CAM in 0..1, rows from the top, over the whole film"
+    )
+    film: str = Field(description="data URL of a PNG: the film as the network saw it")
+    prediction: Classification
     model: ModelName
     disclaimer: str = DISCLAIMER
     request_id: str
@@ -56,23 +122,54 @@ class Readiness(BaseModel):
     request_id: str
 
 
+class Figure(BaseModel):
+    """A figure of the report, with its 95 % interval over patients."""
+
+    value: float
+    low: float
+    high: float
+
+
+class TestFigures(BaseModel):
+    """What the model reached on test films."""
+
+    films: int
+    figures: dict[str, Figure]
+
+
 class ModelDescription(BaseModel):
     """Answer of ``GET /model``."""
 
     model: BundleRecord
+    runtime: str = Field(description="what computes: onnx, onnx-int8 or torch")
+    following: Literal["newest", "released"]
+    pinned: bool = Field(description="whether it serves whatever is newer")
+    confidence: float = Field(description="an answer with less is uncertain")
+    test: TestFigures | None = Field(description="of the report; null before there is one")
     disclaimer: str = DISCLAIMER
     request_id: str
 
 
-class ErrorDetail(BaseModel):
-    """What went wrong."""
+class ModelVersion(BaseModel):
+    """A version on disk."""
 
-    code: str = Field(description="short constant to branch on")
-    message: str = Field(description="for people: what, where and what to do")
+    version: str
+    created_at: datetime | None
+    synthetic: bool | None
+    validation: dict[str, float] | None
+    status: Literal["serving", "previous", "available", "refused"]
+    reason: str | None = Field(description="why it was refused")
 
 
-class ErrorAnswer(BaseModel):
-    """Answer of every error."""
+class ModelVersions(BaseModel):
+    """Answer of ``GET /models`` and of pinning."""
 
-    error: ErrorDetail
+    models: list[ModelVersion] = Field(description="newest first")
+    pinned: str | None
     request_id: str
+
+
+class Pin(BaseModel):
+    """Body of ``POST /model/pin``."""
+
+    version: str = Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{8}$")

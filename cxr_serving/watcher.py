@@ -1,15 +1,13 @@
-"""Keeps the newest good model in service."""
+"""Keeps the newest good model in service, or the one that was pinned."""
 
-import importlib
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleError
+from cxr_serving.bundle import BundleError, BundleRecord
 from cxr_serving.metrics import Metrics
 from cxr_serving.predictor import Predictor
 
@@ -23,15 +21,33 @@ class State:
     Attributes:
         model: the model that serves, or None.
         problem: why there is none, or why a newer one is not served; None when all is well.
+        previous: the model that served before, still loaded.
+        pinned: the version that serves whatever is newer, if any.
     """
 
-    model: Predictor | None
-    problem: str | None
+    model: Predictor | None = None
+    problem: str | None = None
+    previous: Predictor | None = None
+    pinned: str | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version on disk.
+
+    Attributes:
+        version: its name.
+        record: its record, or None when that cannot be read.
+        reason: why it was refused, if it was.
+    """
+
+    version: str
+    record: BundleRecord | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    version: str
     files: frozenset[tuple[str, int, int, int]]
     reason: str
 
@@ -39,25 +55,44 @@ class _Refusal:
 class Watcher:
     """Follows ``latest.json`` in a thread; loads what it names aside, then swaps it in.
 
-    A new bundle is verified, loaded and warmed up before it replaces the one that serves, by one
-    assignment to :attr:`state`; whoever took the old model before keeps it to the end. A bad bundle
-    is refused, and tried again only when the pointer moves or the bundle's files change.
+    A new bundle is verified, loaded, compared with its golden films and warmed up before it
+    replaces the one that serves, by one assignment to :attr:`state`; whoever took the old model
+    before keeps it to the end. The old one stays loaded for a rollback. A bad bundle is refused,
+    and tried again only when its files have changed.
 
     Attributes:
         state: what serves now; read it once a request.
     """
 
     def __init__(
-        self, directory: Path, asset: str, device: str, poll_seconds: float, metrics: Metrics
+        self,
+        directory: Path,
+        asset: str,
+        load: Callable[[Path], Predictor],
+        poll_seconds: float,
+        metrics: Metrics,
+        pin: str | None = None,
     ) -> None:
-        """Follow the pointer in ``directory``, where bundles of ``asset`` or its releases lie."""
-        self.state = State(None, "starting: no model was looked for yet")
+        """Follow the pointer in ``directory``.
+
+        Args:
+            directory: where bundles of ``asset`` or its releases lie.
+            asset: whose bundles they must be.
+            load: makes a checked model of a bundle's directory, ready to answer at full speed.
+            poll_seconds: between looks at the pointer.
+            metrics: told what serves.
+            pin: version that serves whatever the pointer names.
+        """
+        self.state = State(problem="starting: no model was looked for yet", pinned=pin)
         self._directory = directory
         self._asset = asset
-        self._device = device
+        self._load = load
         self._poll_seconds = poll_seconds
         self._metrics = metrics
-        self._refusal: _Refusal | None = None
+        self._metrics.model_pinned.set(pin is not None)
+        self._refusals: dict[str, _Refusal] = {}
+        # Held while what serves is decided: by the thread, or by a request that pins.
+        self._deciding = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
@@ -71,26 +106,41 @@ class Watcher:
         self._thread.join()
 
     def poll(self) -> None:
-        """Look once: what the pointer names serves afterwards, or :attr:`state` says why not."""
-        serving = self.state.model
-        try:
-            version = bundle.read_pointer(self._directory)
-        except BundleError as error:
-            self._report(str(error))
-            return
-        if version is None:
-            self._report(
-                f"no model: {self._directory / bundle.POINTER_FILE} does not exist; run the job "
-                "retrain"
-            )
-        elif serving is not None and serving.record.version == version:
+        """Look once: what is to serve does afterwards, or :attr:`state` says why not."""
+        with self._deciding:
+            self._follow()
+
+    def pin(self, version: str) -> None:
+        """Serve ``version`` from now on, whatever becomes newest.
+
+        Raises:
+            BundleError: it cannot be served; nothing has changed then.
+        """
+        with self._deciding:
+            if not self._serves(version):
+                self._serve(self._obtain(version))
+            self._pinned(version)
             self._report(None)
-        else:
-            self._try(version)
+
+    def unpin(self) -> None:
+        """Follow the pointer again."""
+        with self._deciding:
+            self._pinned(None)
+            self._follow()
+
+    def versions(self) -> list[Version]:
+        """What lies on disk, newest first."""
+        found = []
+        for version in reversed(bundle.versions(self._directory)):
+            refusal = self._refusals.get(version)
+            reason = None if refusal is None else refusal.reason
+            try:
+                found.append(Version(version, BundleRecord.read(self._directory / version), reason))
+            except BundleError as error:
+                found.append(Version(version, None, reason or str(error)))
+        return found
 
     def _run(self) -> None:
-        # transformers imports this when it first loads a model: seconds that model would wait for.
-        importlib.import_module("transformers.modeling_utils")
         while True:
             try:
                 self.poll()
@@ -99,48 +149,81 @@ class Watcher:
             if self._stopping.wait(self._poll_seconds):
                 return
 
-    def _try(self, version: str) -> None:
-        files = _snapshot(self._directory / version)
-        refusal = self._refusal
-        if refusal is None or (refusal.version, refusal.files) != (version, files):
-            try:
-                model = self._load(version)
-            except Exception as error:
-                logger.exception("refused asset=%s version=%s", self._asset, version)
-                self._metrics.model_refusals.inc()
-                reason = f"the newest model, {version}, cannot be served: {error}"
-                self._refusal = refusal = _Refusal(version, files, reason)
-            else:
-                self._serve(model)
-                return
-        self._report(refusal.reason)
-
-    def _load(self, version: str) -> Predictor:
-        model = Predictor(self._directory / version, self._device)
-        if (model.record.asset, model.record.version) != (self._asset, version):
-            raise BundleError(
-                f"{self._directory / version} holds {model.record.asset} {model.record.version}"
+    def _follow(self) -> None:
+        try:
+            version = self.state.pinned or bundle.read_pointer(self._directory)
+        except BundleError as error:
+            self._report(str(error))
+            return
+        if version is None:
+            self._report(
+                f"no model: {self._directory / bundle.POINTER_FILE} does not exist; run the job "
+                "retrain"
             )
-        size = model.preprocessing.size
-        if not np.isfinite(model.predict(np.zeros((1, size, size), np.uint8))).all():
-            raise BundleError(f"{self._directory / version} answers a black film with NaN")
+        elif self._serves(version):
+            self._report(None)
+        else:
+            try:
+                self._serve(self._obtain(version))
+            except BundleError as error:
+                which = "pinned" if self.state.pinned else "newest"
+                self._report(f"the {which} model, {version}, cannot be served: {error}")
+
+    def _serves(self, version: str) -> bool:
+        return self.state.model is not None and self.state.model.record.version == version
+
+    def _obtain(self, version: str) -> Predictor:
+        previous = self.state.previous
+        if previous is not None and previous.record.version == version:
+            return previous
+        directory = self._directory / version
+        files = _snapshot(directory)
+        refusal = self._refusals.get(version)
+        if refusal is not None and refusal.files == files:
+            raise BundleError(refusal.reason)
+        try:
+            model = self._load(directory)
+            if (model.record.asset, model.record.version) != (self._asset, version):
+                raise BundleError(f"{directory} holds {model.record.asset} {model.record.version}")
+        except Exception as error:
+            logger.exception("refused", extra={"asset": self._asset, "version": version})
+            self._metrics.model_refusals.inc()
+            self._refusals[version] = _Refusal(files, str(error))
+            raise BundleError(str(error)) from error
+        self._refusals.pop(version, None)
         return model
 
     def _serve(self, model: Predictor) -> None:
-        self.state = State(model, None)
+        self.state = replace(
+            self.state, model=model, problem=model.warning, previous=self.state.model
+        )
         self._metrics.model_loads.inc()
         self._metrics.model_ready.set(1)
         self._metrics.model_stale.set(0)
-        self._metrics.describe_model(model.record)
-        logger.info("serving asset=%s version=%s", model.record.asset, model.record.version)
+        self._metrics.describe_model(model.record, model.runtime)
+        logger.info(
+            "serving",
+            extra={
+                "asset": model.record.asset,
+                "version": model.record.version,
+                "runtime": model.runtime,
+            },
+        )
+
+    def _pinned(self, version: str | None) -> None:
+        self.state = replace(self.state, pinned=version)
+        self._metrics.model_pinned.set(version is not None)
+        logger.info("pinned" if version else "unpinned", extra={"version": version})
 
     def _report(self, problem: str | None) -> None:
+        self._metrics.model_stale.set(problem is not None)
+        if problem is None and self.state.model is not None:
+            problem = self.state.model.warning
         if problem == self.state.problem:
             return
-        self.state = State(self.state.model, problem)
-        self._metrics.model_stale.set(problem is not None)
+        self.state = replace(self.state, problem=problem)
         if problem is None:
-            logger.info("the model that serves is the newest again")
+            logger.info("the model that serves is the one that shall serve again")
         else:
             logger.warning("%s", problem)
 

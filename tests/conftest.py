@@ -1,5 +1,30 @@
+from pathlib import Path
+
 import pytest
 import torch
+
+# Files that take longest, longest first.
+LONGEST = (
+    "pipeline/test_retrain.py",
+    "pipeline/test_ui.py",
+    "pipeline/test_serving_follows.py",
+    "learning/test_sweep.py",
+    "learning/test_resume.py",
+    "learning/test_fit.py",
+    "evaluation/test_page.py",
+    "release/test_release.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Otherwise pytest-xdist hands out the files with the most tests first: one long test is last.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that at the end no worker waits for one of them."""
+    longest = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: longest.get(item.path, len(longest)))
 
 
 @pytest.fixture(autouse=True, scope="session")

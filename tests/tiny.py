@@ -104,7 +104,7 @@ def publish(
         model.save_pretrained(directory)
         Preprocessing(SIZE).write(directory)
         if with_onnx:
-            onnx.write(directory, False, np.zeros((1, SIZE, SIZE), np.uint8))
+            onnx.write(directory, False)
         pd.DataFrame(
             {
                 "epoch": [0, 1, 2],

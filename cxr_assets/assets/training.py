@@ -15,7 +15,6 @@ from cxr_assets.evaluation import figures
 from cxr_assets.learning.export import ExportError, prune
 from cxr_assets.learning.export import export as export_bundle
 from cxr_assets.learning.fit import DivergedError
-from cxr_assets.learning.onnx import ParityError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving.bundle import HISTORY_FILE, BundleRecord
@@ -73,7 +72,7 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[MlFlow],
     ) -> dg.Output[None]:
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        with retried(ExportError, ParityError):
+        with retried(ExportError):
             directory, published = export_bundle(plan, context.run_id, progress=context.log.info)
             pruned = prune(plan)
         record = BundleRecord.read(directory)

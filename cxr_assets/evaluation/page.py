@@ -1,7 +1,6 @@
 """``report.html``: one page that needs nothing but itself."""
 
 import base64
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib import colormaps
-from PIL import Image
 
 from cxr_assets.evaluation import figures
 from cxr_assets.evaluation import films as evaluated
-from cxr_assets.evaluation.attention import grad_cam
 from cxr_assets.evaluation.films import Films
+from cxr_serving.explanation import grad_cam, overlay, png
 from cxr_serving.predictor import Predictor
 
 # Of each kind of error the most confident ones.
@@ -87,29 +84,13 @@ def _hardest(
             "truth": classes[row.truth],
             "answer": classes[row.answer],
             "confidence": float(row.confidence),
-            "film": _picture(film),
-            "attention": None if heat is None else _picture(_overlay(film, heat[index])),
+            "film": _uri(png(film)),
+            "attention": None if heat is None else _uri(overlay(film, heat[index])),
         }
         for index, (row, path, film) in enumerate(
             zip(wrong.itertuples(), paths, pixels, strict=True)
         )
     ]
-
-
-def _overlay(film: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """The film in grey, and over it where the network looked, from blue to yellow."""
-    colours = colormaps["cividis"](heat)[..., :3] * 255
-    weight = 0.6 * heat[..., None]
-    mixed: npt.NDArray[np.uint8] = (film[..., None] * (1 - weight) + colours * weight).astype(
-        np.uint8
-    )
-    return mixed
-
-
-def _picture(pixels: npt.NDArray[np.uint8]) -> str:
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return _uri(buffer.getvalue())
 
 
 def _uri(png: bytes) -> str:

@@ -7,73 +7,110 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 
-from cxr_serving.bundle import ONNX_FILE
+from cxr_serving import network
+from cxr_serving.bundle import INT8_FILE, ONNX_FILE
+from cxr_serving.network import Explained
 from cxr_serving.preprocessing import Preprocessing
 
-# Largest difference of a probability that rounding explains.
-_TOLERANCE = 1e-4
 
+class _Block(nn.Module):
+    """A block of ConvNeXt V2, laid out for ONNX Runtime; it answers the same.
 
-class ParityError(Exception):
-    """The exported network answers otherwise than the one it was made of."""
+    Linear layers of two-dimensional input become ``Gemm`` with the bias inside. Global response
+    normalisation is one factor a channel and film, and its beta part of the bias that follows.
+    """
 
+    gamma: torch.Tensor
+    bias: torch.Tensor
 
-class _Logits(nn.Module):
-    def __init__(self, network: PreTrainedModel, flip_averaging: bool) -> None:
+    def __init__(self, layer: ConvNextV2Layer) -> None:
         super().__init__()
-        self._network = network
-        self._flip_averaging = flip_averaging
+        self.dwconv, self.layernorm = layer.dwconv, layer.layernorm
+        self.pwconv1, self.pwconv2 = layer.pwconv1, layer.pwconv2
+        self.act = layer.act
+        self.register_buffer("gamma", layer.grn.weight.flatten())
+        beta = layer.grn.bias.flatten()
+        self.register_buffer("bias", layer.pwconv2.bias + layer.pwconv2.weight @ beta)
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._network(pixel_values=pixel_values).logits
-        if self._flip_averaging:
-            logits = (logits + self._network(pixel_values=pixel_values.flip(-1)).logits) / 2
-        return logits
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Of features [N, C, H, W], the same shape."""
+        channels, height, width = (int(side) for side in features.shape[1:])
+        inner = self.layernorm(self.dwconv(features).permute(0, 2, 3, 1))
+        inner = self.act(self.pwconv1(inner.reshape(-1, channels)))
+        inner = inner.view(-1, height * width, 4 * channels)
+        norm = (inner * inner).sum(1, keepdim=True).sqrt()
+        inner = inner * (1 + self.gamma * (norm / (norm.mean(-1, keepdim=True) + 1e-6)))
+        inner = nn.functional.linear(inner.view(-1, 4 * channels), self.pwconv2.weight, self.bias)
+        return features + inner.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def write(directory: Path, flip_averaging: bool, films: npt.NDArray[np.uint8]) -> None:
-    """Write ``model.onnx`` beside the saved network, and compare the two.
+def write(directory: Path, flip_averaging: bool) -> None:
+    """Write ``model.onnx`` beside the saved network.
 
     Its input is ``pixel_values``, float32 [N, 3, size, size] as ``preprocessor_config.json`` makes
     them, and its output ``logits``, float32 [N, classes], which are averaged over the mirror image
-    where the bundle says so. N is free.
+    where the bundle says so; of a ConvNeXt V2 also ``heat``, float32 [N, classes, h, w], where the
+    film speaks for each class. N is free.
 
     Args:
         directory: holds network and preprocessing in the format of transformers.
         flip_averaging: whether the logits are the mean over a film and its mirror image.
-        films: uint8 [N, size, size] to compare on.
-
-    Raises:
-        ParityError: a probability differs by more than 1e-4.
     """
-    network = AutoModelForImageClassification.from_pretrained(directory, local_files_only=True)
-    logits = _Logits(network, flip_averaging).eval()
-    pixels = Preprocessing.read(directory).normalise(torch.tensor(films))
+    answering = network.wrap(network.load(directory), flip_averaging)
+    outputs = ["logits", "heat"] if isinstance(answering, Explained) else ["logits"]
+    with torch.no_grad():
+        for module in list(answering.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, ConvNextV2Layer):
+                    setattr(module, name, _Block(child))
+    size = Preprocessing.read(directory).size
     with warnings.catch_warnings():
         # That there is a newer exporter (twenty times as slow for the same graph; torch is pinned),
         # and that sizes are traced as constants, which they are.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            logits,
-            (pixels[:1],),
+            answering,
+            (torch.zeros(1, 3, size, size),),
             directory / ONNX_FILE,
             input_names=["pixel_values"],
-            output_names=["logits"],
-            dynamic_axes={"pixel_values": {0: "films"}, "logits": {0: "films"}},
+            output_names=outputs,
+            dynamic_axes={name: {0: "films"} for name in ("pixel_values", *outputs)},
             dynamo=False,
         )
-    with torch.inference_mode():
-        expected = logits(pixels).softmax(dim=1)
-    session = onnxruntime.InferenceSession(directory / ONNX_FILE)
-    [answer] = session.run(None, {"pixel_values": pixels.numpy()})
-    difference = (torch.tensor(answer).softmax(dim=1) - expected).abs().max()
-    if not difference <= _TOLERANCE:  # nan, too
-        raise ParityError(
-            f"{directory / ONNX_FILE} differs from the network by {difference:.1e} in probability "
-            f"on {len(films)} films, more than {_TOLERANCE}: nothing was published, the finished "
-            "fit is kept. Another version of torch or onnxruntime may have caused it; see "
-            "constraints.txt"
-        )
+
+
+def quantise(directory: Path) -> None:
+    """Write ``model.int8.onnx``: ``model.onnx`` with linear layers in 8-bit integers.
+
+    Weights are rounded by channel, activations while it computes, by what they are then.
+    """
+    # The graph has no symbolic shape but N.
+    quant_pre_process(directory / ONNX_FILE, directory / INT8_FILE, skip_symbolic_shape=True)
+    quantize_dynamic(
+        directory / INT8_FILE,
+        directory / INT8_FILE,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+    )
+
+
+def predict(file: Path, films: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.float32]:
+    """Probabilities float32 [N, classes] of films uint8 [N, size, size], ``batch`` at a time."""
+    preprocessing = Preprocessing.read(file.parent)
+    session = onnxruntime.InferenceSession(file)
+    logits = [
+        session.run(
+            ["logits"], {"pixel_values": preprocessing.normalise(torch.tensor(part)).numpy()}
+        )[0]
+        for part in np.split(films, range(batch, len(films), batch))
+    ]
+    probabilities: npt.NDArray[np.float32] = (
+        torch.from_numpy(np.concatenate(logits)).softmax(dim=1).numpy()
+    )
+    return probabilities

@@ -21,11 +21,14 @@ from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.settings import Settings as ServiceSettings
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ["postgres", "code-location", "webserver", "daemon", "mlflow", "serving"]
-OURS = SERVICES[1:]
+OURS = ["code-location", "webserver", "daemon", "mlflow", "serving"]
+MONITORING = ["prometheus", "grafana"]
+SERVICES = ["postgres", *OURS, *MONITORING]
 DAGSTER = ["code-location", "webserver", "daemon"]
-# Programs of the postgres image, which is not installed beside this test.
-POSTGRES_PROGRAMS = {"pg_isready"}
+# Programs of images that are not built here.
+PROGRAMS = {"postgres": "pg_isready", "prometheus": "promtool", "grafana": "wget"}
+# Where those listen unless they are told otherwise.
+PORTS = {"prom/prometheus": 9090, "grafana/grafana": 3000}
 # What other projects document, by who reads it.
 THIRD_PARTY = {
     "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB",  # the postgres image
@@ -34,6 +37,8 @@ THIRD_PARTY = {
     "HF_TOKEN", "HF_ENDPOINT",  # huggingface_hub
     "KAGGLE_USERNAME", "KAGGLE_KEY",  # kagglehub
 }  # fmt: skip
+
+OPENTELEMETRY = set(vars(importlib.import_module("opentelemetry.sdk.environment_variables")))
 
 Service = dict[str, Any]
 Services = dict[str, Service]
@@ -60,13 +65,15 @@ def option(service: Service, name: str) -> str:
 
 
 def probed_url(service: Service) -> str:
-    """The address in a health check that runs Python."""
-    [url] = re.findall(r"'(http://[^']+)'", service["healthcheck"]["test"][-1])
+    """The address in a health check."""
+    [url] = re.findall(r"http://[^']+", service["healthcheck"]["test"][-1])
     assert isinstance(url, str)
     return url
 
 
 def listening_port(service: Service) -> int:
+    if service.get("image", "").partition(":")[0] in PORTS:
+        return PORTS[service["image"].partition(":")[0]]
     environment = service.get("environment", {})
     return int(environment["CXR_PORT"] if "CXR_PORT" in environment else option(service, "port"))
 
@@ -116,8 +123,8 @@ def test_parser_refuses_what_a_program_does_not_know() -> None:
 def test_health_check_runs_a_program_of_its_image(name: str, services: Services) -> None:
     kind, program, *arguments = services[name]["healthcheck"]["test"]
     assert kind == "CMD"
-    if name == "postgres":
-        assert program in POSTGRES_PROGRAMS
+    if name in PROGRAMS:
+        assert program == PROGRAMS[name]
     elif program == "python":
         flag, code = arguments
         assert flag == "-c"
@@ -126,7 +133,7 @@ def test_health_check_runs_a_program_of_its_image(name: str, services: Services)
         parse(program, arguments)
 
 
-@pytest.mark.parametrize("name", ["webserver", "mlflow", "serving"])
+@pytest.mark.parametrize("name", ["webserver", "mlflow", "serving", *MONITORING])
 def test_health_check_asks_the_port_that_the_service_listens_on(
     name: str, services: Services
 ) -> None:
@@ -158,11 +165,11 @@ def test_mlflow_has_the_probed_path(services: Services) -> None:
 
 
 def test_service_has_the_probed_path(services: Services) -> None:
-    app = importlib.import_module("cxr_serving.app").app
+    app = importlib.import_module("cxr_serving.app").create_app(ServiceSettings())
     assert urlsplit(probed_url(services["serving"])).path in app.openapi()["paths"]
 
 
-@pytest.mark.parametrize("name", ["webserver", "mlflow", "serving"])
+@pytest.mark.parametrize("name", ["webserver", "mlflow", "serving", *MONITORING])
 def test_port_is_published_to_this_host_only(name: str, services: Services) -> None:
     [published] = services[name]["ports"]
     address, _, inside = published.split(":")
@@ -175,7 +182,16 @@ def test_nothing_else_is_published(services: Services) -> None:
         "webserver",
         "mlflow",
         "serving",
+        "prometheus",
+        "grafana",
     }
+
+
+def test_no_port_is_published_twice(services: Services) -> None:
+    published = [
+        port.split(":")[1] for service in services.values() for port in service.get("ports", [])
+    ]
+    assert len(published) == len(set(published))
 
 
 @pytest.mark.parametrize("name", ["code-location", "webserver", "mlflow"])
@@ -191,7 +207,9 @@ def test_service_listens_beyond_its_own_container(services: Services) -> None:
 def test_environment_names_are_read_by_something(name: str, services: Services) -> None:
     known = environment_of_deployment_files() | THIRD_PARTY
     if name == "serving":
-        known = environment_names(ServiceSettings)
+        known = environment_names(ServiceSettings) | OPENTELEMETRY
+    elif name == "grafana":
+        known = {key for key in services[name]["environment"] if key.startswith("GF_")}
     elif name == "code-location":
         known |= environment_names(PipelineSettings)
     assert set(services[name].get("environment", {})) - known == set()
@@ -216,6 +234,18 @@ def test_every_setting_of_the_pipeline_can_be_set(
     }
     given = fixed | set(services["code-location"]["environment"])
     assert environment_names(PipelineSettings) <= given
+
+
+def test_every_setting_of_the_service_can_be_set(services: Services) -> None:
+    given = set(services["serving"]["environment"])
+    # Its image has the CPU build of torch, and sees no other device.
+    assert environment_names(ServiceSettings) - given == {"CXR_DEVICE"}
+
+
+def test_service_is_not_killed_while_it_drains(services: Services) -> None:
+    settings = ServiceSettings()
+    seconds = float(services["serving"]["stop_grace_period"].removesuffix("s"))
+    assert seconds > settings.notice_seconds + settings.drain_seconds
 
 
 def test_fixed_settings_are_valid(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +349,10 @@ def test_volumes_are_declared_and_files_exist(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
-            if source.startswith("."):
+            if source == "./keys":
+                # Made by whoever sets keys, and never committed.
+                assert "keys/" in (ROOT / ".gitignore").read_text().splitlines()
+            elif source.startswith("."):
                 assert (ROOT / source).is_file()
             else:
                 used.add(source)
@@ -328,7 +361,7 @@ def test_volumes_are_declared_and_files_exist(compose: dict[str, Any]) -> None:
 
 def test_service_reads_what_training_writes(services: Services) -> None:
     assert services["code-location"]["volumes"] == ["data:/data"]
-    assert services["serving"]["volumes"] == ["data:/data:ro"]
+    assert "data:/data:ro" in services["serving"]["volumes"]
     assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
 
 
@@ -355,7 +388,7 @@ def test_image_is_built_from_a_stage_that_exists(
     assert build["target"] in stages
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OURS + MONITORING)
 def test_container_gives_up_its_privileges(name: str, services: Services) -> None:
     assert services[name]["cap_drop"] == ["ALL"]
     assert services[name]["security_opt"] == ["no-new-privileges:true"]

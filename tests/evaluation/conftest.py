@@ -6,13 +6,17 @@ import tiny
 import torch
 
 from cxr_assets.evaluation import bootstrap
+from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
+from cxr_serving import bundle
+
+# Enough for what is not about the intervals themselves.
+FEW = 40
 
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enough for what is not about the intervals themselves."""
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 40)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", FEW)
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,23 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def layout(tmp_path: Path, untouched: Layout) -> Layout:
     """A data root with a processed dataset and a bundle of each model."""
     return Layout(Path(shutil.copytree(untouched.root, tmp_path / "data")))
+
+
+@pytest.fixture(scope="session")
+def untouched_report(untouched: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    root = tmp_path_factory.mktemp("untouched-report") / "data"
+    layout = Layout(Path(shutil.copytree(untouched.root, root)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", FEW)
+        write_report(
+            layout,
+            bundle.latest(layout.models("convnext_model")),
+            bundle.latest(layout.models("dinov2_probe")),
+        )
+    return layout
+
+
+@pytest.fixture
+def reported(tmp_path: Path, untouched_report: Layout) -> Layout:
+    """The same with the report on these two."""
+    return Layout(Path(shutil.copytree(untouched_report.root, tmp_path / "reported")))

@@ -9,6 +9,7 @@ import tiny
 
 from cxr_assets.evaluation.report import (
     ReportError,
+    latest_report,
     read_metrics,
     report_on_folder,
     write_report,
@@ -50,18 +51,18 @@ def bundles(layout: Layout) -> tuple[Path, Path]:
     )
 
 
-def test_the_page_needs_nothing_but_itself_and_says_what_it_is(layout: Layout) -> None:
-    report = write_report(layout, *bundles(layout))
+def test_the_page_needs_nothing_but_itself_and_says_what_it_is(reported: Layout) -> None:
+    report = latest_report(reported)
     page = Page((report / "report.html").read_text())
     assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "Not a medical device" in page.text
     assert "Synthetic phantoms" in page.text
-    assert (layout.reports / "report.html").read_bytes() == (report / "report.html").read_bytes()
+    assert (reported.reports / "report.html").read_bytes() == (report / "report.html").read_bytes()
 
 
-def test_its_numbers_are_those_of_the_metrics(layout: Layout) -> None:
-    report = write_report(layout, *bundles(layout))
+def test_its_numbers_are_those_of_the_metrics(reported: Layout) -> None:
+    report = latest_report(reported)
     metrics = read_metrics(report)
     text = " ".join(Page((report / "report.html").read_text()).text.split())
     for one in (metrics, metrics["baseline"]):
@@ -77,15 +78,15 @@ def test_its_numbers_are_those_of_the_metrics(layout: Layout) -> None:
     assert metrics["films_sha256"] in text
 
 
-def test_behind_each_figure_are_its_numbers(layout: Layout) -> None:
-    report = write_report(layout, *bundles(layout))
+def test_behind_each_figure_are_its_numbers(reported: Layout) -> None:
+    report = latest_report(reported)
     figures = {path.stem for path in report.glob("*.png")}
     assert figures == {path.stem for path in report.glob("*.csv")} - {"predictions"}
     assert {"reliability", "pneumonia_roc", "selective", "baseline_selective"} <= figures
 
 
-def test_the_hardest_films_are_in_the_page_alone(layout: Layout) -> None:
-    report = write_report(layout, *bundles(layout))
+def test_the_hardest_films_are_in_the_page_alone(reported: Layout) -> None:
+    report = latest_report(reported)
     page = (report / "report.html").read_text()
     shown = re.findall(r"(film-\d+\.png)</figcaption>", page)
     assert shown
@@ -168,23 +169,20 @@ def test_a_folder_without_films_is_refused_with_what_was_expected(
         report_on_folder(main, tmp_path / "empty", tmp_path / "out", None, lambda line: None)
 
 
-def test_the_released_model_is_asked_about_the_same_films(layout: Layout) -> None:
-    main, baseline = bundles(layout)
-    write_report(layout, main, baseline)
-    assert read_metrics(layout.reports)["regression"] is None
+def test_the_released_model_is_asked_about_the_same_films(reported: Layout) -> None:
+    main, baseline = bundles(reported)
+    assert read_metrics(reported.reports)["regression"] is None
     data_version = bundle.BundleRecord.read(main).data_version
-    tiny.publish(
-        Layout(layout.root), "convnext_model", tiny.convnext(), data_version, pretrained="other"
-    )
-    newer = bundle.latest(layout.models("convnext_model"))
-    (layout.releases / main.name).parent.mkdir(exist_ok=True)
-    main.rename(layout.releases / main.name)
-    bundle.write_pointer(layout.releases, main.name)
-    report = write_report(layout, newer, baseline)
+    tiny.publish(reported, "convnext_model", tiny.convnext(), data_version, pretrained="other")
+    newer = bundle.latest(reported.models("convnext_model"))
+    (reported.releases / main.name).parent.mkdir(exist_ok=True)
+    main.rename(reported.releases / main.name)
+    bundle.write_pointer(reported.releases, main.name)
+    report = write_report(reported, newer, baseline)
     regression = read_metrics(report)["regression"]
     assert regression["released"] == main.name
     assert regression["same_data"] is True
-    before = read_metrics(layout.reports / main.name)["macro_f1"]
+    before = read_metrics(reported.reports / main.name)["macro_f1"]
     now = read_metrics(report)["macro_f1"]
     assert regression["macro_f1"]["estimate"] == pytest.approx(now - before, abs=2e-6)
     assert "Against the last release" in (report / "report.html").read_text()

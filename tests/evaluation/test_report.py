@@ -60,21 +60,21 @@ def test_every_number_follows_from_the_predictions(layout: Layout) -> None:
     assert [line.split()[0] for line in lines] == ["convnext_model", "dinov2_probe"]
 
 
-def test_the_probabilities_are_those_of_the_serving_predictor(layout: Layout) -> None:
-    report = report_on(layout)
+def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) -> None:
+    report = latest_report(reported)
     table = pd.read_csv(report / "predictions.csv")
-    predictor = Predictor(bundle.latest(layout.models("convnext_model")))
+    predictor = Predictor(bundle.latest(reported.models("convnext_model")))
     for _, row in table.iloc[::5].iterrows():
-        film = predictor.preprocessing.decode(layout.processed / row["path"])
+        film = predictor.preprocessing.decode(reported.processed / row["path"])
         expected = predictor.predict(film[None])[0]
         assert row[[f"model_{name}" for name in CLASSES]].to_numpy(float) == pytest.approx(
             expected, abs=1e-5
         )
 
 
-def test_says_what_was_evaluated_on_what(layout: Layout) -> None:
-    metrics = read_metrics(report_on(layout))
-    main = Predictor(bundle.latest(layout.models("convnext_model"))).record
+def test_says_what_was_evaluated_on_what(reported: Layout) -> None:
+    metrics = read_metrics(latest_report(reported))
+    main = Predictor(bundle.latest(reported.models("convnext_model"))).record
     for key in ("asset", "version", "fingerprint", "data_version", "pretrained", "synthetic"):
         assert metrics["model"][key] == getattr(main, key)
     assert metrics["baseline"]["model"]["asset"] == "dinov2_probe"
@@ -83,10 +83,12 @@ def test_says_what_was_evaluated_on_what(layout: Layout) -> None:
     assert "Not a medical device" in metrics["disclaimer"]
 
 
-def test_the_newest_report_is_at_the_top(layout: Layout) -> None:
-    report = report_on(layout)
-    assert latest_report(layout) == report
-    assert (layout.reports / "metrics.json").read_bytes() == (report / "metrics.json").read_bytes()
+def test_the_newest_report_is_at_the_top(reported: Layout) -> None:
+    report = reported.reports / bundle.latest(reported.models("convnext_model")).name
+    assert latest_report(reported) == report
+    assert (reported.reports / "metrics.json").read_bytes() == (
+        report / "metrics.json"
+    ).read_bytes()
     for prefix in ("", "baseline_"):
         for name in PICTURES:
             with Image.open(report / f"{prefix}{name}") as picture:
@@ -94,20 +96,20 @@ def test_the_newest_report_is_at_the_top(layout: Layout) -> None:
                 assert picture.format == "PNG"
 
 
-def test_a_second_report_on_the_same_pair_replaces_the_first(layout: Layout) -> None:
-    first = report_on(layout)
+def test_a_second_report_on_the_same_pair_replaces_the_first(reported: Layout) -> None:
+    first = latest_report(reported)
     (first / "stale.png").write_bytes(b"stale")
-    assert report_on(layout) == first
+    assert report_on(reported) == first
     assert not (first / "stale.png").exists()
-    assert sorted(path.name for path in layout.reports.iterdir()) == sorted(
+    assert sorted(path.name for path in reported.reports.iterdir()) == sorted(
         [first.name, "latest.json", "metrics.json", "report.html"]
     )
 
 
 def test_a_failure_while_writing_leaves_the_old_report(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
+    reported: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = report_on(layout)
+    report = latest_report(reported)
     before = contents(report)
 
     def full_disk(*args: object) -> bytes:
@@ -115,30 +117,30 @@ def test_a_failure_while_writing_leaves_the_old_report(
 
     monkeypatch.setattr(figures, "roc_curves", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        report_on(layout)
+        report_on(reported)
     assert contents(report) == before
-    assert latest_report(layout) == report
+    assert latest_report(reported) == report
 
 
 def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
-    layout: Layout,
+    reported: Layout,
 ) -> None:
-    report = report_on(layout)
+    report = latest_report(reported)
     before = contents(report)
 
     def killed_while_drawing() -> None:
         figures.roc_curves = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
-        report_on(layout)
+        report_on(reported)
 
     child = multiprocessing.get_context("fork").Process(target=killed_while_drawing)
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
-    assert list(layout.reports.glob(".*.partial"))
+    assert list(reported.reports.glob(".*.partial"))
     assert contents(report) == before
-    assert read_metrics(latest_report(layout))
-    report_on(layout)
-    assert not list(layout.reports.glob(".*"))
+    assert read_metrics(latest_report(reported))
+    report_on(reported)
+    assert not list(reported.reports.glob(".*"))
 
 
 def test_a_bundle_trained_on_other_data_is_refused(layout: Layout) -> None:

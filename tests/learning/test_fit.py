@@ -1,5 +1,8 @@
 import itertools
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +12,25 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from PIL import Image
 from scipy.special import softmax
+from sklearn.metrics import f1_score
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import energy, networks
+from cxr_assets.learning import export as exporting
 from cxr_assets.learning import plan as plans
-from cxr_assets.learning.export import ExportError, export
+from cxr_assets.learning.export import ExportError, ParityError, export
 from cxr_assets.learning.fit import TrainingError, fit
 from cxr_assets.learning.module import Classifier
-from cxr_assets.learning.onnx import ParityError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
+from cxr_serving import bundle, golden
+from cxr_serving.network import Logits
 from cxr_serving.predictor import Predictor
 
 OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
@@ -48,16 +54,40 @@ def train(asset: str, layout: Layout, *overrides: str) -> tuple[Path, list[str]]
     fit(plan, lines.append)
     directory, published = export(plan, "dagster-run")
     assert published
+    assert bundle.latest(layout.models(asset)) == directory
     return directory, lines
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Layout, list[str]]]:
+    """Where an asset was trained, and what was told of it; not to be written to."""
+
+    @cache
+    def trained(asset: str) -> tuple[Layout, list[str]]:
+        layout = Layout(tmp_path_factory.mktemp(asset) / "data")
+        tiny.processed(layout, films=6)
+        return layout, train(asset, layout)[1]
+
+    return trained
+
+
+@pytest.fixture
+def trained(once, tmp_path: Path) -> Callable[[str], Layout]:
+    """The same, to be written to."""
+
+    def copied(asset: str) -> Layout:
+        return Layout(Path(shutil.copytree(once(asset)[0].root, tmp_path / asset)))
+
+    return copied
+
+
 @pytest.mark.parametrize("asset", ASSETS)
-def test_a_training_ends_in_a_bundle_that_serves(asset, layout):
-    directory, lines = train(asset, layout)
+def test_a_training_ends_in_a_bundle_that_serves(asset, once):
+    layout, lines = once(asset)
+    directory = bundle.latest(layout.models(asset))
     assert [line[:9] for line in lines if line.startswith("epoch")] == [
         "epoch 1/3", "epoch 2/3", "epoch 3/3",
     ]  # fmt: skip
-    assert bundle.latest(layout.models(asset)) == directory
     record = bundle.verify(directory)
     history = pd.read_csv(directory / "history.csv")
     assert record.validation["macro_f1"] == history["val_macro_f1"].max()
@@ -72,8 +102,8 @@ def test_a_training_ends_in_a_bundle_that_serves(asset, layout):
 @pytest.mark.parametrize(
     ("asset", "module_class"), [("convnext_model", Classifier), ("dinov2_probe", LinearProbe)]
 )
-def test_the_checkpoint_alone_rebuilds_the_network(asset, module_class, layout):
-    directory, _ = train(asset, layout)
+def test_the_checkpoint_alone_rebuilds_the_network(asset, module_class, once):
+    directory = bundle.latest(once(asset)[0].models(asset))
     checkpoint = torch.load(directory / "best.ckpt", weights_only=True)
     hyperparameters = checkpoint["hyper_parameters"]
     assert hyperparameters["num_classes"] == 3
@@ -98,8 +128,46 @@ def test_the_main_model_is_there_as_onnx_too(layout):
         pixels = predictor.preprocessing.normalise(torch.tensor(some)).numpy()
         [logits] = session.run(["logits"], {"pixel_values": pixels})
         np.testing.assert_allclose(softmax(logits, axis=1), predictor.predict(some), atol=1e-5)
-    for name in (b"/tmp", str(Path.cwd()).encode()):
-        assert name not in (directory / "model.onnx").read_bytes(), "a path of this machine"
+
+    drawn = golden.read(directory)
+    in_torch = Logits(predictor.model, flip_averaging=True)
+    expected = in_torch(predictor.preprocessing.normalise(torch.tensor(drawn.films))).softmax(dim=1)
+    np.testing.assert_allclose(drawn.probabilities, expected, atol=1e-6)
+    assert len(np.unique(drawn.films, axis=0)) == 8
+    predictor.check()
+
+    pixels = [np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*.png"))]
+    answers = predictor.predict(np.stack(pixels)).argmax(axis=1)
+    reference = predictor.reference
+    assert reference.films == len(pixels) == 18
+    assert reference.predictions == tuple(np.bincount(answers, minlength=3) / 18)
+    dark = np.mean([(film < 128).mean() for film in pixels])
+    assert sum(reference.intensity[:8]) == pytest.approx(dark)
+
+
+def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
+    directory, _ = train("convnext_model", layout, "trainer.max_epochs=1")
+    record = bundle.verify(directory)
+    assert record.int8.accepted
+    rounded = Predictor(directory, int8=True)
+    assert (rounded.runtime, rounded.warning) == ("onnx-int8", None)
+    rounded.check()
+    films = np.stack([np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*"))])
+    macro_f1 = f1_score(
+        np.repeat([0, 1, 2], 6), rounded.predict(films).argmax(axis=1), average="macro"
+    )
+    assert record.int8.macro_f1 == pytest.approx(macro_f1)
+    drawn = golden.read(directory).films
+    difference = np.abs(rounded.predict(drawn) - Predictor(directory).predict(drawn)).max()
+    assert record.int8.difference == pytest.approx(difference, abs=1e-5)
+
+    monkeypatch.setattr(exporting, "INT8_TOLERANCE", record.int8.difference / 2)
+    monkeypatch.setattr(plans, "code_version", lambda *modules: "other code")
+    costly, _ = train("convnext_model", layout, "trainer.max_epochs=1")
+    told = bundle.verify(costly)
+    assert told.int8 == record.int8.model_copy(update={"accepted": False})
+    assert not (costly / "model.int8.onnx").exists()
+    assert "int8 was asked for" in Predictor(costly, int8=True).warning
 
 
 def test_onnx_that_answers_otherwise_is_not_published(layout, monkeypatch):
@@ -108,10 +176,10 @@ def test_onnx_that_answers_otherwise_is_not_published(layout, monkeypatch):
 
     def other(module: torch.nn.Module, *args: Any, **options: Any) -> None:
         with torch.no_grad():
-            module._network.classifier.bias += torch.tensor([0.01, 0, 0])
+            module.network.classifier.bias += torch.tensor([0.01, 0, 0])
         exporter(module, *args, **options)
         with torch.no_grad():
-            module._network.classifier.bias -= torch.tensor([0.01, 0, 0])
+            module.network.classifier.bias -= torch.tensor([0.01, 0, 0])
 
     exporter = torch.onnx.export
     monkeypatch.setattr(torch.onnx, "export", other)
@@ -132,16 +200,20 @@ def test_energy_is_noted_where_the_machine_counts_it(layout, monkeypatch):
     assert noted.sum() < next(joules)
 
 
-def test_the_probe_reads_the_cls_embedding_alone(layout):
-    directory, _ = train("dinov2_probe", layout)
-    assert not (directory / "model.onnx").exists()
+def test_the_probe_reads_the_cls_embedding_alone(once):
+    directory = bundle.latest(once("dinov2_probe")[0].models("dinov2_probe"))
+    for name in ("model.onnx", "model.int8.onnx", "reference.json"):
+        assert not (directory / name).exists()
+    Predictor(directory).check()
+    assert (directory / "golden.safetensors").exists()
     weight = AutoModelForImageClassification.from_pretrained(directory).classifier.weight
     assert weight[:, :32].abs().max() > 0
     assert weight[:, 32:].abs().max() == 0
 
 
-def test_the_same_training_is_reused_and_another_is_not(layout):
-    directory, _ = train("convnext_model", layout)
+def test_the_same_training_is_reused_and_another_is_not(trained):
+    layout = trained("convnext_model")
+    directory = bundle.latest(layout.models("convnext_model"))
     plan = make_plan("convnext_model", experiment(), layout)
     assert plan.settled() == f"reused {directory.name}"
     assert export(plan) == (directory, False)
@@ -206,8 +278,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(layout):
     assert not plan.finished
 
 
-def test_forced_it_trains_again_and_publishes_the_same_weights(layout):
-    first, _ = train("convnext_model", layout)
+def test_forced_it_trains_again_and_publishes_the_same_weights(trained):
+    layout = trained("convnext_model")
+    first = bundle.latest(layout.models("convnext_model"))
     plan = make_plan("convnext_model", experiment(), layout)
     lines: list[str] = []
     fit(plan, lines.append)

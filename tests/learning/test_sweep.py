@@ -121,7 +121,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     elsewhere.mkdir()
 
     def start() -> subprocess.Popen[str]:
-        arguments = ["-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=10"]
+        arguments = ["-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=6"]
         return subprocess.Popen(
             [sys.executable, "-m", "cxr_assets.learning", *arguments],
             cwd=elsewhere,
@@ -143,7 +143,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if line.startswith("epoch 1/10") and any(line.startswith("job 3/3") for line in lines):
+        if line.startswith("epoch 1/6") and any(line.startswith("job 3/3") for line in lines):
             process.send_signal(signal.SIGINT)
             break
     lines += process.stderr.readlines()
@@ -159,7 +159,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     assert "\nepoch" not in first
     assert "error: the loss is not finite" in second
     assert "going on from" in third
-    assert "epoch 1/10" not in third
+    assert "epoch 1/6" not in third
 
     (path,) = (layout.root / "sweeps").glob("*.csv")
     results = pd.read_csv(path)
@@ -194,7 +194,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     ]
     assert not list(elsewhere.iterdir()), "the working directory is littered"
 
-    settings = compose("demo", [*OVERRIDES, f"{LR}=2e-3", "trainer.max_epochs=10"])
+    settings = compose("demo", [*OVERRIDES, f"{LR}=2e-3", "trainer.max_epochs=6"])
     plan = make_plan("convnext_model", settings, layout)
     swept = plan.published()
     assert swept is not None

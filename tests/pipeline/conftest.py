@@ -71,8 +71,8 @@ class Workplace:
             check=False,
         )
 
-    def retrain(self, *overrides: str) -> subprocess.CompletedProcess[str]:
-        return self._dagster("job execute -j retrain", overrides)
+    def retrain(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._dagster("job execute -j retrain", overrides, **environment)
 
     def materialize(
         self, selection: str, *overrides: str, **environment: str

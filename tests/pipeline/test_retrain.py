@@ -1,12 +1,60 @@
+"""The command line: a retrain, the next one, pushes, failures; one workplace for all of it.
+
+Each start imports all libraries, which takes longer than what it does here: a test tells of as many
+things as one start shows.
+"""
+
 import json
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from hub import Hub
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
+
+REPO = "my-group/cxr"
+TOKEN = "hf_" + "s3cret" * 6
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub(TOKEN) as hub:
+        yield hub
+
+
+def pushing(hub: Hub, token: str = TOKEN) -> dict[str, str]:
+    """The environment of a push."""
+    return {
+        "CXR_HF_REPO": REPO,
+        "HF_TOKEN": token,
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+    }
+
+
+# As demos are made from phantoms. With the probe's asset, there is a run of MLflow to look at.
+FORCE = json.dumps({"ops": {"hf_release": {"config": {"force": True}}}}, separators=(",", ":"))
+PUSH = f"dinov2_probe,hf_release --config-json {FORCE}"
+
+
+def release_metadata(workplace) -> dict:
+    with dg.DagsterInstance.from_config(str(workplace.home)) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("hf_release"))
+        return dict(event.asset_materialization.metadata)
+
+
+def status(workplace) -> tuple[dg.DagsterRunStatus, str]:
+    """Of the newest run, in Dagster and in MLflow."""
+    run = workplace.runs()[0]
+    return run.status, workplace.mlflow_parent(run.run_id).info.status
+
+
+FINISHED = (dg.DagsterRunStatus.SUCCESS, "FINISHED")
+FAILED = (dg.DagsterRunStatus.FAILURE, "FAILED")
 
 
 def test_one_command_leaves_dataset_models_report_and_release(trained):
@@ -92,15 +140,14 @@ def test_progress_is_told_a_line_an_epoch_not_a_flood(trained, step):
         ]
 
 
-def test_again_nothing_is_repeated(trained, new_workplace):
-    before = bundle.latest(trained.layout.models("convnext_model"))
-    finished = trained.retrain()
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    assert bundle.latest(trained.layout.models("convnext_model")) == before
-    for line in ("unchanged", f"convnext_model: reused {before.name}"):
-        assert line in finished.stderr
-    newest = trained.runs()[0]
-    assert trained.mlflow_parent(newest.run_id).info.status == "FINISHED"
+def test_figures_are_readable_images(trained):
+    report = trained.layout.reports / bundle.read_pointer(trained.layout.reports)
+    figures = sorted(report.glob("*.png"))
+    assert figures
+    for path in figures:
+        with Image.open(path) as image:
+            image.load()
+            assert min(image.size) > 300
 
 
 def test_summary_tells_both_models_and_what_to_do_next(trained):
@@ -113,11 +160,70 @@ def test_summary_tells_both_models_and_what_to_do_next(trained):
         assert words in finished.stdout
 
 
-def test_figures_are_readable_images(trained):
-    report = trained.layout.reports / bundle.read_pointer(trained.layout.reports)
-    figures = sorted(report.glob("*.png"))
-    assert figures
-    for path in figures:
-        with Image.open(path) as image:
-            image.load()
-            assert min(image.size) > 300
+def test_again_nothing_is_repeated_and_phantoms_are_not_pushed(trained, hub):
+    before = bundle.latest(trained.layout.models("convnext_model"))
+    (trained.layout.releases / "latest.json").unlink()
+    finished = trained.retrain(**pushing(hub))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert bundle.latest(trained.layout.models("convnext_model")) == before
+    for line in ("unchanged", f"convnext_model: reused {before.name}"):
+        assert line in finished.stderr
+    assert status(trained) == FINISHED
+
+    assert hub.requests == [], "made from phantoms, and not forced"
+    assert "made from phantoms" in release_metadata(trained)["hub"].value
+    assert release_metadata(trained)["released"].value is False
+    assert bundle.read_pointer(trained.layout.releases) is None
+
+
+def test_a_release_reaches_the_hub_and_the_token_nothing_else(trained, hub):
+    finished = trained.materialize(PUSH, **pushing(hub))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert status(trained) == FINISHED, "the steps of some assets have one run of MLflow, too"
+    assert bundle.read_pointer(trained.layout.releases) in hub.repositories[REPO].tags
+    release = trained.layout.releases / bundle.read_pointer(trained.layout.releases)
+    stored = hub.repositories[REPO].files
+    assert stored["model.safetensors"] == (release / "model.safetensors").read_bytes()
+    assert stored["README.md"] == (release / "README.md").read_bytes()
+    assert release_metadata(trained)["hub"].value.startswith(hub.url)
+    assert TOKEN not in finished.stdout + finished.stderr
+    for path in trained.root.rglob("*"):
+        if path.is_file() and path.suffix in (".db", ".err", ".out", ".json", ".md", ""):
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_a_refused_push_fails_the_run_and_leaves_the_release_whole(trained, hub):
+    before = bundle.latest(trained.layout.releases)
+    (trained.layout.releases / "latest.json").unlink()
+    finished = trained.materialize(PUSH, **pushing(hub, "hf_" + "wrong" * 7))
+    assert finished.returncode != 0
+    assert "the token is not valid (401)" in finished.stderr
+    assert status(trained) == FAILED
+    bundle.verify(before)
+    assert bundle.read_pointer(trained.layout.releases) is None
+    bundle.write_pointer(trained.layout.releases, before.name)
+
+
+def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_told(trained):
+    before = bundle.latest(trained.layout.models("convnext_model"))
+    finished = trained.retrain("trainer.max_epoch=3")
+    assert finished.returncode != 0
+    assert "did you mean 'trainer.max_epochs'" in finished.stderr
+    assert status(trained) == FAILED
+    assert bundle.latest(trained.layout.models("convnext_model")) == before
+
+
+def test_a_model_that_does_not_beat_the_probe_is_not_released(trained):
+    released = bundle.read_pointer(trained.layout.releases)
+    assert released is not None
+    finished = trained.retrain("seed=3", "margin=1")
+    assert finished.returncode != 0
+    assert status(trained) == FAILED
+    assert bundle.latest(trained.layout.models("convnext_model")).name != released
+    assert bundle.read_pointer(trained.layout.releases) == released
+    run = trained.runs()[0]
+    with dg.DagsterInstance.from_config(str(trained.home)) as instance:
+        steps = {step.step_key: step.status for step in instance.get_run_step_stats(run.run_id)}
+    succeeded = {key for key, status in steps.items() if status.value == "SUCCESS"}
+    assert "metrics_report" in succeeded
+    assert "hf_release" not in succeeded

@@ -62,29 +62,44 @@ class UI:
         assert result["__typename"] == "LaunchRunSuccess", result
         return result["run"]["runId"]
 
+    def status(self, run_id: str) -> str:
+        return self.query(
+            "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id
+        )["runOrError"]["status"]
+
     def wait(self, run_id: str, seconds: float = 200) -> str:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            run = self.query(
-                "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }",
-                id=run_id,
-            )["runOrError"]
-            if run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
-                return run["status"]
+        while (status := self.status(run_id)) not in ("SUCCESS", "FAILURE", "CANCELED"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"run {run_id} is still {status} after {seconds} s")
             time.sleep(0.5)
-        raise TimeoutError(f"run {run_id} is still {run['status']} after {seconds} s")
+        return status
+
+
+def settings(*overrides: str) -> dict[str, Any]:
+    """Of the launchpad."""
+    return {"resources": {"experiment": {"config": {"overrides": " ".join(overrides)}}}}
 
 
 @pytest.fixture(scope="module")
-def ui(trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
-    """``make dev`` on the workplace that the command line has trained in."""
+def workplace(new_workplace):
+    """Where the command line has been used before."""
+    workplace = new_workplace()
+    finished = workplace.materialize("raw_kaggle")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return workplace
+
+
+@pytest.fixture(scope="module")
+def ui(workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
+    """``make dev``."""
     port = free_port()
     log = tmp_path_factory.mktemp("ui") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["dagster", "dev", "-w", "workspace.yaml", "-p", str(port)],
             cwd=REPOSITORY,
-            env=trained.environment,
+            env=workplace.environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -104,10 +119,10 @@ def ui(trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
             process.wait()
 
 
-def test_runs_of_the_command_line_show_in_the_ui(ui, trained):
+def test_runs_of_the_command_line_show_in_the_ui(ui, workplace):
     runs = ui.query("{ runsOrError { ... on Runs { results { runId jobName status } } } }")
     shown = {run["runId"] for run in runs["runsOrError"]["results"]}
-    assert {run.run_id for run in trained.runs()} <= shown
+    assert {run.run_id for run in workplace.runs()} <= shown
     assert shown
 
 
@@ -128,67 +143,72 @@ def test_the_weekly_schedule_is_on(ui):
     assert schedule["scheduleState"]["status"] == "RUNNING"
 
 
-def test_the_job_runs_from_the_ui_and_ends_finished_in_mlflow(ui, trained):
+def test_the_job_runs_from_the_ui_and_ends_finished_in_mlflow(ui, workplace):
     run_id = ui.launch("retrain")
     assert ui.wait(run_id) == "SUCCESS"
-    assert trained.mlflow_parent(run_id).info.status == "FINISHED"
+    assert workplace.mlflow_parent(run_id).info.status == "FINISHED"
 
 
-def test_one_asset_runs_from_the_ui_with_settings_of_the_launchpad(ui, trained):
-    overrides = " ".join([*trained.overrides, "data.seed=11"])
+def test_one_asset_runs_from_the_ui_with_settings_of_the_launchpad(ui, workplace):
     run_id = ui.launch(
         "__ASSET_JOB",
         ["raw_kaggle", "processed_dataset"],
-        {"resources": {"experiment": {"config": {"overrides": overrides}}}},
+        settings(*workplace.overrides, "data.seed=11"),
     )
     assert ui.wait(run_id) == "SUCCESS"
-    assert trained.mlflow_parent(run_id).info.status == "FINISHED"
-    record = json.loads((trained.layout.processed / "dataset.json").read_text())
+    assert workplace.mlflow_parent(run_id).info.status == "FINISHED"
+    record = json.loads((workplace.layout.processed / "dataset.json").read_text())
     assert record["seed"] == 11
 
 
-def test_a_failure_in_the_ui_is_failed_in_mlflow(ui, trained, tmp_path):
-    overrides = f"data=folder data.folder={tmp_path}"
-    run_id = ui.launch(
-        "__ASSET_JOB",
-        ["raw_kaggle"],
-        {"resources": {"experiment": {"config": {"overrides": overrides}}}},
-    )
-    assert ui.wait(run_id) == "FAILURE"
-    assert trained.mlflow_parent(run_id).info.status == "FAILED"
-    with dg.DagsterInstance.from_config(str(trained.home)) as instance:
-        run = instance.get_run_by_id(run_id)
-        assert run is not None
-        assert run.status is dg.DagsterRunStatus.FAILURE
-
-
-def test_terminated_in_the_ui_it_is_killed_in_mlflow(ui, trained):
-    overrides = " ".join(
-        [*trained.overrides, "seed=12", "trainer.max_epochs=5000", "trainer.patience=5000"]
-    )
-    run_id = ui.launch(
-        "retrain", config={"resources": {"experiment": {"config": {"overrides": overrides}}}}
+@pytest.fixture(scope="module")
+def stopped_and_next(ui, workplace, tmp_path_factory) -> tuple[str, str]:
+    """A training that was terminated, and a run that waited for its end and then failed."""
+    endless = [*workplace.overrides, "seed=12", "trainer.max_epochs=5000", "trainer.patience=5000"]
+    stopped = ui.launch("retrain", config=settings(*endless))
+    folder = tmp_path_factory.mktemp("no-films")
+    waiting = ui.launch(
+        "__ASSET_JOB", ["raw_kaggle"], settings("data=folder", f"data.folder={folder}")
     )
     deadline = time.monotonic() + 120
     while not any(
         run.info.status == "RUNNING" and "val_macro_f1" in run.data.metrics
-        for run in trained.mlflow_runs()
+        for run in workplace.mlflow_runs()
     ):
         assert time.monotonic() < deadline
         time.sleep(0.5)
+    assert ui.status(waiting) == "QUEUED", "there is one slot for runs"
     result = ui.query(
-        "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id
+        "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=stopped
     )
     assert result["terminateRun"]["__typename"] == "TerminateRunSuccess"
-    assert ui.wait(run_id, 120) == "CANCELED"
-    assert trained.mlflow_parent(run_id).info.status == "KILLED"
-    children = [run for run in trained.mlflow_runs() if run.info.status == "RUNNING"]
+    assert ui.wait(stopped, 120) == "CANCELED"
+    assert ui.wait(waiting) == "FAILURE"
+    return stopped, waiting
+
+
+def test_terminated_in_the_ui_it_is_killed_in_mlflow(stopped_and_next, workplace):
+    stopped, _ = stopped_and_next
+    assert workplace.mlflow_parent(stopped).info.status == "KILLED"
+    children = [run for run in workplace.mlflow_runs() if run.info.status == "RUNNING"]
     assert not children
 
-    (work,) = [path for path in (trained.root / "work").iterdir() if path.is_dir()]
+    (work,) = [path for path in (workplace.root / "work").iterdir() if path.is_dir()]
     loops = torch.load(work / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
     epochs = loops["epoch_progress"]["current"]
     assert epochs["processed"] == epochs["started"] - 1, "stopped in the middle of an epoch"
     FileLock(work.with_suffix(".lock")).acquire(timeout=30).lock.release()
-    # The only slot for runs is free again.
-    assert ui.wait(ui.launch("__ASSET_JOB", ["raw_kaggle"])) == "SUCCESS"
+
+
+def test_a_failure_in_the_ui_is_failed_in_mlflow(stopped_and_next, workplace):
+    _, failed = stopped_and_next
+    assert workplace.mlflow_parent(failed).info.status == "FAILED"
+    with dg.DagsterInstance.from_config(str(workplace.home)) as instance:
+        run = instance.get_run_by_id(failed)
+        (step,) = [
+            entry.dagster_event.step_failure_data.error
+            for entry in instance.all_logs(failed, dg.DagsterEventType.STEP_FAILURE)
+        ]
+    assert run is not None
+    assert run.status is dg.DagsterRunStatus.FAILURE
+    assert "no-films" in step.to_string(), "the folder is named"

@@ -5,44 +5,55 @@ import pytest
 import tiny
 import torch
 
+from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
 
 
-@pytest.fixture(scope="session")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Layout]:
-    """For phantoms (True) and for other films: processed dataset, both bundles and report."""
-    layouts = {}
-    for synthetic in (True, False):
-        layout = layouts[synthetic] = Layout(tmp_path_factory.mktemp("untouched"))
-        torch.manual_seed(0)
-        data = tiny.processed(layout, synthetic=synthetic, test_films=4)
-        bundles = [
-            tiny.publish(
-                layout,
-                asset,
-                model,
-                data.data_version,
-                synthetic=synthetic,
-                temperature=1.7,
-                with_onnx=asset == "convnext_model",
-            )
-            for asset, model in (
-                ("convnext_model", tiny.convnext()),
-                ("dinov2_probe", tiny.dinov2()),
-            )
-        ]
+def untouched(root: Path, synthetic: bool) -> Layout:
+    """Processed dataset, both bundles and report, in an empty folder."""
+    layout = Layout(root)
+    torch.manual_seed(0)
+    data = tiny.processed(layout, synthetic=synthetic, test_films=4)
+    bundles = [
+        tiny.publish(
+            layout,
+            asset,
+            model,
+            data.data_version,
+            synthetic=synthetic,
+            temperature=1.7,
+            with_onnx=asset == "convnext_model",
+        )
+        for asset, model in (
+            ("convnext_model", tiny.convnext()),
+            ("dinov2_probe", tiny.dinov2()),
+        )
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        # Enough for what is not about the intervals themselves.
+        patch.setattr(bootstrap, "RESAMPLES", 40)
         write_report(layout, *bundles)
-    return layouts
+    return layout
+
+
+@pytest.fixture(scope="session")
+def untouched_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return untouched(tmp_path_factory.mktemp("untouched"), synthetic=True)
+
+
+@pytest.fixture(scope="session")
+def untouched_real(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return untouched(tmp_path_factory.mktemp("untouched"), synthetic=False)
 
 
 @pytest.fixture
-def reported(tmp_path: Path, untouched: dict[bool, Layout]) -> Layout:
+def reported(tmp_path: Path, untouched_phantoms: Layout) -> Layout:
     """A data root with the report on models of phantoms."""
-    return Layout(Path(shutil.copytree(untouched[True].root, tmp_path / "phantoms")))
+    return Layout(Path(shutil.copytree(untouched_phantoms.root, tmp_path / "phantoms")))
 
 
 @pytest.fixture
-def real(tmp_path: Path, untouched: dict[bool, Layout]) -> Layout:
+def real(tmp_path: Path, untouched_real: Layout) -> Layout:
     """A data root with the report on models, from random weights, of films that are no phantoms."""
-    return Layout(Path(shutil.copytree(untouched[False].root, tmp_path / "real")))
+    return Layout(Path(shutil.copytree(untouched_real.root, tmp_path / "real")))

@@ -158,7 +158,7 @@ def test_the_service_answers_as_the_card_says(
         env={
             **environment,
             "CXR_PORT": str(port),
-            "CXR_TORCH_THREADS": "1",
+            "CXR_THREADS": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         },
         stdout=subprocess.PIPE,

@@ -33,9 +33,9 @@ both_ways = pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
 
 
 @pytest.fixture(scope="module")
-def written(untouched: dict[bool, Layout], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(untouched_phantoms: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("written") / "phantoms"
-    layout = Layout(Path(shutil.copytree(untouched[True].root, root)))
+    layout = Layout(Path(shutil.copytree(untouched_phantoms.root, root)))
     overrides = ["seed=3", f"data.image_size={tiny.SIZE}", "margin=-1"]
     experiment = compose("demo", overrides)
     return write_release(layout, REPO, experiment)

@@ -1,7 +1,9 @@
 """Tiny real bundles, films of every kind, and a live server to send them to."""
 
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -19,9 +23,12 @@ from net import free_port
 from PIL import Image
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
+from cxr_assets.learning import onnx
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleRecord
+from cxr_serving.golden import Golden
 from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.reference import Reference
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SIZE = 64
@@ -48,8 +55,20 @@ def _network(seed: int) -> ConvNextV2ForImageClassification:
 
 
 @pytest.fixture(scope="session")
-def publish_bundle() -> PublishBundle:
+def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
     """``publish_bundle(data_root, seed, finish, **record)`` publishes random weights."""
+
+    @cache
+    def files(seed: int) -> Path:
+        directory = tmp_path_factory.mktemp(f"network-{seed}")
+        _network(seed).save_pretrained(directory)
+        Preprocessing(SIZE).write(directory)
+        onnx.write(directory, flip_averaging=False)
+        films = np.stack([np.roll(pixels(SIZE, SIZE), shift) for shift in (0, 7, 19)])
+        probabilities = onnx.predict(directory / bundle.ONNX_FILE, films, batch=1)
+        Golden(films, probabilities).write(directory)
+        Reference.of(films, probabilities).write(directory)
+        return directory
 
     def publish(
         data_root: Path,
@@ -79,8 +98,7 @@ def publish_bundle() -> PublishBundle:
         )
 
         def write_files(directory: Path) -> None:
-            _network(seed).save_pretrained(directory)
-            Preprocessing(SIZE).write(directory)
+            shutil.copytree(files(seed), directory, dirs_exist_ok=True)
             finish(directory)
 
         return bundle.publish(bundle.asset_directory(data_root, asset), record, write_files)
@@ -132,6 +150,11 @@ class Server:
     def log(self) -> str:
         return self.log_file.read_text()
 
+    def requests(self) -> list[dict[str, Any]]:
+        """The lines of the log that tell of a request."""
+        lines = [json.loads(line) for line in self.log().splitlines()]
+        return [line for line in lines if line["message"] == "request"]
+
     def predict(self, film: bytes, **options: object) -> httpx.Response:
         return self.client.post("/predict", files={"file": ("film.jpeg", film)}, **options)
 
@@ -163,7 +186,7 @@ def serve() -> Iterator[Callable[..., Server]]:
             **os.environ,
             "CXR_DATA_ROOT": str(data_root),
             "CXR_PORT": str(port),
-            "CXR_TORCH_THREADS": "1",
+            "CXR_THREADS": "1",
             "CXR_POLL_SECONDS": "0.2",
             **{f"CXR_{name.upper()}": str(value) for name, value in settings.items()},
         }

@@ -11,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from safetensors.torch import load_file, save_file
 
 from cxr_serving import bundle
+from cxr_serving.bundle import BundleError
 from cxr_serving.metrics import Metrics
+from cxr_serving.predictor import Predictor
 from cxr_serving.watcher import Watcher
 
 PublishBundle = Callable[..., Path]
@@ -23,9 +25,16 @@ def metrics() -> Metrics:
     return Metrics()
 
 
+def load(directory: Path) -> Predictor:
+    predictor = Predictor(directory, threads=1)
+    predictor.check()
+    return predictor
+
+
 @pytest.fixture
 def watcher(tmp_path: Path, metrics: Metrics) -> Watcher:
-    return Watcher(tmp_path / "models" / "convnext_model", "convnext_model", "cpu", 0.05, metrics)
+    directory = tmp_path / "models" / "convnext_model"
+    return Watcher(directory, "convnext_model", load, 0.05, metrics)
 
 
 def value(metrics: Metrics, name: str) -> float:
@@ -61,9 +70,19 @@ def unknown_preprocessing(directory: Path) -> None:
 
 
 def nan_weights(directory: Path) -> None:
+    # As a bundle of before there were others than these.
+    for name in ("model.onnx", "golden.safetensors"):
+        (directory / name).unlink()
     path = directory / "model.safetensors"
     tensors = {name: torch.full_like(t, torch.nan) for name, t in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def other_answers(directory: Path) -> None:
+    path = directory / "golden.safetensors"
+    tensors = load_file(path)
+    tensors["probabilities"] = tensors["probabilities"].roll(1, dims=1)
+    save_file(tensors, path)
 
 
 # Made wrong before the hashes were taken.
@@ -71,6 +90,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "classes": (rename_classes, "contradicts itself"),
     "preprocessing": (unknown_preprocessing, "does not do"),
     "weights": (nan_weights, "NaN"),
+    "golden films": (other_answers, "golden films otherwise"),
 }
 # Damaged after it was published.
 DAMAGED: dict[str, tuple[Damage, str]] = {
@@ -177,6 +197,71 @@ def test_bundle_moved_under_another_version_is_refused(
     watcher.poll()
     assert watcher.state.model is None
     assert f"holds convnext_model {directory.name}" in str(watcher.state.problem)
+
+
+def test_pinned_version_serves_whatever_is_newer(
+    tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle
+) -> None:
+    older = publish_bundle(tmp_path, 1)
+    newer = publish_bundle(tmp_path, 2)
+    watcher.poll()
+    watcher.pin(older.name)
+    assert (serving(watcher), watcher.state.pinned) == (older.name, older.name)
+    assert value(metrics, "cxr_model_pinned") == 1
+    newest = publish_bundle(tmp_path, 3)
+    watcher.poll()
+    assert serving(watcher) == older.name
+    assert watcher.state.problem is None
+    watcher.unpin()
+    assert (serving(watcher), watcher.state.pinned) == (newest.name, None)
+    assert value(metrics, "cxr_model_pinned") == 0
+    assert [found.version for found in watcher.versions()] == [
+        newest.name,
+        newer.name,
+        older.name,
+    ]
+
+
+def test_previous_model_is_at_hand_for_a_rollback_when_its_files_are_gone(
+    tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
+) -> None:
+    older = publish_bundle(tmp_path, 1)
+    watcher.poll()
+    model = watcher.state.model
+    publish_bundle(tmp_path, 2)
+    watcher.poll()
+    shutil.rmtree(older)
+    watcher.pin(older.name)
+    assert watcher.state.model is model
+
+
+def test_what_cannot_serve_cannot_be_pinned(
+    tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle
+) -> None:
+    good = publish_bundle(tmp_path, 1)
+    bad = publish_bundle(tmp_path, 2, finish=other_answers)
+    watcher.poll()
+    bundle.write_pointer(good.parent, good.name)
+    watcher.poll()
+    for version, reason in ((bad.name, "golden films"), ("20200101T000000Z-00000000", "read")):
+        with pytest.raises(BundleError, match=reason):
+            watcher.pin(version)
+        assert (serving(watcher), watcher.state.pinned) == (good.name, None)
+    assert value(metrics, "cxr_model_pinned") == 0
+    reasons = {found.version: found.reason for found in watcher.versions()}
+    assert "golden films" in str(reasons[bad.name])
+    assert reasons[good.name] is None
+
+
+def test_version_to_begin_with_can_be_pinned(
+    tmp_path: Path, metrics: Metrics, publish_bundle: PublishBundle
+) -> None:
+    older = publish_bundle(tmp_path, 1)
+    publish_bundle(tmp_path, 2)
+    watcher = Watcher(older.parent, "convnext_model", load, 0.05, metrics, pin=older.name)
+    watcher.poll()
+    assert serving(watcher) == older.name
+    assert value(metrics, "cxr_model_pinned") == 1
 
 
 def test_lost_or_unreadable_pointer_changes_nothing(

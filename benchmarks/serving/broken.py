@@ -1,0 +1,414 @@
+"""Files that a service should not trip over: bombs, polyglots, mutants, and what is no film.
+
+Everything is made by the standard library, numpy and Pillow from a seed, the same on every run.
+"""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, PALETTE, RGBA = 0, 2, 3, 6
+_CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, RGBA: 4}
+
+Make = Callable[[], bytes]
+
+# File names and content types that lie, or lead elsewhere.
+NAMES = (
+    b"film.jpeg",
+    b"../../../../etc/passwd",
+    b"..\\..\\boot.ini",
+    b"/dev/zero",
+    b"film.dcm",
+    b"film.png.exe",
+    b"x" * 5000,
+    b"",
+    b"\xff\xfe\x00",
+    b"%00%0d%0a",
+    b"<script>alert(1)</script>",
+    b"$(reboot)",
+    "röntgen 胸.jpeg".encode(),
+    b"con",
+)
+TYPES = (
+    b"image/jpeg",
+    b"image/png",
+    b"application/dicom",
+    b"text/html",
+    b"application/x-msdownload",
+    b"image/svg+xml; charset=\xff",
+    b"",
+    b"a" * 3000,
+)
+
+
+def film(width: int = 300, height: int = 240, seed: int = 0) -> Image.Image:
+    """A grey image of smooth waves with grain."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 127 + 80 * np.sin(6 * np.pi * x / width) * np.cos(4 * np.pi * y / height)
+    grain = np.random.default_rng(seed).normal(0, 8, waves.shape)
+    return Image.fromarray((waves + grain).clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
+    """The bytes of an image file."""
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(
+    width: int,
+    height: int,
+    colour: int = GREY,
+    depth: int = 8,
+    interlace: int = 0,
+    data: bytes | None = None,
+    extra: bytes = b"",
+) -> bytes:
+    """A PNG, black where ``data``, the compressed rows, is not given; ``extra`` are chunks."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
+    rows = _black(width, height, _CHANNELS.get(colour, 1) * depth) if data is None else data
+    return b"".join(
+        (SIGNATURE, chunk(b"IHDR", header), extra, chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    )
+
+
+def _black(width: int, height: int, bits: int) -> bytes:
+    row = bytes(1 + (width * bits + 7) // 8)
+    compressor = zlib.compressobj()
+    rows = b"".join(compressor.compress(row) for _ in range(height))
+    return rows + compressor.flush()
+
+
+def _marker(kind: int, data: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
+
+
+def _with_segment(jpeg: bytes, kind: int, data: bytes, times: int = 1) -> bytes:
+    return jpeg[:2] + times * _marker(kind, data) + jpeg[2:]
+
+
+def _of_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """A JPEG that claims another size than it has."""
+    at = _frame(jpeg) + 5
+    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
+
+
+def _frame(jpeg: bytes) -> int:
+    """Where the frame header begins."""
+    return min(at for at in (jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2")) if at > 0)
+
+
+def _many_scans(width: int, height: int, times: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: few bytes, much to do."""
+    jpeg = encode(Image.new("L", (width, height), 99), "JPEG", progressive=True)
+    scan = jpeg[jpeg.rfind(b"\xff\xda") : -2]
+    return jpeg[:-2] + times * scan + b"\xff\xd9"
+
+
+def _exif(ifd: bytes) -> bytes:
+    return b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + ifd
+
+
+def _entry(tag: int, kind: int, count: int, value: int) -> bytes:
+    return struct.pack("<HHII", tag, kind, count, value)
+
+
+def element(group: int, number: int, representation: bytes, value: bytes) -> bytes:
+    """A data element of DICOM, Explicit VR Little Endian."""
+    padded = value + b"\x00" * (len(value) % 2)
+    head = struct.pack("<HH2s", group, number, representation)
+    if representation in (b"OB", b"OW", b"SQ", b"UN"):
+        return head + b"\x00\x00" + struct.pack("<I", len(padded)) + padded
+    return head + struct.pack("<H", len(padded)) + padded
+
+
+def dicom(
+    width: int = 100,
+    height: int = 80,
+    pixels: bytes | None = None,
+    preamble: bytes = bytes(128),
+    syntax: bytes = b"1.2.840.10008.1.2.1",
+    extra: bytes = b"",
+    modality: bytes = b"DX",
+) -> bytes:
+    """A radiograph of 16 bits as DICOM, with a name of nobody; ``extra`` goes before the image."""
+
+    def short(value: int) -> bytes:
+        return struct.pack("<H", value)
+
+    if pixels is None:
+        pixels = (np.asarray(film(width, height)).astype("<u2") * 16).tobytes()
+    meta = element(2, 0x10, b"UI", syntax)
+    body = (
+        element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.1.1"),
+        element(8, 0x18, b"UI", b"1.2.3"),
+        element(8, 0x60, b"CS", modality),
+        element(0x10, 0x10, b"PN", b"NOBODY^KNOWN"),
+        extra,
+        element(0x28, 0x2, b"US", short(1)),
+        element(0x28, 0x4, b"CS", b"MONOCHROME2 "),
+        element(0x28, 0x10, b"US", short(height)),
+        element(0x28, 0x11, b"US", short(width)),
+        element(0x28, 0x100, b"US", short(16)),
+        element(0x28, 0x101, b"US", short(12)),
+        element(0x28, 0x102, b"US", short(11)),
+        element(0x28, 0x103, b"US", short(0)),
+        element(0x7FE0, 0x10, b"OW", pixels),
+    )
+    length = element(2, 0, b"UL", struct.pack("<I", len(meta)))
+    return b"".join((preamble, b"DICM", length, meta, *body))
+
+
+def _nested(depth: int) -> bytes:
+    value = b""
+    for _ in range(depth):
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value
+        value = element(0x40, 0x275, b"SQ", item)
+    return value
+
+
+def refused() -> dict[str, Make]:
+    """What must never be classified, by name; made when called."""
+    grey = film()
+    jpeg, flat = encode(grey, "JPEG"), encode(grey, "PNG")
+    few = zlib.compress(bytes(1000))
+    other = grey.rotate(90)
+    heads = {
+        "one byte": b"\xff",
+        "zeros": bytes(1000),
+        "text": b"a text, not a film",
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        "html": b"<!doctype html><script>alert(1)</script>",
+        "billion laughs": b"<?xml version='1.0'?><!DOCTYPE l [<!ENTITY a 'ha'>"
+        + b"".join(b"<!ENTITY a%d '%b'>" % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 10))
+        + b"]><l>&a9;</l>",
+        "pdf": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n",
+        "pdf before jpeg": b"%PDF-1.7\n" + jpeg,
+        "gif before jpeg": b"GIF89a" + jpeg,
+        "zip before jpeg": b"PK\x03\x04" + jpeg,
+        "html before png": b"<script>" + flat,
+        "zip": b"PK\x05\x06" + bytes(18),
+        "elf": b"\x7fELF" + bytes(100),
+        "exe": b"MZ" + bytes(100),
+        "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n",
+        "psd": b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 30000, 30000, 8, 3),
+        "pgm": b"P5 99999 99999 255\n" + bytes(99),
+        "pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+        "json": b'{"file": "film"}',
+        "heic": b"\x00\x00\x00\x18ftypheic" + bytes(99),
+        "jpeg xl": b"\xff\x0a" + bytes(99),
+        "wmf": b"\xd7\xcd\xc6\x9a" + bytes(99),
+        "xpm": b'/* XPM */\nstatic char *x[] = {"9 9 1 1", "a c red"};',
+        "fits": b"SIMPLE  =                    T" + bytes(2850),
+        "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(99),
+        "start of jpeg": b"\xff\xd8",
+        "start and end of jpeg": b"\xff\xd8\xff\xd9",
+        "signature of png": SIGNATURE,
+        "jpeg without frame": b"\xff\xd8\xff\xe0" + jpeg[4:20] + b"\xff\xd9",
+        "jpeg without scan": jpeg[: jpeg.find(b"\xff\xda")],
+        "png without header": SIGNATURE + flat[33:],
+        "png without data": SIGNATURE + flat[8:33] + chunk(b"IEND", b""),
+        "half a jpeg": jpeg[: len(jpeg) // 2],
+        "half a png": flat[: len(flat) // 2],
+        "jpeg of no size": _of_size(jpeg, 0, 0),
+        "jpeg of 65535 x 65535": _of_size(jpeg, 65535, 65535),
+        "jpeg of five components": jpeg.replace(b"\x01\x01\x11\x00", b"\x05\x01\x11\x00", 1),
+        "dicom of nothing": bytes(128) + b"DICM",
+        "dicom of noise": bytes(128) + b"DICM" + random.Random(1).randbytes(5000),
+        "dicom of 65535 x 65535": dicom(65535, 65535, pixels=bytes(100)),
+        "dicom cut": dicom()[:-5000],
+        "dicom of a program": dicom(preamble=b"MZ".ljust(128, b"\x00")),
+        "dicom of a tiff": dicom(preamble=b"II*\x00\x08".ljust(128, b"\x00")),
+        "dicom of CT": dicom(modality=b"CT"),
+        "dicom, deflated": dicom(syntax=b"1.2.840.10008.1.2.1.99"),
+        "dicom, unknown syntax": dicom(syntax=b"1.2.3.4"),
+    }
+    for name in ("GIF", "TIFF", "BMP", "WEBP", "ICO", "PCX", "TGA", "SGI", "JPEG2000", "PPM"):
+        heads[name.lower()] = encode(grey, name)
+    for name in ("GIF", "PNG", "TIFF", "WEBP"):
+        heads[f"animated {name.lower()}"] = encode(grey, name, save_all=True, append_images=[other])
+    sizes = (
+        (30_000, 30_000),
+        (100_000, 100_000),
+        (8_001, 8_000),
+        (1, 100_000_000),
+        (2**31 - 1, 2**31 - 1),
+        (0, 0),
+        (7_000, 7_000),  # few enough pixels to be decoded, of which there are none
+    )
+    for width, height in sizes:
+        heads[f"png of {width} x {height}"] = png(width, height, data=few)
+        heads[f"rgba of {width} x {height}"] = png(width, height, RGBA, data=few)
+    return {
+        **{name: lambda data=data: data for name, data in heads.items()},  # type: ignore[misc]
+        "png, 64 MB of text": lambda: png(
+            64, 64, extra=chunk(b"zTXt", b"a\x00\x00" + zlib.compress(bytes(2**26)))
+        ),
+        "png, 64 MB of international text": lambda: png(
+            64, 64, extra=chunk(b"iTXt", b"a\x00\x01\x00\x00\x00" + zlib.compress(bytes(2**26)))
+        ),
+    }
+
+
+def odd() -> dict[str, Make]:
+    """What may be classified or refused, by name; made when called."""
+    grey = film()
+    colour = Image.merge("RGB", [grey, grey.rotate(180), grey])
+    jpeg, flat = encode(grey, "JPEG"), encode(grey, "PNG")
+    see_through = grey.convert("P")
+    loop = struct.pack("<H", 1) + _entry(0x8769, 4, 1, 8) + struct.pack("<I", 8)
+    endless = struct.pack("<H", 0xFFFF) + _entry(0x0112, 3, 0xFFFFFFFF, 0xFFFFFFF0) * 40
+    rows = zlib.compress(bytes(65 * 64))
+    pieces = b"".join(chunk(b"IDAT", rows[at : at + 1]) for at in range(len(rows)))
+    icc = b"ICC_PROFILE\x00\x01\xff" + bytes(60_000)
+    return {
+        "one pixel": lambda: png(1, 1),
+        "jpeg of one pixel": lambda: encode(Image.new("L", (1, 1)), "JPEG"),
+        "a line": lambda: png(60_000, 1),
+        "a column": lambda: png(1, 60_000),
+        "1 bit": lambda: png(99, 99, depth=1),
+        "2 bit": lambda: png(99, 99, depth=2),
+        "16 bit": lambda: png(99, 99, depth=16),
+        "16 bit rgba": lambda: png(99, 99, RGBA, 16),
+        "3 bit": lambda: png(99, 99, depth=3),
+        "colour type 5": lambda: png(99, 99, colour=5),
+        "palette without a palette": lambda: png(99, 99, PALETTE),
+        "palette of 300": lambda: png(99, 99, PALETTE, extra=chunk(b"PLTE", bytes(900))),
+        "palette with transparency": lambda: encode(see_through, "PNG", transparency=bytes(256)),
+        "transparency out of place": lambda: png(9, 9, RGBA, extra=chunk(b"tRNS", bytes(99))),
+        "interlaced": lambda: png(1, 1, interlace=1),
+        "interlaced, of other rows": lambda: png(64, 64, interlace=1),
+        "interlaced otherwise": lambda: png(64, 64, interlace=7),
+        "filter 9": lambda: png(64, 64, data=zlib.compress(b"\x09" * (65 * 64))),
+        "more rows than said": lambda: png(64, 64, data=zlib.compress(bytes(2**24))),
+        "data in many pieces": lambda: png(64, 64, data=b"").replace(chunk(b"IDAT", b""), pieces),
+        "10,000 comments": lambda: png(64, 64, extra=chunk(b"tEXt", b"a\x00b") * 10_000),
+        "two headers": lambda: flat[:33] + flat[8:],
+        "critical chunk unknown": lambda: png(64, 64, extra=chunk(b"ABCD", b"")),
+        "chunk of 4 GB": lambda: flat[:33] + b"\xff\xff\xff\xfftEXt" + flat[33:],
+        "profile of 64 MB": lambda: png(
+            64, 64, extra=chunk(b"iCCP", b"a\x00\x00" + zlib.compress(bytes(2**26)))
+        ),
+        "exif in png": lambda: png(64, 64, extra=chunk(b"eXIf", _exif(loop)[6:])),
+        "png with html": lambda: png(64, 64, extra=chunk(b"tEXt", b"a\x00<script>alert(1)")),
+        "png and zip": lambda: flat + b"PK\x05\x06" + bytes(18),
+        "jpeg and zip": lambda: jpeg + b"PK\x05\x06" + bytes(18),
+        "jpeg and jpeg": lambda: jpeg + jpeg,
+        "jpeg with php": lambda: _with_segment(jpeg, 0xFE, b"<?php system('true'); ?>"),
+        "jpeg of 500 comments": lambda: _with_segment(jpeg, 0xFE, bytes(100), 500),
+        "jpeg of 40 profiles": lambda: _with_segment(jpeg, 0xE2, icc, 40),
+        "exif that loops": lambda: _with_segment(jpeg, 0xE1, _exif(loop)),
+        "exif of 4 billion": lambda: _with_segment(jpeg, 0xE1, _exif(endless)),
+        "exif of noise": lambda: _with_segment(
+            jpeg, 0xE1, _exif(random.Random(2).randbytes(60_000))
+        ),
+        "pictures in one": lambda: _with_segment(
+            jpeg, 0xE2, b"MPF\x00" + random.Random(3).randbytes(200)
+        ),
+        "cmyk": lambda: encode(colour.convert("CMYK"), "JPEG"),
+        "progressive": lambda: encode(colour, "JPEG", progressive=True),
+        "arithmetic": lambda: jpeg.replace(b"\xff\xc0", b"\xff\xc9", 1),
+        "lossless": lambda: jpeg.replace(b"\xff\xc0", b"\xff\xc3", 1),
+        "12 bit": lambda: jpeg.replace(b"\xff\xc0\x00\x0b\x08", b"\xff\xc1\x00\x0b\x0c", 1),
+        "no tables": lambda: jpeg.replace(b"\xff\xdb", b"\xff\xfe"),
+        "no codes": lambda: jpeg.replace(b"\xff\xc4", b"\xff\xfe"),
+        "two frames": lambda: (
+            jpeg[: _frame(jpeg)] + jpeg[_frame(jpeg) : _frame(jpeg) + 13] + jpeg[_frame(jpeg) :]
+        ),
+        "larger than it is": lambda: _of_size(jpeg, 5000, 5000),
+        "smaller than it is": lambda: _of_size(jpeg, 3, 3),
+        "wide jpeg": lambda: _of_size(jpeg, 65_500, 900),
+        "no end": lambda: jpeg[:-2],
+        "dicom": dicom,
+        "dicom, nested": lambda: dicom(extra=_nested(2000)),
+        "dicom of 20,000 elements": lambda: dicom(
+            extra=b"".join(element(0x21, n, b"SH", b"x") for n in range(20_000))
+        ),
+    }
+
+
+def heavy() -> dict[str, Make]:
+    """Small files of as many pixels as are accepted, which cost what a film can cost at most."""
+    return {
+        "64 megapixels": lambda: png(8000, 8000),
+        "64 megapixels of rgba": lambda: png(8000, 8000, RGBA),
+        "64 megapixels of 16 bit": lambda: png(8000, 8000, depth=16),
+        "64 megapixels of 16 bit rgb": lambda: png(8000, 8000, RGB, 16),
+        "64 megapixels, progressive": lambda: encode(
+            Image.new("RGB", (8000, 8000)), "JPEG", progressive=True
+        ),
+        "64 megapixels of cmyk, progressive": lambda: encode(
+            Image.new("CMYK", (8000, 8000)), "JPEG", progressive=True
+        ),
+        "1000 scans": lambda: _many_scans(2000, 2000, 1000),
+    }
+
+
+def mutants(rng: random.Random) -> Iterator[bytes]:
+    """Films with bits flipped, parts cut, repeated, or taken from another; without end."""
+    grey = film()
+    sources = [
+        encode(grey, "JPEG"),
+        encode(grey.convert("RGB"), "JPEG", progressive=True, optimize=True),
+        encode(grey, "PNG"),
+        encode(grey.convert("P"), "PNG", transparency=7),
+        encode(Image.fromarray(np.asarray(grey).astype(np.uint16) * 256), "PNG"),
+        dicom(),
+    ]
+    while True:
+        data = bytearray(rng.choice(sources))
+        is_png = data.startswith(SIGNATURE)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            _mutate(data, rng, sources)
+        # Half the PNGs get right checksums, so that their decoder sees what was changed.
+        yield _check_again(bytes(data)) if is_png and rng.random() < 0.5 else bytes(data)
+
+
+def _mutate(data: bytearray, rng: random.Random, sources: list[bytes]) -> None:
+    # Half of it in the headers, where most of the decisions are made.
+    end = len(data) if rng.random() < 0.5 else min(len(data), 700)
+    at = rng.randrange(max(end, 1))
+    length = rng.choice((1, 4, 30, 1000))
+    match rng.randrange(7):
+        case 0:
+            for _ in range(rng.choice((1, 3, 20))):
+                if data:
+                    data[rng.randrange(min(end, len(data)))] ^= 1 << rng.randrange(8)
+        case 1:
+            del data[at:]
+        case 2:
+            del data[at : at + length]
+        case 3:
+            data[at:at] = data[at : at + length] * rng.choice((1, 2, 50))
+        case 4:
+            data[at : at + length] = rng.randbytes(length)
+        case 5:
+            data[at : at + length] = bytes([rng.choice((0, 0xFF))]) * length
+        case 6:
+            other = rng.choice(sources)
+            data[at:] = other[rng.randrange(len(other)) :]
+
+
+def _check_again(data: bytes) -> bytes:
+    """A PNG with the checksum of each chunk made right, as far as its chunks go."""
+    parts, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            break
+        parts.append(chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return b"".join(parts) + data[at:]

@@ -1,0 +1,105 @@
+"""From the bytes of films to calibrated answers, many requests at a time."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry import trace
+
+from cxr_serving.batching import Answer, Batcher
+from cxr_serving.dicom import is_dicom
+from cxr_serving.drift import Drift
+from cxr_serving.films import FilmReader
+from cxr_serving.metrics import Metrics
+from cxr_serving.predictor import Predictor
+from cxr_serving.preprocessing import FilmError
+
+_tracer = trace.get_tracer("cxr_serving")
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A film and its answer.
+
+    Attributes:
+        pixels: uint8 [size, size], as the network saw it.
+        decode_seconds: decoding it, waiting for that included.
+        answer: of the model.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    decode_seconds: float
+    answer: Answer
+
+
+class Classifier:
+    """Decodes in threads of its own, and has the batcher compute."""
+
+    def __init__(self, batcher: Batcher, threads: int, confidence: float, metrics: Metrics) -> None:
+        self._batcher = batcher
+        self._confidence = confidence
+        self._metrics = metrics
+        self._drift = Drift(metrics)
+        self._reader = FilmReader()
+        self._decoders = ThreadPoolExecutor(threads, "decoder")
+        # DICOM is decoded by one process: those who wait for it must not keep others waiting.
+        self._dicom_decoder = ThreadPoolExecutor(1, "dicom")
+
+    def close(self) -> None:
+        """Stop threads and processes."""
+        self._decoders.shutdown()
+        self._dicom_decoder.shutdown()
+        self._reader.close()
+
+    async def classify(
+        self, model: Predictor, films: Sequence[bytes], deadline: float
+    ) -> list[Classified | FilmError]:
+        """Answer films, or say why not, in their order.
+
+        Args:
+            model: that answers all of them.
+            films: JPEG, PNG or DICOM files.
+            deadline: of ``time.monotonic()``.
+
+        Raises:
+            ServiceError: 504 when there is no time left.
+        """
+        return await asyncio.gather(*(self._classify(model, film, deadline) for film in films))
+
+    def uncertain(self, probabilities: npt.NDArray[np.float32]) -> bool:
+        """Whether the most probable class has too little."""
+        return bool(probabilities.max() < self._confidence)
+
+    async def _classify(
+        self, model: Predictor, film: bytes, deadline: float
+    ) -> Classified | FilmError:
+        started = time.monotonic()
+        with self._batcher.decoding(), _tracer.start_as_current_span("decode"):
+            pool = self._dicom_decoder if is_dicom(film) else self._decoders
+            loop = asyncio.get_running_loop()
+            try:
+                pixels = await self._batcher.within(
+                    deadline, loop.run_in_executor(pool, self._decode, model, film)
+                )
+            except FilmError as error:
+                return error
+        decoded = time.monotonic()
+        with _tracer.start_as_current_span("infer"):
+            answer = await self._batcher.submit(model, pixels, deadline)
+        self._observe(model, pixels, answer)
+        return Classified(pixels, decoded - started, answer)
+
+    def _decode(self, model: Predictor, film: bytes) -> npt.NDArray[np.uint8]:
+        with self._metrics.decode_seconds.time():
+            return self._reader.read(film, model.preprocessing)
+
+    def _observe(self, model: Predictor, pixels: npt.NDArray[np.uint8], answer: Answer) -> None:
+        predicted = int(answer.probabilities.argmax())
+        self._metrics.predictions.labels(model.record.classes[predicted]).inc()
+        self._metrics.confidence.observe(float(answer.probabilities.max()))
+        self._metrics.uncertain.inc(self.uncertain(answer.probabilities))
+        self._drift.observe(model, pixels, predicted)

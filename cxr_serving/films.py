@@ -1,0 +1,57 @@
+"""From the bytes of a film, whatever its format, to what a network sees."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cxr_serving.dicom import DicomReader, is_dicom
+from cxr_serving.preprocessing import MAX_PIXELS, Preprocessing, UndecodableFilm, UnsupportedFilm
+
+# What decoding one DICOM file may take in its own process.
+_DICOM_SECONDS = 20.0
+_DICOM_BYTES = 2**30
+
+
+class FilmReader:
+    """Reads JPEG and PNG here, and DICOM in a process of limited means."""
+
+    def __init__(self) -> None:
+        Image.preinit()  # else the first film waits for Pillow's plugins
+        self._dicom = (
+            DicomReader(MAX_PIXELS, _DICOM_SECONDS, _DICOM_BYTES)
+            if importlib.util.find_spec("pydicom")
+            else None
+        )
+
+    def read(self, film: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+        """Decode a film for a network.
+
+        Args:
+            film: a JPEG, PNG or DICOM file.
+            preprocessing: of the network.
+
+        Returns:
+            uint8 [size, size], grey.
+
+        Raises:
+            FilmError: it cannot be used; the message says why.
+        """
+        if not film:
+            raise UndecodableFilm("the file is empty")
+        if not is_dicom(film):
+            return preprocessing.decode(film)
+        if self._dicom is None:
+            raise UnsupportedFilm("DICOM is not read here: install the extra `dicom`")
+        return preprocessing.resize(self._dicom.read(film))
+
+    def read_file(self, path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+        """The same of a file."""
+        return self.read(path.read_bytes(), preprocessing)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._dicom is not None:
+            self._dicom.close()

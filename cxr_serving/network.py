@@ -1,0 +1,111 @@
+"""The network of a bundle in torch: as it is loaded, and what of its answers counts."""
+
+import itertools
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextV2ForImageClassification,
+    PreTrainedModel,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from cxr_serving.bundle import WEIGHTS_FILE, BundleError
+
+# Of loading weights, which is a matter of milliseconds.
+disable_progress_bar()
+
+
+class Logits(nn.Module):
+    """What a network answers, averaged over the mirror image where a bundle says so.
+
+    Args:
+        network: of transformers, for image classification.
+        flip_averaging: whether the logits are the mean over a film and its mirror image.
+    """
+
+    def __init__(self, network: PreTrainedModel, flip_averaging: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.flip_averaging = flip_averaging
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Logits float32 [N, classes] of normalised films [N, 3, size, size]."""
+        logits: torch.Tensor = self.network(pixel_values=pixel_values).logits.float()
+        if self.flip_averaging:
+            mirrored = self.network(pixel_values=pixel_values.flip(-1)).logits.float()
+            logits = (logits + mirrored) / 2
+        return logits
+
+
+class Explained(Logits):
+    """The same of a ConvNeXt V2, and where a film speaks for each class: Grad-CAM.
+
+    Only the head lies between the last stage and the logits, a mean over the film, a normalisation
+    and one linear layer; so the gradients of the logits are a formula, and need no second pass.
+    """
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Of normalised films [N, 3, size, size].
+
+        Returns:
+            Logits float32 [N, classes], and heat float32 [N, classes, h, w] at the resolution of
+            the last stage, 0 or more, on a scale of its own for each film and class. Where logits
+            are averaged over the mirror image, heat is of the film as it is.
+        """
+        logits, heat = self._explained(pixel_values)
+        if self.flip_averaging:
+            logits = (logits + self._explained(pixel_values.flip(-1))[0]) / 2
+        return logits, heat
+
+    def _explained(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        body, head = self.network.convnextv2, self.network.classifier
+        stage = body.encoder(body.embeddings(pixel_values)).last_hidden_state
+        pooled = stage.mean((-2, -1))
+        logits: torch.Tensor = head(body.layernorm(pooled)).float()
+        # The gradient of layer normalisation: [N, classes, C].
+        centred = pooled - pooled.mean(1, keepdim=True)
+        scale = (centred.square().mean(1, keepdim=True) + body.layernorm.eps).sqrt()
+        normed = (centred / scale).unsqueeze(1)
+        outer = (head.weight * body.layernorm.weight).unsqueeze(0)
+        weights = (
+            outer - outer.mean(2, keepdim=True) - normed * (outer * normed).mean(2, keepdim=True)
+        )
+        weights = weights / scale.unsqueeze(1)
+        heat = (weights @ stage.flatten(2)).relu()
+        return logits, heat.unflatten(2, stage.shape[-2:]).float()
+
+
+def wrap(network: PreTrainedModel, flip_averaging: bool) -> Logits:
+    """What answers by a network, and explains where it can."""
+    kind = Explained if isinstance(network, ConvNextV2ForImageClassification) else Logits
+    return kind(network, flip_averaging)
+
+
+def load(directory: Path) -> PreTrainedModel:
+    """The network saved in ``directory``, in eval mode, its weights frozen and held in memory.
+
+    Safetensors only: nothing is unpickled, no code of the directory runs.
+
+    Raises:
+        BundleError: it cannot be loaded, or weights are missing.
+    """
+    try:
+        network, loading = AutoModelForImageClassification.from_pretrained(
+            directory,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise BundleError(f"{directory} cannot be loaded: {error}") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise BundleError(f"{directory / WEIGHTS_FILE} lacks {', '.join(missing)}")
+    # The weights are mapped from the file; without a copy, a change to it changes the network.
+    for tensor in itertools.chain(network.parameters(), network.buffers()):
+        tensor.data = tensor.data.clone()
+    loaded: PreTrainedModel = network.eval().requires_grad_(False)
+    return loaded

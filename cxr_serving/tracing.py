@@ -1,0 +1,34 @@
+"""OpenTelemetry traces, where the standard environment variables ask for them."""
+
+import os
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.util.http import parse_excluded_urls
+from starlette.applications import Starlette
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def install(app: Starlette) -> TracerProvider | None:
+    """Trace requests if the environment names where spans shall go.
+
+    Returns:
+        What has to be shut down at the end, so that the last spans are sent; None without traces.
+    """
+    if not any(os.environ.get(name) for name in _ENDPOINTS):
+        return None
+    resource = Resource({SERVICE_NAME: "cxr-serving"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    trace.set_tracer_provider(provider)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    app.add_middleware(
+        OpenTelemetryMiddleware,
+        excluded_urls=parse_excluded_urls("/health,/ready,/metrics"),
+        exclude_spans=["receive", "send"],
+    )
+    return provider

@@ -1,0 +1,110 @@
+"""Makes DICOM files: radiographs as devices write them, and such as none should."""
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
+
+# A tag of a real file names a patient; this one must appear in no message.
+PATIENT = "Doe^Jane"
+
+
+def dataset(pixels: np.ndarray, **elements: object) -> Dataset:
+    """A radiograph with ``pixels`` [H, W] of 8 or 16 bits as its stored values.
+
+    Elements are set by keyword; None takes one away.
+    """
+    film = Dataset()
+    film.SOPClassUID = DigitalXRayImageStorageForPresentation
+    film.SOPInstanceUID = generate_uid()
+    film.PatientName = PATIENT
+    film.Modality = "DX"
+    film.SamplesPerPixel = 1
+    film.PhotometricInterpretation = "MONOCHROME2"
+    film.Rows, film.Columns = pixels.shape
+    film.BitsAllocated = 8 * pixels.itemsize
+    film.BitsStored = film.BitsAllocated
+    film.PixelRepresentation = int(pixels.dtype.kind == "i")
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(film, keyword)
+        else:
+            setattr(film, keyword, value)
+    if "HighBit" not in elements:
+        film.HighBit = film.BitsStored - 1
+    film.PixelData = pixels.tobytes()
+    film["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    return film
+
+
+def encode(film: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
+    """The bytes of a file."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = film.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID
+    meta.TransferSyntaxUID = syntax
+    film.file_meta = meta
+    stream = io.BytesIO()
+    dcmwrite(stream, film, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def dicom(pixels: np.ndarray, syntax: UID = ExplicitVRLittleEndian, **elements: object) -> bytes:
+    """The bytes of an uncompressed file."""
+    return encode(dataset(pixels, **elements), syntax)
+
+
+def compressed(pixels: np.ndarray, syntax: UID, frame: bytes, **elements: object) -> bytes:
+    """The bytes of a file that holds ``frame``, and says that it holds ``pixels``."""
+    film = dataset(pixels, **elements)
+    film.PixelData = encapsulate([frame])
+    film["PixelData"].VR = "OB"
+    film["PixelData"].is_undefined_length = True
+    return encode(film, syntax)
+
+
+def image(pixels: np.ndarray, file_format: str, **options: object) -> bytes:
+    """``pixels`` as Pillow compresses them."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def rle(pixels: np.ndarray) -> bytes:
+    """An RLE frame by PS3.5 G: bytes from the highest down, each a segment of literal runs."""
+    planes = pixels.astype(pixels.dtype.newbyteorder(">")).reshape(-1, 1).view(np.uint8).T
+    segments = []
+    for plane in planes:
+        data = plane.tobytes()
+        runs = [data[start : start + 128] for start in range(0, len(data), 128)]
+        segment = b"".join(bytes([len(run) - 1]) + run for run in runs)
+        segments.append(segment + b"\0" * (len(segment) % 2))
+    return rle_frame(segments)
+
+
+def rle_frame(segments: list[bytes]) -> bytes:
+    """An RLE frame of encoded segments."""
+    offsets, position = [], 64
+    for segment in segments:
+        offsets.append(position)
+        position += len(segment)
+    header = struct.pack("<16L", len(segments), *offsets, *[0] * (15 - len(segments)))
+    return header + b"".join(segments)
+
+
+def lut(entries: int, first: int, bits: int, data: bytes) -> Dataset:
+    """An item of a sequence of look-up tables."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [entries % 2**16, first, bits])
+    item.add_new("LUTData", "OW", data)
+    return item

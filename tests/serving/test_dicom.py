@@ -1,0 +1,621 @@
+"""DICOM films: the grey levels a viewer shows, and what is refused and survived."""
+
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import dicoms
+import numpy as np
+import pytest
+from dicoms import compressed, dicom, image, lut, rle, rle_frame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.pixels import apply_windowing
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+)
+
+from cxr_serving.dicom import DicomReader, is_dicom
+from cxr_serving.preprocessing import FilmError, FilmTooLarge, UndecodableFilm, UnsupportedFilm
+
+MAX_PIXELS = 64_000_000
+HEIGHT, WIDTH = 30, 40
+LAST = 2**12 - 1
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[DicomReader]:
+    reader = DicomReader(MAX_PIXELS, seconds=20, memory_bytes=2**30)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def make_reader() -> Iterator[Callable[..., DicomReader]]:
+    """``make_reader(seconds, memory_bytes)``: with a child of its own."""
+    readers: list[DicomReader] = []
+
+    def make(seconds: float = 20, memory_bytes: int = 2**30) -> DicomReader:
+        readers.append(DicomReader(MAX_PIXELS, seconds, memory_bytes))
+        return readers[-1]
+
+    yield make
+    for reader in readers:
+        reader.close()
+
+
+def grey(bits: int = 12, dtype: type = np.uint16, seed: int = 0) -> np.ndarray:
+    """Noise over all values of ``bits`` bits."""
+    low = -(2 ** (bits - 1)) if np.issubdtype(dtype, np.signedinteger) else 0
+    return np.random.default_rng(seed).integers(low, low + 2**bits, (HEIGHT, WIDTH)).astype(dtype)
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    """The lowest value black, the highest white."""
+    values = values.astype(np.float64)
+    return np.rint(255 * (values - values.min()) / np.ptp(values)).astype(np.uint8)
+
+
+def ramp() -> np.ndarray:
+    """Every value of 12 bits once."""
+    return np.arange(2**12, dtype=np.uint16).reshape(64, 64)
+
+
+def children() -> set[int]:
+    """The processes that decode for this one."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "cxr_serving.dicom"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return set(map(int, found.stdout.split()))
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype"),
+    [(8, np.uint8), (8, np.int8), (10, np.uint16), (12, np.int16), (16, np.uint16), (16, np.int16)],
+)
+@pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian])
+def test_every_depth_is_stretched_over_what_it_holds(
+    reader: DicomReader, bits: int, dtype: type, syntax: UID | None
+) -> None:
+    pixels = grey(bits, dtype)
+    data = dicom(pixels, *[syntax] if syntax else [], BitsStored=bits)
+    assert is_dicom(data)
+    film = reader.read(data)
+    assert film.dtype == np.uint8
+    assert np.array_equal(film, stretched(pixels))
+
+
+def test_what_lies_above_the_bits_stored_is_no_part_of_the_film(reader: DicomReader) -> None:
+    pixels = grey()
+    overlay = pixels | (grey(4, seed=1) << 12)
+    assert np.array_equal(reader.read(dicom(overlay, BitsStored=12)), stretched(pixels))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+@pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000.5, 333), (700, 1), (0, 50.25)])
+def test_windows_are_those_of_pydicom(
+    reader: DicomReader, function: str | None, center: float, width: float
+) -> None:
+    window = {"WindowCenter": center, "WindowWidth": width}
+    if function:
+        window["VOILUTFunction"] = function
+    film = dicoms.dataset(ramp(), BitsStored=12, **window)
+    expected = np.rint(255 * (apply_windowing(ramp(), film) / LAST)).astype(np.uint8)
+    assert np.array_equal(reader.read(dicoms.encode(film)), expected)
+
+
+def test_the_linear_window_is_that_of_the_standard(reader: DicomReader) -> None:
+    # PS3.3 C.11.2.1.2.1, with c = 2048 and w = 4096 over 12 bits: the identity but for rounding.
+    film = reader.read(dicom(ramp(), BitsStored=12, WindowCenter=2048, WindowWidth=4096))
+    assert np.array_equal(film, np.rint(ramp() / LAST * 255))
+
+
+def test_the_first_of_several_windows_is_shown(reader: DicomReader) -> None:
+    one = dicom(ramp(), BitsStored=12, WindowCenter=700, WindowWidth=300)
+    two = dicom(ramp(), BitsStored=12, WindowCenter=[700, 3000], WindowWidth=[300, 100])
+    assert np.array_equal(reader.read(one), reader.read(two))
+
+
+@pytest.mark.parametrize("slope", [0.5, -2.0])
+def test_a_window_is_in_rescaled_values(reader: DicomReader, slope: float) -> None:
+    pixels = grey()
+    film = reader.read(
+        dicom(
+            pixels,
+            BitsStored=12,
+            RescaleSlope=slope,
+            RescaleIntercept=-1000,
+            WindowCenter=-900,
+            WindowWidth=1000,
+            VOILUTFunction="LINEAR_EXACT",
+        )
+    )
+    shades = (pixels * slope - 1000 + 900) / 1000 + 0.5
+    assert np.array_equal(film, np.rint(255 * shades.clip(0, 1)))
+
+
+def test_without_a_window_rescaled_values_are_stretched(reader: DicomReader) -> None:
+    pixels = grey()
+    film = reader.read(dicom(pixels, BitsStored=12, RescaleSlope=-3, RescaleIntercept=7))
+    assert np.array_equal(film, stretched(-3.0 * pixels + 7))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 16])
+@pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian])
+def test_a_look_up_table_goes_before_a_window(
+    reader: DicomReader, bits: int, syntax: UID | None
+) -> None:
+    table = np.random.default_rng(2).integers(0, 2**bits, 1000)
+    item = lut(1000, 500, bits, table.astype("<u2").tobytes())
+    data = dicom(
+        ramp(),
+        *[syntax] if syntax else [],
+        BitsStored=12,
+        VOILUTSequence=Sequence([item]),
+        WindowCenter=100,
+        WindowWidth=200,
+    )
+    expected = table[(ramp().astype(int) - 500).clip(0, 999)] / (2**bits - 1)
+    assert np.array_equal(reader.read(data), np.rint(255 * expected))
+
+
+def test_a_table_of_bytes_with_a_negative_start(reader: DicomReader) -> None:
+    table = np.random.default_rng(3).integers(0, 256, 601).astype(np.uint8)
+    pixels = grey(12, np.int16)
+    item = lut(601, -300, 8, table.tobytes() + b"\0")
+    film = reader.read(dicom(pixels, BitsStored=12, VOILUTSequence=Sequence([item])))
+    assert np.array_equal(film, table[(pixels.astype(int) + 300).clip(0, 600)])
+
+
+def test_a_table_of_all_16_bits(reader: DicomReader) -> None:
+    table = np.arange(2**16 - 1, -1, -1, dtype="<u2")
+    pixels = grey(16)
+    item = lut(2**16, 0, 16, table.tobytes())
+    film = reader.read(dicom(pixels, VOILUTSequence=Sequence([item])))
+    assert np.array_equal(film, np.rint(255 * (table[pixels] / (2**16 - 1))))
+
+
+def test_a_modality_table_goes_before_the_window(reader: DicomReader) -> None:
+    table = (np.arange(4096) ** 2 // 4096).astype("<u2")
+    data = dicom(
+        ramp(),
+        BitsStored=12,
+        ModalityLUTSequence=Sequence([lut(4096, 0, 16, table.tobytes())]),
+        WindowCenter=1000,
+        WindowWidth=500,
+        VOILUTFunction="LINEAR_EXACT",
+    )
+    expected = ((table[ramp()] - 1000.0) / 500 + 0.5).clip(0, 1)
+    assert np.array_equal(reader.read(data), np.rint(255 * expected))
+
+
+@pytest.mark.parametrize("shape", [False, True])
+@pytest.mark.parametrize("window", [False, True])
+def test_both_polarities_of_a_film_look_the_same(
+    reader: DicomReader, shape: bool, window: bool
+) -> None:
+    def data(pixels: np.ndarray, photometric: str, center: float, lut_shape: str) -> bytes:
+        elements: dict[str, object] = {"PresentationLUTShape": lut_shape} if shape else {}
+        if window:
+            elements |= {"WindowCenter": center, "WindowWidth": 1024}
+            elements["VOILUTFunction"] = "LINEAR_EXACT"
+        return dicom(pixels, BitsStored=12, PhotometricInterpretation=photometric, **elements)
+
+    bright = reader.read(data(ramp(), "MONOCHROME2", 1000, "IDENTITY"))
+    dark = reader.read(data(LAST - ramp(), "MONOCHROME1", LAST - 1000, "INVERSE"))
+    assert np.array_equal(bright, dark)
+    assert (bright[0, 0], bright[-1, -1]) == (0, 255)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    ("dtype", "padding"),
+    [
+        (np.uint16, {"PixelPaddingValue": 4095}),
+        (np.int16, {"PixelPaddingValue": -2048}),
+        (np.int16, {"PixelPaddingValue": -2048, "PixelPaddingRangeLimit": -2001}),
+        (np.int16, {"PixelPaddingValue": -2001, "PixelPaddingRangeLimit": -2048}),
+    ],
+)
+def test_padding_is_black_and_moves_no_grey(
+    reader: DicomReader, photometric: str, dtype: type, padding: dict[str, int]
+) -> None:
+    inside = np.random.default_rng(4).integers(100, 900, (HEIGHT, WIDTH)).astype(dtype)
+    framed = np.pad(inside, 5, constant_values=padding["PixelPaddingValue"])
+    data = dicom(framed, BitsStored=12, PhotometricInterpretation=photometric, **padding)
+    alone = dicom(inside, BitsStored=12, PhotometricInterpretation=photometric)
+    assert np.array_equal(reader.read(data), np.pad(reader.read(alone), 5))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+def test_rle(reader: DicomReader, dtype: type) -> None:
+    pixels = grey(8, dtype) if dtype is np.uint8 else grey(16, dtype)
+    data = compressed(pixels, RLELossless, rle(pixels))
+    assert np.array_equal(reader.read(data), stretched(pixels))
+
+
+def test_jpeg_baseline(reader: DicomReader) -> None:
+    pixels = grey(8, np.uint8)
+    frame = image(pixels, "JPEG", quality=90)
+    film = reader.read(compressed(pixels, JPEGBaseline8Bit, frame))
+    assert np.array_equal(film, stretched(np.asarray(Image.open(BytesIO(frame)))))
+
+
+@pytest.mark.parametrize(("syntax", "lossy"), [(JPEG2000Lossless, False), (JPEG2000, True)])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_jpeg_2000(reader: DicomReader, syntax: UID, lossy: bool, bits: int) -> None:
+    pixels = grey(bits, np.uint8 if bits == 8 else np.uint16)
+    frame = image(pixels, "JPEG2000", irreversible=lossy, no_jp2=True)
+    film = reader.read(compressed(pixels, syntax, frame, BitsStored=bits))
+    decoded = np.asarray(Image.open(BytesIO(frame)))
+    assert np.array_equal(decoded, pixels) is not lossy
+    assert np.array_equal(film, stretched(decoded))
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "DR", "RF", "RG"])
+def test_radiographs_are_accepted(reader: DicomReader, modality: str) -> None:
+    data = dicom(grey(), Modality=modality, NumberOfFrames=1, RescaleSlope=1, RescaleIntercept=0)
+    assert reader.read(data).shape == (HEIGHT, WIDTH)
+
+
+def preamble(magic: bytes) -> bytes:
+    return magic + dicom(grey())[len(magic) :]
+
+
+def appended(elements: bytes) -> bytes:
+    return dicom(grey()) + elements
+
+
+def nested(levels: int) -> bytes:
+    # ContentSequence, an item, and so on; then their ends.
+    begin = struct.pack("<HH2sHLHHL", 0x40, 0xA730, b"SQ", 0, 2**32 - 1, 0xFFFE, 0xE000, 2**32 - 1)
+    end = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    return appended(begin * levels + end * levels)
+
+
+def many(count: int) -> bytes:
+    elements = (struct.pack("<HH2sH2s", 0x11, 0x1000 + i, b"LO", 2, b"x ") for i in range(count))
+    return appended(b"".join(elements))
+
+
+def window(**elements: object) -> Callable[[], bytes]:
+    return partial(dicom, ramp(), BitsStored=12, **elements)
+
+
+def with_table(entries: int, bits: int, data: bytes) -> bytes:
+    return dicom(grey(), VOILUTSequence=Sequence([lut(entries, 0, bits, data)]))
+
+
+def jpeg_of_another_size() -> bytes:
+    return compressed(grey(8, np.uint8), JPEGBaseline8Bit, image(np.ones((1, 1), np.uint8), "JPEG"))
+
+
+REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
+    "TIFF": (partial(preamble, b"II*\0"), UnsupportedFilm, "another format"),
+    "program": (partial(preamble, b"MZ"), UnsupportedFilm, "another format"),
+    "PDF": (partial(preamble, b"\n%PDF-1.7"), UnsupportedFilm, "another format"),
+    "deflated": (
+        lambda: dicom(grey(), DeflatedExplicitVRLittleEndian),
+        UnsupportedFilm,
+        "transfer syntax",
+    ),
+    "big endian": (
+        lambda: dicom(grey(8, np.uint8), ExplicitVRBigEndian),
+        UnsupportedFilm,
+        "transfer syntax",
+    ),
+    "JPEG Lossless": (
+        lambda: compressed(grey(), JPEGLosslessSV1, b"\xff\xd8\xff\xd9"),
+        UnsupportedFilm,
+        "transfer syntax",
+    ),
+    "no syntax": (lambda: bytes(128) + b"DICM", UnsupportedFilm, "transfer syntax"),
+    "garbage": (
+        lambda: bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000),
+        UnsupportedFilm,
+        "transfer syntax",
+    ),
+    **{
+        modality: (partial(dicom, grey(), Modality=modality), UnsupportedFilm, "not a radiograph")
+        for modality in ("CT", "US", "SR", "MR", "XA", "MG", "SEG", "")
+    },
+    "no modality": (partial(dicom, grey(), Modality=None), UnsupportedFilm, "not a radiograph"),
+    "raw": (
+        partial(dicom, grey(), PresentationIntentType="FOR PROCESSING"),
+        UnsupportedFilm,
+        "FOR PRESENTATION",
+    ),
+    "frames": (partial(dicom, grey(), NumberOfFrames=2), UnsupportedFilm, "several frames"),
+    "palette": (
+        partial(dicom, grey(), PhotometricInterpretation="PALETTE COLOR"),
+        UnsupportedFilm,
+        "grey film",
+    ),
+    "colour": (
+        partial(dicom, grey(), PhotometricInterpretation="RGB", SamplesPerPixel=3),
+        UnsupportedFilm,
+        "grey film",
+    ),
+    "samples": (partial(dicom, grey(), SamplesPerPixel=3), UnsupportedFilm, "grey film"),
+    "polarity": (
+        partial(dicom, grey(), PresentationLUTShape="INVERSE"),
+        UnsupportedFilm,
+        "contradicts itself",
+    ),
+    "32 bits": (partial(dicom, grey().astype(np.uint32)), UnsupportedFilm, "Bits Allocated"),
+    "bits": (partial(dicom, grey(), BitsStored=17), UnsupportedFilm, "Bits Stored"),
+    "high bit": (
+        partial(dicom, grey(), BitsStored=12, HighBit=15),
+        UnsupportedFilm,
+        "Bits Stored",
+    ),
+    "area": (partial(dicom, grey(), Rows=65535, Columns=65535), FilmTooLarge, "64,000,000 pixels"),
+    "rows": (partial(dicom, grey(), Rows=HEIGHT + 1), UndecodableFilm, "truncated"),
+    "no rows": (partial(dicom, grey(), Rows=0), UndecodableFilm, "truncated"),
+    "two rows": (partial(dicom, grey(), Rows=[30, 30]), UndecodableFilm, "broken"),
+    "truncated": (lambda: dicom(grey())[:-100], UndecodableFilm, "truncated"),
+    "head only": (lambda: dicom(grey())[:600], UndecodableFilm, "broken"),
+    "empty RLE": (
+        lambda: compressed(grey(), RLELossless, rle_frame([b"\0\0"] * 2)),
+        UndecodableFilm,
+        "truncated",
+    ),
+    "JPEG of another size": (jpeg_of_another_size, UndecodableFilm, "truncated"),
+    "broken JPEG 2000": (
+        lambda: compressed(grey(), JPEG2000Lossless, b"\xff\x4f\xff\x51" + bytes(200)),
+        UndecodableFilm,
+        "truncated",
+    ),
+    "width 0": (window(WindowCenter=5, WindowWidth=0), UndecodableFilm, "window"),
+    "negative width": (
+        window(WindowCenter=5, WindowWidth=-2, VOILUTFunction="SIGMOID"),
+        UndecodableFilm,
+        "window",
+    ),
+    "unknown window": (
+        window(WindowCenter=5, WindowWidth=9, VOILUTFunction="CUBIC"),
+        UndecodableFilm,
+        "window",
+    ),
+    "NaN": (
+        lambda: window(WindowCenter="12345678", WindowWidth=9)().replace(b"12345678", b"     nan"),
+        UndecodableFilm,
+        "window",
+    ),
+    "infinite": (
+        window(WindowCenter=0, WindowWidth=9, RescaleSlope="1e308", RescaleIntercept=0),
+        UndecodableFilm,
+        "rescale",
+    ),
+    "far away": (window(WindowCenter="1e300", WindowWidth="1e3"), UndecodableFilm, "blank"),
+    "constant": (partial(dicom, np.full((9, 9), 7, np.uint16)), UndecodableFilm, "blank"),
+    "padding only": (
+        partial(dicom, np.full((9, 9), 7, np.uint16), PixelPaddingValue=7),
+        UndecodableFilm,
+        "blank",
+    ),
+    "short table": (partial(with_table, 1000, 16, bytes(1998)), UndecodableFilm, "look-up"),
+    "overfull table": (
+        partial(with_table, 4, 8, b"\0\1" * 4),
+        UndecodableFilm,
+        "look-up",
+    ),
+    "large table": (partial(with_table, 9, 8, bytes(2**20)), UndecodableFilm, "too large elements"),
+    "nesting": (partial(nested, 1000), UndecodableFilm, "nested too deeply"),
+    "elements": (partial(many, 20_000), UndecodableFilm, "too many"),
+}
+
+
+@pytest.mark.parametrize(("make", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals_say_why_and_name_nobody(
+    reader: DicomReader,
+    make: Callable[[], bytes],
+    kind: type[FilmError],
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    data = make()
+    assert is_dicom(data)
+    capfd.readouterr()  # of writing the file
+    caplog.clear()
+    with pytest.raises(FilmError, match=words) as refused:
+        reader.read(data)
+    assert type(refused.value) is kind
+    assert refused.value.__cause__ is None
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("data", [nested(20), many(2000)], ids=["nesting", "elements"])
+def test_what_devices_add_is_passed_over(reader: DicomReader, data: bytes) -> None:
+    assert np.array_equal(reader.read(data), stretched(grey()))
+
+
+def test_a_name_in_a_field_of_numbers_is_not_quoted(
+    reader: DicomReader, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = window(WindowCenter="12345678", WindowWidth=9)().replace(
+        b"12345678", dicoms.PATIENT.encode()
+    )
+    with pytest.raises(UndecodableFilm) as refused:
+        reader.read(data)
+    for said in (repr(refused.value), caplog.text, *capfd.readouterr()):
+        assert "Doe" not in said
+        assert "Jane" not in said
+
+
+FILES = [
+    dicom(grey(8, np.uint8), WindowCenter=100, WindowWidth=90),
+    dicom(grey(), ImplicitVRLittleEndian, PixelPaddingValue=3),
+    dicom(grey(), VOILUTSequence=Sequence([lut(9, 0, 8, bytes(9) + b"\1")])),
+    compressed(grey(), RLELossless, rle(grey())),
+    compressed(grey(8, np.uint8), JPEGBaseline8Bit, image(grey(8, np.uint8), "JPEG")),
+    compressed(grey(), JPEG2000, image(grey(), "JPEG2000", no_jp2=True)),
+]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    file=st.sampled_from(FILES),
+    # Most of what matters lies before the pixels.
+    changes=st.lists(st.tuples(st.integers(132, 1000), st.integers(0, 255)), max_size=8),
+    end=st.one_of(st.none(), st.integers(132, 4000)),
+)
+def test_any_damage_is_a_film_or_a_refusal(
+    reader: DicomReader, file: bytes, changes: list[tuple[int, int]], end: int | None
+) -> None:
+    damaged = bytearray(file)
+    for position, value in changes:
+        damaged[position % len(damaged)] = value
+    try:
+        film = reader.read(bytes(damaged[:end]))
+    except FilmError:
+        return
+    assert film.ndim == 2
+    assert film.dtype == np.uint8
+
+
+def begin(reader: DicomReader) -> int:
+    """Have a first film read; the child that did it."""
+    others = children()
+    assert np.array_equal(reader.read(dicom(grey())), stretched(grey()))
+    (pid,) = children() - others
+    return pid
+
+
+def test_a_killed_child_is_replaced(make_reader: Callable[..., DicomReader]) -> None:
+    reader = make_reader()
+    pid = begin(reader)
+    os.kill(pid, signal.SIGKILL)
+    assert begin(reader) != pid
+
+
+def test_a_child_that_hangs_is_replaced(make_reader: Callable[..., DicomReader]) -> None:
+    reader = make_reader(seconds=1)
+    for side in (30, 500):  # the second is more than a pipe takes
+        pid = begin(reader)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(UndecodableFilm, match="longer than 1 s"):
+            reader.read(dicom(np.zeros((side, side), np.uint16)))
+        assert pid not in children()
+    begin(reader)
+
+
+def test_an_interrupted_film_is_not_mixed_up_with_the_next(
+    make_reader: Callable[..., DicomReader],
+) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    reader = make_reader()
+    pid = begin(reader)
+    os.kill(pid, signal.SIGSTOP)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(KeyboardInterrupt):
+            reader.read(dicom(np.zeros((9, 9), np.uint16)))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert pid not in children()
+    begin(reader)
+
+
+def test_a_closed_reader_leaves_no_child(make_reader: Callable[..., DicomReader]) -> None:
+    reader = make_reader()
+    pid = begin(reader)
+    reader.close()
+    assert pid not in children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_child_ends_with_its_service() -> None:
+    script = (
+        "import os, subprocess, sys\n"
+        "from cxr_serving.dicom import DicomReader\n"
+        "DicomReader(10**6, 20, 2**30).read(sys.stdin.buffer.read())\n"
+        "subprocess.run(['pgrep', '-P', str(os.getpid()), '-f', 'cxr_serving.dicom'])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        input=dicom(grey()),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    process = Path(f"/proc/{int(ended.stdout)}/stat")
+    deadline = time.monotonic() + 20
+    # A container without an init leaves it as a zombie.
+    while process.exists() and ") Z " not in process.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+def test_a_film_that_takes_too_much_memory_is_refused(
+    make_reader: Callable[..., DicomReader],
+) -> None:
+    reader = make_reader(memory_bytes=200 * 2**20)
+    begin(reader)
+    # A few bytes that say that they are 64 million pixels of 16 bits.
+    large = compressed(grey(), RLELossless, rle_frame([b"\0"] * 2), Rows=8000, Columns=8000)
+    with pytest.raises(FilmTooLarge, match="more memory"):
+        reader.read(large)
+    # Four megabytes of runs, 256 unpacked, where a few kilobytes are due.
+    bomb = compressed(grey(), RLELossless, rle_frame([b"\x81\x01" * 2**21] * 2))
+    with pytest.raises(UndecodableFilm, match="too much memory"):
+        reader.read(bomb)
+    assert np.array_equal(reader.read(dicom(grey())), stretched(grey()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_child_is_small_and_knows_no_secret(
+    make_reader: Callable[..., DicomReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_SECRET", "secret")
+    process = Path(f"/proc/{begin(make_reader())}")
+    assert b"SECRET" not in (process / "environ").read_bytes()
+    assert "torch" not in (process / "maps").read_text()
+    limits = (process / "limits").read_text()
+    for name in ("core file size", "file size", "processes"):
+        assert re.search(rf"^Max {name} +0 +0 ", limits, re.MULTILINE), limits
+
+
+def test_threads_get_their_own_films(reader: DicomReader) -> None:
+    films = [grey(seed=seed) for seed in range(24)]
+    with ThreadPoolExecutor(6) as pool:
+        read = list(pool.map(lambda film: reader.read(dicom(film)), films))
+    for film, pixels in zip(read, films, strict=True):
+        assert np.array_equal(film, stretched(pixels))
+
+
+def test_other_files_are_not_dicom() -> None:
+    assert not is_dicom(b"")
+    assert not is_dicom(b"DICM")
+    assert not is_dicom(image(grey(8, np.uint8), "PNG"))
