@@ -30,6 +30,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 log_config=None,
                 access_log=False,
+                ws="none",
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             )

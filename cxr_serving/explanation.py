@@ -9,11 +9,11 @@ from PIL import Image
 
 from cxr_serving.predictor import Predictor
 
-# Nine colours of cividis, from blue to yellow, which people who see colours otherwise tell apart
-# too (Nunez, Anderton, Renslow 2018, doi 10.1371/journal.pone.0199239); evenly spaced.
+# Nine colours of plasma, evenly spaced from dark blue to yellow; lightness rises all the way, so
+# that it is read without colour vision, too (Smith and van der Walt 2015, bids.github.io/colormap).
 _COLOURS = (
-    (0, 34, 78), (26, 56, 111), (67, 78, 108), (97, 101, 111), (125, 124, 120),
-    (154, 147, 118), (187, 173, 109), (221, 200, 88), (254, 232, 56),
+    (13, 8, 135), (76, 2, 161), (126, 3, 168), (170, 35, 149), (204, 71, 120),
+    (230, 108, 92), (248, 149, 64), (253, 197, 39), (240, 249, 33),
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def grad_cam(
 
 
 def overlay(film: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> bytes:
-    """The film in grey and the heat over it, the more the hotter, from blue to yellow.
+    """The film in grey and the heat over it, the hotter the more, from blue to yellow.
 
     Args:
         film: uint8 [size, size].

@@ -9,7 +9,7 @@ _FIELDS = ("asctime", "levelname", "name", "message")
 
 
 def install() -> None:
-    """Send all logs there, uvicorn's too."""
+    """Send all logs there, uvicorn's and warnings, too."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter(
@@ -24,3 +24,4 @@ def install() -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)

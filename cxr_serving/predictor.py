@@ -75,7 +75,6 @@ class Predictor:
         self._agree(labels, self.record.classes)
         self._agree(self.preprocessing.size, self.record.input_size)
         self.reference = reference.read(directory)
-        self.reference = reference.read(directory)
         if self.reference is not None:
             self._agree(len(self.reference.predictions), len(self.record.classes))
         self._golden = golden.read(directory)
@@ -84,8 +83,6 @@ class Predictor:
             size, classes = self.record.input_size, len(self.record.classes)
             self._agree(self._golden.films.shape[1:], (size, size))
             self._agree(self._golden.probabilities.shape[1:], (classes,))
-        if self.reference is not None:
-            self._agree(len(self.reference.predictions), len(self.record.classes))
         self._forward = self._load(int8)
 
     def predict(self, films: Films) -> Scores:
@@ -176,15 +173,8 @@ class Predictor:
 
     def _onnx(self, name: str) -> _Forward:
         path = self.directory / name
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads or cores()
-        options.inter_op_num_threads = 1
-        # Idle threads would burn the cores that decode films and answer requests.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
+            session = open_session(path, self._threads or cores())
             [pixels], [logits, *_] = session.get_inputs(), session.get_outputs()
         except Exception as error:
             raise BundleError(f"{path} cannot be loaded: {error}") from error
@@ -250,6 +240,16 @@ class Predictor:
                 if reduced:
                     self._tolerance = golden.BFLOAT16_TOLERANCE
         return forward
+
+
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A network in ONNX, ready to compute with so many threads of the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads would burn the cores that decode films and answer requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def cores() -> int:

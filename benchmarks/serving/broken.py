@@ -243,7 +243,7 @@ def refused() -> dict[str, Make]:
     sizes = (
         (30_000, 30_000),
         (100_000, 100_000),
-        (8_001, 8_000),
+        (8_001, 4_000),
         (1, 100_000_000),
         (2**31 - 1, 2**31 - 1),
         (0, 0),
@@ -343,15 +343,15 @@ def odd() -> dict[str, Make]:
 def heavy() -> dict[str, Make]:
     """Small files of as many pixels as are accepted, which cost what a film can cost at most."""
     return {
-        "64 megapixels": lambda: png(8000, 8000),
-        "64 megapixels of rgba": lambda: png(8000, 8000, RGBA),
-        "64 megapixels of 16 bit": lambda: png(8000, 8000, depth=16),
-        "64 megapixels of 16 bit rgb": lambda: png(8000, 8000, RGB, 16),
-        "64 megapixels, progressive": lambda: encode(
-            Image.new("RGB", (8000, 8000)), "JPEG", progressive=True
+        "32 megapixels": lambda: png(8000, 4000),
+        "32 megapixels of rgba": lambda: png(8000, 4000, RGBA),
+        "32 megapixels of 16 bit": lambda: png(8000, 4000, depth=16),
+        "32 megapixels of 16 bit rgb": lambda: png(8000, 4000, RGB, 16),
+        "32 megapixels, progressive": lambda: encode(
+            Image.new("RGB", (8000, 4000)), "JPEG", progressive=True
         ),
-        "64 megapixels of cmyk, progressive": lambda: encode(
-            Image.new("CMYK", (8000, 8000)), "JPEG", progressive=True
+        "32 megapixels of cmyk, progressive": lambda: encode(
+            Image.new("CMYK", (8000, 4000)), "JPEG", progressive=True
         ),
         "1000 scans": lambda: _many_scans(2000, 2000, 1000),
     }

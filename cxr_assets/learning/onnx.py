@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -15,6 +14,7 @@ from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 from cxr_serving import network
 from cxr_serving.bundle import INT8_FILE, ONNX_FILE
 from cxr_serving.network import Explained
+from cxr_serving.predictor import cores, open_session
 from cxr_serving.preprocessing import Preprocessing
 
 
@@ -101,9 +101,12 @@ def quantise(directory: Path) -> None:
 
 
 def predict(file: Path, films: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.float32]:
-    """Probabilities float32 [N, classes] of films uint8 [N, size, size], ``batch`` at a time."""
+    """Probabilities float32 [N, classes] of films uint8 [N, size, size], ``batch`` at a time.
+
+    Computed as the predictor does, which takes only a bundle that is whole.
+    """
     preprocessing = Preprocessing.read(file.parent)
-    session = onnxruntime.InferenceSession(file)
+    session = open_session(file, cores())
     logits = [
         session.run(
             ["logits"], {"pixel_values": preprocessing.normalise(torch.tensor(part)).numpy()}

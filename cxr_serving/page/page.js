@@ -341,11 +341,10 @@ async function look() {
     byId("service").textContent = "Ready for films.";
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    const words = error.message;
-    byId("service").textContent = `${words} Looking again every ${POLL_MS / 1000} s.`;
+    byId("service").textContent = `${error.message} Looking again every ${POLL_MS / 1000} s.`;
     if (error.status !== 401) {
-      if (words !== trouble) say(words);
-      trouble = words;
+      if (error.message !== trouble) say(error.message);
+      trouble = error.message;
     } else if (byId("key-form").hidden) {
       complain(error.message, error, look);
     }

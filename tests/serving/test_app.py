@@ -167,7 +167,7 @@ def test_metrics_count_what_happened(ready_server: Any, film: bytes) -> None:
 def test_other_requests_are_answered_while_a_film_is_classified(
     ready_server: Any, encode_image: Callable[..., bytes]
 ) -> None:
-    slow = encode_image(Image.new("L", (7000, 9000)), "PNG")
+    slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
     with ThreadPoolExecutor(1) as client:
         predictions = []
 
@@ -255,7 +255,7 @@ def test_stopping_is_told_first_and_loses_no_request(
 ) -> None:
     server = serve(tmp_path, notice_seconds=2)
     server.wait_for_version(publish_bundle(server.data_root, seed=1).name)
-    slow = encode_image(Image.new("L", (7000, 9000)), "PNG")
+    slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
     with ThreadPoolExecutor(4) as clients:
         asked = [clients.submit(server.predict, slow) for _ in range(4)]
         server.wait(

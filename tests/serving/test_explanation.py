@@ -76,6 +76,6 @@ def test_the_picture_is_the_film_in_grey_and_the_heat_in_colour() -> None:
     picture = np.asarray(Image.open(BytesIO(overlay(film, heat)), formats=("PNG",)))
     assert picture.shape == (4, 256, 3)
     assert picture[0, 0].tolist() == [100, 100, 100]
-    cividis = colormaps["cividis"](heat)[..., :3] * 255
+    plasma = colormaps["plasma"](heat)[..., :3] * 255
     weight = 0.6 * heat[..., None]
-    np.testing.assert_allclose(picture, 100 * (1 - weight) + weight * cividis, atol=5)
+    np.testing.assert_allclose(picture, 100 * (1 - weight) + weight * plasma, atol=5)

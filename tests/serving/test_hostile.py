@@ -1,0 +1,17 @@
+"""Broken and malicious uploads, a few of the thousands that `benchmarks.serving.hostile` sends."""
+
+from typing import Any
+
+from benchmarks.serving.uploads import fault, send, uploads
+
+
+def test_no_upload_breaks_the_service(ready_server: Any, film: bytes) -> None:
+    before = ready_server.predict(film).json()["probs"]
+    faults = []
+    for upload in uploads(200):
+        found = fault(upload, send(ready_server.port, upload))
+        if found:
+            faults.append((upload.name, found))
+    assert faults == []
+    assert ready_server.predict(film).json()["probs"] == before
+    assert "Traceback" not in ready_server.log()
