@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench dev serve
+.PHONY: help setup demo test lint bench bench-serving dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ DATA_ROOT := $(or $(CXR_DATA_ROOT),data)
 export DAGSTER_HOME := $(or $(DAGSTER_HOME),$(if $(filter /%,$(DATA_ROOT)),,$(CURDIR)/)$(DATA_ROOT)/dagster)
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 	@mkdir -p "$$DAGSTER_HOME"
@@ -41,6 +41,11 @@ bench: setup ## Speed against the plain way; FILMS=folder measures memory, too
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.memory $(if $(FILMS),"$(FILMS)")
+
+bench-serving: setup ## The service against the plain one, under swaps and under attack, forty minutes
+	$(BIN)/python -m benchmarks.serving.speed
+	$(BIN)/python -m benchmarks.serving.swaps
+	$(BIN)/python -m benchmarks.serving.hostile
 
 dev: setup ## Dagster's UI and daemon on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml

@@ -48,9 +48,8 @@ function say(text) {
 
 /** Hide something; focus that would be lost with it goes to `next`. */
 function hide(what, next) {
-  const focused = what.contains(document.activeElement);
+  if (what.contains(document.activeElement)) next.focus();
   what.hidden = true;
-  if (focused) next.focus();
 }
 
 async function call(path, options = {}) {

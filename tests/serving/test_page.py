@@ -76,6 +76,10 @@ class Page:
         items = self.browser.find_elements(By.CSS_SELECTOR, "#bars li")
         return [item.text.replace("\N{NO-BREAK SPACE}", " ").split("\n") for item in items]
 
+    def reaches(self) -> int:
+        """How far to the right the page goes, in pixels."""
+        return int(self.run("return document.documentElement.scrollWidth"))
+
     def focused(self) -> str:
         return str(self.run("return document.activeElement.id"))
 
@@ -347,7 +351,7 @@ def test_phone_needs_no_scrolling_sideways(page: Page, film: bytes) -> None:
     page.classify(f"{'long' * 40}.jpeg", film)
     page.give("letter.txt", b"Dear colleague")
     page.until(lambda: page.text("problem-text"))
-    assert page.run("return document.documentElement.scrollWidth") <= 360
+    assert page.reaches() <= 360
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -411,6 +415,8 @@ def test_new_model_is_told_and_can_be_asked(
     assert new in page.text("facts")
     assert "624 test phantoms" in page.text("test-caption")
     assert "Accuracy 0.912 0.892 to 0.922" in page.text("figures")
+    page.emulate(360, 740)
+    assert page.reaches() <= 360
     assert old in page.text("maker")
     page.get("ask-new").click()
     page.until(lambda: new in page.text("maker"))
