@@ -22,6 +22,7 @@ from cxr_serving.batching import Batcher
 from cxr_serving.bundle import BundleError
 from cxr_serving.classifier import Classified, Classifier
 from cxr_serving.errors import ServiceError
+from cxr_serving.figures import FiguresError
 from cxr_serving.keys import Guard, Keys
 from cxr_serving.metrics import Metrics
 from cxr_serving.middleware import RequestMiddleware
@@ -248,7 +249,11 @@ def create_app(settings: Settings) -> FastAPI:
         """The record of the model that serves, and what it reached on test films."""
         model = serving()
         directory = settings.directory / model.record.version
-        test = await asyncio.to_thread(figures.read, settings.data_root, directory)
+        test, problem = None, None
+        try:
+            test = await asyncio.to_thread(figures.read, settings.data_root, directory)
+        except FiguresError as error:
+            problem = str(error)
         return ModelDescription(
             model=model.record,
             runtime=model.runtime,
@@ -256,6 +261,7 @@ def create_app(settings: Settings) -> FastAPI:
             pinned=watcher.state.pinned is not None,
             confidence=settings.confidence,
             test=test,
+            test_problem=problem,
             request_id=request.state.request_id,
         )
 

@@ -146,6 +146,7 @@ class ModelDescription(BaseModel):
     pinned: bool = Field(description="whether it serves whatever is newer")
     confidence: float = Field(description="an answer with less is uncertain")
     test: TestFigures | None = Field(description="of the report; null before there is one")
+    test_problem: str | None = Field(description="why a report that is there cannot be read")
     disclaimer: str = DISCLAIMER
     request_id: str
 

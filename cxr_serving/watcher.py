@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,9 +47,13 @@ class Version:
     reason: str | None
 
 
+# What tells that a file is not the one that was seen before.
+_Stamp = tuple[str, int, int, int]
+
+
 @dataclass(frozen=True)
 class _Refusal:
-    files: frozenset[tuple[str, int, int, int]]
+    seen: frozenset[_Stamp]
     reason: str
 
 
@@ -58,7 +63,7 @@ class Watcher:
     A new bundle is verified, loaded, compared with its golden films and warmed up before it
     replaces the one that serves, by one assignment to :attr:`state`; whoever took the old model
     before keeps it to the end. The old one stays loaded for a rollback. A bad bundle is refused,
-    and tried again only when its files have changed.
+    and tried again only when its files have changed, the pointer was written anew, or it is pinned.
 
     Attributes:
         state: what serves now; read it once a request.
@@ -118,6 +123,7 @@ class Watcher:
         """
         with self._deciding:
             if not self._serves(version):
+                self._refusals.pop(version, None)
                 self._serve(self._obtain(version))
             self._pinned(version)
             self._report(None)
@@ -177,9 +183,9 @@ class Watcher:
         if previous is not None and previous.record.version == version:
             return previous
         directory = self._directory / version
-        files = _snapshot(directory)
+        seen = _stamps([self._directory / bundle.POINTER_FILE, *directory.rglob("*")])
         refusal = self._refusals.get(version)
-        if refusal is not None and refusal.files == files:
+        if refusal is not None and refusal.seen == seen:
             raise BundleError(refusal.reason)
         try:
             model = self._load(directory)
@@ -188,7 +194,7 @@ class Watcher:
         except Exception as error:
             logger.exception("refused", extra={"asset": self._asset, "version": version})
             self._metrics.model_refusals.inc()
-            self._refusals[version] = _Refusal(files, str(error))
+            self._refusals[version] = _Refusal(seen, str(error))
             raise BundleError(str(error)) from error
         self._refusals.pop(version, None)
         return model
@@ -228,9 +234,8 @@ class Watcher:
             logger.warning("%s", problem)
 
 
-def _snapshot(directory: Path) -> frozenset[tuple[str, int, int, int]]:
-    try:
-        stats = [(path, path.stat()) for path in directory.rglob("*")]
-    except OSError:
-        return frozenset()
-    return frozenset((str(p), s.st_mtime_ns, s.st_size, s.st_ino) for p, s in stats)
+def _stamps(paths: Iterable[Path]) -> frozenset[_Stamp]:
+    with suppress(OSError):  # what cannot be looked at is refused, and looked at again
+        stats = [(path, path.stat()) for path in paths if path.exists()]
+        return frozenset((str(p), s.st_mtime_ns, s.st_size, s.st_ino) for p, s in stats)
+    return frozenset()

@@ -219,6 +219,10 @@ def test_keys_limits_pins_and_the_report(
     test = ask("GET", "/model").json()["test"]
     assert test["films"] == 624
     assert test["figures"]["macro_f1"] == {"value": 0.75, "low": 0.65, "high": 0.8}
+    report.write_text("{")
+    broken = ask("GET", "/model").json()
+    assert broken["test"] is None
+    assert str(report) in broken["test_problem"]
 
     assert ask("POST", "/model/pin", json={"version": older.name}).status_code == 401
     pinned = ask("POST", "/model/pin", "b" * 16, json={"version": older.name})
