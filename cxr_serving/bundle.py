@@ -214,6 +214,8 @@ def _publish(
         complete = told.model_copy(update={"files": _hash_files(partial)})
         (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
         for path in _files(partial):
+            # safetensors writes for the owner alone; whoever may list a bundle may read it.
+            path.chmod(partial.stat().st_mode & 0o666)
             _fsync(path)
         _fsync(partial)
         verify(partial)

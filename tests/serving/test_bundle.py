@@ -271,3 +271,11 @@ def test_a_pointer_that_cannot_be_written_stays(
             bundle.publish(tmp_path, record(1), write_files)
     assert bundle.latest(tmp_path) == old
     assert not list(tmp_path.glob(".latest*"))
+
+
+def test_whoever_may_list_a_bundle_may_read_it(
+    tmp_path: Path, publish_bundle: Callable[..., Path]
+) -> None:
+    directory = publish_bundle(tmp_path, 1)
+    readable = directory.stat().st_mode & 0o666
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {readable}
