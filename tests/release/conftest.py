@@ -9,6 +9,14 @@ from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
 
+# Enough for what is not about the intervals themselves.
+FEW = 40
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", FEW)
+
 
 def untouched(root: Path, synthetic: bool) -> Layout:
     """Processed dataset, both bundles and report, in an empty folder."""
@@ -31,8 +39,7 @@ def untouched(root: Path, synthetic: bool) -> Layout:
         )
     ]
     with pytest.MonkeyPatch.context() as patch:
-        # Enough for what is not about the intervals themselves.
-        patch.setattr(bootstrap, "RESAMPLES", 40)
+        patch.setattr(bootstrap, "RESAMPLES", FEW)
         write_report(layout, *bundles)
     return layout
 

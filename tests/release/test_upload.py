@@ -274,7 +274,10 @@ def test_only_the_file_that_broke_off_is_sent_again(
     assert sent
     hub.faults.clear()
     push(release, REPO, TOKEN)
-    assert hub.uploads == [*sent, weights]
+    # Which of the others had arrived when it was refused is a matter of threads.
+    assert weights not in sent
+    assert weights in hub.uploads
+    assert len(set(hub.uploads)) == len(hub.uploads)
     assert_pushed(release, hub)
 
 
