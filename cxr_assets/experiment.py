@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -213,6 +214,12 @@ def compose(preset: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ExperimentError: unknown preset or key (with the nearest valid name), value out of range.
     """
+    return _composed(preset, tuple(overrides))
+
+
+# Every step of a run asks for the same one, and Hydra takes a while over it.
+@cache
+def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
     if preset not in presets():
         raise ExperimentError(f"no experiment named {preset!r}{_nearest(preset, presets())}")
     GlobalHydra.instance().clear()

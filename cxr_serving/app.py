@@ -87,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await asyncio.to_thread(watcher.stop)
         computing.cancel()
+        await asyncio.wait([computing])
         batcher.close()
         classifier.close()
         if tracer is not None:

@@ -191,9 +191,9 @@ class Batcher:
 
     async def _compute(self, batch: list[_Film]) -> None:
         started = time.monotonic()
-        films = np.stack([film.pixels for film in batch])
         loop = asyncio.get_running_loop()
         try:
+            films = np.stack([film.pixels for film in batch])
             rows = await loop.run_in_executor(self._worker, batch[0].model.predict, films)
         except Exception as error:  # noqa: BLE001
             for film in batch:
