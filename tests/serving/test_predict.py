@@ -112,6 +112,6 @@ def test_what_cannot_be_done_is_said_in_a_line(
         assert (tmp_path / "notes").read_text() == text
     assert run(tmp_path / "absent") == f"{tmp_path / 'absent'} does not exist"
     (tmp_path / "empty").mkdir()
-    assert "holds no .jpeg, .jpg, .png file" in run(tmp_path / "empty")
+    assert "holds no .jpeg, .jpg, .png, .dcm file" in run(tmp_path / "empty")
     assert "bundle.json cannot be read" in run(films, "--bundle", tmp_path / "empty")
     assert "cannot be read or written" in run(films, "--csv", tmp_path)
