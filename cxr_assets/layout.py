@@ -34,7 +34,7 @@ class Layout:
     @property
     def reports(self) -> Path:
         """``<version>/`` for each report; ``metrics.json`` at the top is the newest one's."""
-        return self.root / "reports"
+        return bundle.reports_directory(self.root)
 
     @property
     def releases(self) -> Path:

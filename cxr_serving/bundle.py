@@ -150,6 +150,11 @@ def releases_directory(data_root: Path) -> Path:
     return data_root / "releases"
 
 
+def reports_directory(data_root: Path) -> Path:
+    """Where reports lie below the data root, each named after the version it is about."""
+    return data_root / "reports"
+
+
 def new_version(fingerprint: str, now: datetime) -> str:
     """The version of something made ``now`` (aware) from ``fingerprint`` (hexadecimal)."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from cxr_serving import bundle
 from cxr_serving.schemas import Figure, TestFigures
 
 _FILE = "metrics.json"
@@ -33,8 +34,8 @@ def read(data_root: Path, bundle_directory: Path) -> TestFigures | None:
     Raises:
         FiguresError: the file is broken.
     """
-    version = bundle_directory.name
-    for path in (bundle_directory / _FILE, data_root / "reports" / version / _FILE):
+    reported = bundle.reports_directory(data_root) / bundle_directory.name
+    for path in (bundle_directory / _FILE, reported / _FILE):
         try:
             content = path.read_bytes()
         except FileNotFoundError:

@@ -1,7 +1,6 @@
 """From the bytes of a film, whatever its format, to what a network sees."""
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -46,10 +45,6 @@ class FilmReader:
         if self._dicom is None:
             raise UnsupportedFilm("DICOM is not read here: install the extra `dicom`")
         return preprocessing.resize(self._dicom.read(film))
-
-    def read_file(self, path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-        """The same of a file."""
-        return self.read(path.read_bytes(), preprocessing)
 
     def close(self) -> None:
         """End the process."""

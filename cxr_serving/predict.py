@@ -143,7 +143,7 @@ def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[
 
     def decode(film: Path) -> npt.NDArray[np.uint8] | None:
         try:
-            return reader.read_file(film, predictor.preprocessing)
+            return reader.read(film.read_bytes(), predictor.preprocessing)
         except (FilmError, OSError) as error:
             bad[film] = str(error)
             return None
