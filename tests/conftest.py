@@ -1,3 +1,5 @@
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Tiny networks gain nothing from a second thread, and a busy machine loses by it."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a test as it ends a process: a run of Dagster leaves it handled as SIGINT is."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,5 @@
 """A fit that fails is run once more by Dagster, and goes on from its checkpoint."""
 
-import signal
-
 import dagster as dg
 import mlflow as tracking
 import pandas as pd
@@ -45,13 +43,10 @@ def materialize(layout, monkeypatch):
         )
 
     store = tracking.get_tracking_uri()
-    # Dagster leaves SIGTERM with the handler of SIGINT.
-    terminated = signal.getsignal(signal.SIGTERM)
     yield run
     while tracking.active_run() is not None:
         tracking.end_run()
     tracking.set_tracking_uri(store)
-    signal.signal(signal.SIGTERM, terminated)
 
 
 def steps(result: dg.ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[str | None]:
