@@ -1,11 +1,11 @@
 """Asset checks: the data is clean, the bundles are whole, the main model earns its keep."""
 
-import json
 import math
 
 import dagster as dg
 
 from cxr_assets.evaluation.comparison import clearly_beats
+from cxr_assets.evaluation.report import read_metrics
 from cxr_assets.radiographs import dataset
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
@@ -80,7 +80,7 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
 )
 def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
     margin = experiment.resolve().margin
-    metrics = json.loads((data_root.layout.reports / "metrics.json").read_text())
+    metrics = read_metrics(data_root.layout.reports)
     difference = metrics["comparison"]["macro_f1"]
     low, high = difference["interval"]
     return dg.AssetCheckResult(
@@ -101,7 +101,7 @@ def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckRes
     description="The model is not worse than the released one beyond chance, on the same films.",
 )
 def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
-    metrics = json.loads((data_root.layout.reports / "metrics.json").read_text())
+    metrics = read_metrics(data_root.layout.reports)
     regression = metrics["regression"]
     if regression is None:
         return dg.AssetCheckResult(passed=True, metadata={"released": "no other release"})

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from cxr_assets.settings import Settings
 from cxr_serving import bundle
+from cxr_serving.bundle import METRICS_FILE
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
 
@@ -15,7 +16,7 @@ COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "A
 def main() -> None:
     """Print the newest report and release, and what to do next."""
     layout = Settings().layout
-    report = layout.reports / "metrics.json"
+    report = layout.reports / METRICS_FILE
     if not report.exists():
         sys.exit(f"no report in {layout.reports}: run the job retrain first (make demo)")
     metrics = json.loads(report.read_text())
@@ -35,7 +36,7 @@ def main() -> None:
     )
     console.print(
         "\nnext     make dev      the graph in the Dagster UI, http://localhost:3000\n"
-        "         make serve    the HTTP service, http://localhost:8000/docs\n"
+        "         make serve    the HTTP service and its page, http://localhost:8000\n"
         "         your films    CXR_EXPERIMENT=scratch CXR_OVERRIDES=data.folder=FOLDER make demo\n"
         "\nFor research and education only; not a medical device.",
         highlight=False,

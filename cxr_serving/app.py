@@ -166,6 +166,7 @@ def create_app(settings: Settings) -> FastAPI:
         with batcher.admitted(1):
             model = serving()
             film, read_seconds = await one(request, model)
+        classifier.count(model, film)
         return Prediction(
             **classification(model, film).model_dump(),
             model=ModelName.of(model.record),
@@ -186,6 +187,9 @@ def create_app(settings: Settings) -> FastAPI:
             read_seconds = time.monotonic() - request.state.started
             with batcher.admitted(len(films) - 1):
                 results = await classifier.classify(model, films, _deadline(request))
+        for result in results:
+            if isinstance(result, Classified):
+                classifier.count(model, result)
         return BatchPrediction(
             results=[
                 FilmResult(index=index, prediction=None, error=errors.film_detail(result))
@@ -214,7 +218,11 @@ def create_app(settings: Settings) -> FastAPI:
             Literal["json", "png"], Query(description="png: the film with the heat map over it")
         ] = "json",
     ) -> Explanation | Response:
-        """Show by Grad-CAM which parts of a film speak for a class."""
+        """Show by Grad-CAM which parts of a film speak for a class.
+
+        It is no prediction to the metrics, so that a film that is predicted and then explained, for
+        one class or for all, is counted once.
+        """
         with batcher.admitted(1):
             model = serving()
             classes = model.record.classes
@@ -223,22 +231,16 @@ def create_app(settings: Settings) -> FastAPI:
                     422, "unknown_class", f"no class {label!r}; there are {', '.join(classes)}"
                 )
             film, _ = await one(request, model)
-            answer = classification(model, film)
-            label = label or answer.label
-            heat = await batcher.call(
-                explanation.grad_cam,
-                model,
-                film.pixels[None],
-                np.array([classes.index(label)]),
-                deadline=_deadline(request),
-            )
-        if heat is None:
+        if film.answer.heat is None:
             raise ServiceError(501, "not_explainable", "this model was exported without Grad-CAM")
+        answer = classification(model, film)
+        label = label or answer.label
+        heat = explanation.grad_cam(film.answer.heat[classes.index(label)], model.record.input_size)
         if format == "png":
-            return Response(explanation.overlay(film.pixels, heat[0]), media_type="image/png")
+            return Response(explanation.overlay(film.pixels, heat), media_type="image/png")
         return Explanation(
             label=label,
-            heat=np.round(heat[0].astype(float), 3).tolist(),
+            heat=np.round(heat.astype(float), 3).tolist(),
             film=_data_url(film.pixels),
             prediction=answer,
             model=ModelName.of(model.record),

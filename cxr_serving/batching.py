@@ -4,11 +4,11 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,15 @@ class Answer:
 
     Attributes:
         probabilities: float32 [classes], calibrated.
+        heat: float32 [classes, h, w], where the film speaks for each class; None of a network that
+            is not explained.
         queue_seconds: it waited for its forward pass.
         inference_seconds: of the forward pass.
         films: in that forward pass.
     """
 
     probabilities: npt.NDArray[np.float32]
+    heat: npt.NDArray[np.float32] | None
     queue_seconds: float
     inference_seconds: float
     films: int
@@ -131,15 +134,6 @@ class Batcher:
         self._changed.set()
         return await self.within(deadline, film.answer)
 
-    async def call(self, function: Callable[..., T], *arguments: Any, deadline: float) -> T:
-        """Run something else that needs all CPUs, between two forward passes.
-
-        Raises:
-            ServiceError: 504 when it cannot be done in time.
-        """
-        loop = asyncio.get_running_loop()
-        return await self.within(deadline, loop.run_in_executor(self._worker, function, *arguments))
-
     async def within(self, deadline: float, answer: "asyncio.Future[T]") -> T:
         """The result, where it comes before ``deadline``; it is cancelled otherwise.
 
@@ -194,7 +188,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             films = np.stack([film.pixels for film in batch])
-            rows = await loop.run_in_executor(self._worker, batch[0].model.predict, films)
+            rows, heat = await loop.run_in_executor(self._worker, batch[0].model.answer, films)
         except Exception as error:  # noqa: BLE001
             for film in batch:
                 if not film.answer.done():
@@ -204,8 +198,16 @@ class Batcher:
         self._pace = seconds / len(batch)
         self._metrics.inference_seconds.observe(seconds)
         self._metrics.batch_films.observe(len(batch))
-        for film, row in zip(batch, rows, strict=True):
+        for index, film in enumerate(batch):
             waited = started - film.arrived
             self._metrics.queue_seconds.observe(waited)
             if not film.answer.done():
-                film.answer.set_result(Answer(row, waited, seconds, len(batch)))
+                film.answer.set_result(
+                    Answer(
+                        probabilities=rows[index],
+                        heat=None if heat is None else heat[index],
+                        queue_seconds=waited,
+                        inference_seconds=seconds,
+                        films=len(batch),
+                    )
+                )

@@ -30,6 +30,8 @@ INT8_FILE = "model.int8.onnx"
 GOLDEN_FILE = "golden.safetensors"
 REFERENCE_FILE = "reference.json"
 HISTORY_FILE = "history.csv"
+# Of a report, and in a release.
+METRICS_FILE = "metrics.json"
 
 # Writing one bundle takes minutes at most: what is older was left behind by a process that died.
 _LEFTOVER_SECONDS = 86_400

@@ -74,6 +74,15 @@ class Classifier:
         """Whether the most probable class has too little."""
         return bool(probabilities.max() < self._confidence)
 
+    def count(self, model: Predictor, film: Classified) -> None:
+        """Count a prediction that is given as an answer, for the metrics and for drift."""
+        probabilities = film.answer.probabilities
+        predicted = int(probabilities.argmax())
+        self._metrics.predictions.labels(model.record.classes[predicted]).inc()
+        self._metrics.confidence.observe(float(probabilities.max()))
+        self._metrics.uncertain.inc(self.uncertain(probabilities))
+        self._drift.observe(model, film.pixels, predicted)
+
     async def _classify(
         self, model: Predictor, film: bytes, deadline: float
     ) -> Classified | FilmError:
@@ -90,16 +99,8 @@ class Classifier:
         decoded = time.monotonic()
         with _tracer.start_as_current_span("infer"):
             answer = await self._batcher.submit(model, pixels, deadline)
-        self._observe(model, pixels, answer)
         return Classified(pixels, decoded - started, answer)
 
     def _decode(self, model: Predictor, film: bytes) -> npt.NDArray[np.uint8]:
         with self._metrics.decode_seconds.time():
             return self._reader.read(film, model.preprocessing)
-
-    def _observe(self, model: Predictor, pixels: npt.NDArray[np.uint8], answer: Answer) -> None:
-        predicted = int(answer.probabilities.argmax())
-        self._metrics.predictions.labels(model.record.classes[predicted]).inc()
-        self._metrics.confidence.observe(float(answer.probabilities.max()))
-        self._metrics.uncertain.inc(self.uncertain(answer.probabilities))
-        self._drift.observe(model, pixels, predicted)

@@ -1,13 +1,10 @@
 """What the network looked at: Grad-CAM, and the picture of it."""
 
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-
-from cxr_serving.predictor import Predictor
 
 # Nine colours of plasma, evenly spaced from dark blue to yellow; lightness rises all the way, so
 # that it is read without colour vision, too (Smith and van der Walt 2015, bids.github.io/colormap).
@@ -17,28 +14,19 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def grad_cam(
-    predictor: Predictor, films: npt.NDArray[np.uint8], classes: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.float32] | None:
+def grad_cam(heat: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
     """Where a film speaks for a class, by the gradients of the last stage (arXiv 1610.02391).
 
     Args:
-        predictor: of a ConvNeXt V2.
-        films: uint8 [N, size, size].
-        classes: [N], index of the class to explain in each film.
+        heat: float32 [h, w], of one class, as a predictor answers it.
+        size: side of the film, in pixels.
 
     Returns:
-        float32 [N, size, size] in 0..1, 1 where it speaks most for the class and 0 all over a film
-        that nowhere does; None for a network that is not explained.
+        float32 [size, size] in 0..1, 1 where it speaks most for the class and 0 all over a film
+        that nowhere does.
     """
-    heat = predictor.heat(films)
-    if heat is None:
-        return None
-    size = films.shape[1:]
-    found = np.empty(films.shape, np.float32)
-    for place, (film, index) in enumerate(zip(heat, classes, strict=True)):
-        fine = Image.fromarray(film[index]).resize(size, Image.Resampling.BILINEAR)
-        found[place] = np.asarray(fine) / max(fine.getextrema()[1], 1e-12)
+    fine = np.asarray(Image.fromarray(heat).resize((size, size), Image.Resampling.BILINEAR))
+    found: npt.NDArray[np.float32] = fine / max(fine.max(), np.float32(1e-12))
     return found
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cxr_serving import bundle
+from cxr_serving.bundle import METRICS_FILE
 from cxr_serving.schemas import Figure, TestFigures
 
-_FILE = "metrics.json"
 _NAMES = ("accuracy", "macro_f1", "auroc_macro_ovr")
 
 
@@ -35,7 +35,7 @@ def read(data_root: Path, bundle_directory: Path) -> TestFigures | None:
         FiguresError: the file is broken.
     """
     reported = bundle.reports_directory(data_root) / bundle_directory.name
-    for path in (bundle_directory / _FILE, reported / _FILE):
+    for path in (bundle_directory / METRICS_FILE, reported / METRICS_FILE):
         try:
             content = path.read_bytes()
         except FileNotFoundError:

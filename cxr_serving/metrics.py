@@ -75,7 +75,7 @@ class Metrics:
             "cxr_inference_seconds", "A forward pass.", buckets=_SECONDS, registry=registry
         )
         self.predictions = Counter(
-            "cxr_predictions", "Films classified.", ["label"], registry=registry
+            "cxr_predictions", "Films predicted.", ["label"], registry=registry
         )
         self.confidence = Histogram(
             "cxr_confidence",
@@ -84,7 +84,7 @@ class Metrics:
             registry=registry,
         )
         self.uncertain = Counter(
-            "cxr_uncertain", "Films classified with less than CXR_CONFIDENCE.", registry=registry
+            "cxr_uncertain", "Films predicted with less than CXR_CONFIDENCE.", registry=registry
         )
         self.drift_psi = Gauge(
             "cxr_drift_psi",

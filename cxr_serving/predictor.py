@@ -94,18 +94,20 @@ class Predictor:
         Returns:
             float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
         """
-        return _softmax(self._forward(films)[0])
+        return self.answer(films)[0]
 
-    def heat(self, films: Films) -> Scores | None:
-        """Where films speak for each class: :class:`cxr_serving.network.Explained`.
+    def answer(self, films: Films) -> tuple[Scores, Scores | None]:
+        """Classify films, and tell where they speak for each class, in one forward pass.
 
         Args:
             films: uint8 [N, size, size].
 
         Returns:
-            float32 [N, classes, h, w]; None of a network that is not explained.
+            Probabilities as of :meth:`predict`, and heat float32 [N, classes, h, w] as of
+            :class:`cxr_serving.network.Explained`, or None of a network that is not explained.
         """
-        return self._forward(films)[1]
+        logits, heat = self._forward(films)
+        return softmax(logits), heat
 
     def check(self) -> None:
         """Answer the golden films as when the bundle was made, or a black one where it has none.
@@ -155,7 +157,7 @@ class Predictor:
             told = self.record.int8
             if exported and told is not None and told.accepted and self._golden is not None:
                 forward = self._int8()
-                difference = self._golden.difference(_softmax(forward(self._golden.films)[0]))
+                difference = self._golden.difference(softmax(forward(self._golden.films)[0]))
                 if difference <= golden.INT8_TOLERANCE:
                     self.runtime = "onnx-int8"
                     self._tolerance = golden.INT8_TOLERANCE
@@ -174,28 +176,13 @@ class Predictor:
     def _onnx(self, name: str) -> _Forward:
         path = self.directory / name
         try:
-            session = open_session(path, self._threads or cores())
-            [pixels], [logits, *_] = session.get_inputs(), session.get_outputs()
+            network = OnnxNetwork(path, self.preprocessing, self._threads or cores())
         except Exception as error:
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         size = self.record.input_size
-        for found, recorded in (
-            (pixels.shape[1:], [3, size, size]),
-            (logits.shape[1:], [len(self.record.classes)]),
-        ):
-            self._agree(found, recorded)
-        mean, std = (
-            np.array(values, np.float32).reshape(1, 3, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-
-        def forward(films: Films) -> tuple[Scores, Scores | None]:
-            # What Preprocessing.normalise does, without torch.
-            normalised = films[:, np.newaxis].astype(np.float32) * (1 / (255 * std)) - mean / std
-            answer, *heat = session.run(None, {pixels.name: normalised})
-            return answer, heat[0] if heat else None
-
-        return forward
+        self._agree(network.input_shape, [3, size, size])
+        self._agree(network.output_shape, [len(self.record.classes)])
+        return network
 
     def _int8(self) -> _Forward:
         forward = self._onnx(bundle.INT8_FILE)
@@ -235,19 +222,39 @@ class Predictor:
             self.model.to(memory_format=torch.channels_last)
             if self._golden is not None:
                 reduced = True
-                difference = self._golden.difference(_softmax(forward(self._golden.films)[0]))
+                difference = self._golden.difference(softmax(forward(self._golden.films)[0]))
                 reduced = difference <= golden.BFLOAT16_TOLERANCE
                 if reduced:
                     self._tolerance = golden.BFLOAT16_TOLERANCE
         return forward
 
 
-def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A network in ONNX, ready to compute with so many threads of the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+class OnnxNetwork:
+    """A network in ONNX, ready to compute on the CPU.
+
+    Attributes:
+        input_shape: of one normalised film.
+        output_shape: of its logits.
+    """
+
+    def __init__(self, path: Path, preprocessing: Preprocessing, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._preprocessing = preprocessing
+        [pixels], [logits, *_] = self._session.get_inputs(), self._session.get_outputs()
+        self._input: str = pixels.name
+        self.input_shape: list[int] = pixels.shape[1:]
+        self.output_shape: list[int] = logits.shape[1:]
+
+    def __call__(self, films: Films) -> tuple[Scores, Scores | None]:
+        """Logits float32 [N, classes] of films uint8 [N, size, size], and heat where it has it."""
+        pixels = self._preprocessing.normalise(films)
+        logits, *heat = self._session.run(None, {self._input: pixels})
+        return logits, heat[0] if heat else None
 
 
 def cores() -> int:
@@ -257,7 +264,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _softmax(logits: Scores) -> Scores:
+def softmax(logits: Scores) -> Scores:
+    """Probabilities of logits, each [N, classes]."""
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: Scores = raised / raised.sum(axis=1, keepdims=True)
     return probabilities

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ MAX_PIXELS = 32_000_000
 # Mean and standard deviation of ImageNet, which both pretrained backbones were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_Films = TypeVar("_Films", npt.NDArray[Any], "torch.Tensor")
 
 
 class FilmError(ValueError):
@@ -117,21 +119,23 @@ class Preprocessing:
     ) -> Image.Image:
         return grey.resize((self.size, self.size), Image.Resampling.BICUBIC, box)
 
-    def normalise(self, films: "torch.Tensor") -> "torch.Tensor":
+    def normalise(self, films: _Films) -> _Films:
         """Turn grey films into network input.
 
         Args:
-            films: [N, H, W], uint8 in 0..255, or floating point on the same scale.
+            films: array or tensor [N, H, W], uint8 in 0..255, or float32 on the same scale.
 
         Returns:
-            float32 [N, 3, H, W] on the device of ``films``; the three channels are the same film,
-            each with its own mean and standard deviation.
+            float32 [N, 3, H, W] of the same kind, on the same device; the three channels are the
+            same film, each with its own mean and standard deviation.
         """
-        films = films.float().unsqueeze(1)
-        mean = films.new_tensor(self.mean).view(1, 3, 1, 1)
-        std = films.new_tensor(self.std).view(1, 3, 1, 1)
-        # One pass over the three channels: (films / 255 - mean) / std.
-        return (-mean / std).addcmul(films, 1 / (255 * std))
+        mean, std = (np.array(of, np.float32).reshape(3, 1, 1) for of in (self.mean, self.std))
+        # (films / 255 - mean) / std in two steps.
+        scale, shift = 1 / (255 * std), -mean / std
+        if isinstance(films, np.ndarray):
+            return films[:, np.newaxis] * scale + shift
+        one = films.float()
+        return one.new_tensor(shift).addcmul(one.unsqueeze(1), one.new_tensor(scale))
 
     def config(self) -> dict[str, Any]:
         """The ``preprocessor_config.json`` that makes ``AutoImageProcessor`` do the same."""

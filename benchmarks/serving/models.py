@@ -8,11 +8,12 @@ import torch
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
-from cxr_assets.learning import golden, onnx
+from cxr_assets.learning import onnx
+from cxr_assets.learning.golden import Saved
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.bundle import INT8_FILE, BundleRecord, Int8
-from cxr_serving.golden import INT8_TOLERANCE, Golden
+from cxr_serving.golden import INT8_TOLERANCE
 from cxr_serving.preprocessing import Preprocessing
 from cxr_serving.reference import Reference
 from cxr_serving.settings import ASSET
@@ -67,13 +68,12 @@ def publish(
     def write(directory: Path) -> BundleRecord:
         _network(config, seed).save_pretrained(directory)
         Preprocessing(config.image_size).write(directory)
-        films = golden.draw(Preprocessing.read(directory))
-        expected = Golden(films, golden.ask(directory, record.flip_averaging, films))
+        expected = Saved(directory, record.flip_averaging).golden()
         expected.write(directory)
-        Reference.of(films, expected.probabilities).write(directory)
+        Reference.of(expected.films, expected.probabilities).write(directory)
         onnx.write(directory, record.flip_averaging)
         onnx.quantise(directory)
-        difference = expected.difference(onnx.predict(directory / INT8_FILE, films, 1))
+        difference = expected.difference(onnx.predict(directory / INT8_FILE, expected.films, 1))
         # Random weights have no F1 to lose.
         int8 = Int8(
             difference=difference,

@@ -1,14 +1,12 @@
 """Asset ``metrics_report``: both models on the test split."""
 
-import json
-
 import dagster as dg
 from dagster_mlflow.resources import MlFlow
 
 from cxr_assets.assets import pictures
 from cxr_assets.assets.convnext_model import convnext_model
 from cxr_assets.assets.dinov2_probe import dinov2_probe
-from cxr_assets.evaluation.report import write_report
+from cxr_assets.evaluation.report import read_metrics, write_report
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
 
@@ -34,7 +32,7 @@ def metrics_report(
     baseline = bundle.latest(layout.models("dinov2_probe"))
     directory = write_report(layout, main, baseline, context.log.info)
     bundle.prune(layout.reports, experiment.resolve().keep_versions)
-    metrics = json.loads((directory / "metrics.json").read_text())
+    metrics = read_metrics(directory)
     headline = {
         f"{prefix}{name}": result[name]
         for prefix, result in (("", metrics), ("baseline_", metrics["baseline"]))

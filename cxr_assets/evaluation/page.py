@@ -77,7 +77,7 @@ def _hardest(
         return []
     paths = [films.root / path for path in films.table["path"].iloc[wrong["film"]]]
     pixels = evaluated.decode(predictor, paths)
-    heat = grad_cam(predictor, pixels, wrong["answer"].to_numpy())
+    heat = predictor.answer(pixels)[1]
     return [
         {
             "name": path.name,
@@ -85,7 +85,9 @@ def _hardest(
             "answer": classes[row.answer],
             "confidence": float(row.confidence),
             "film": _uri(png(film)),
-            "attention": None if heat is None else _uri(overlay(film, heat[index])),
+            "attention": None
+            if heat is None
+            else _uri(overlay(film, grad_cam(heat[index, row.answer], len(film)))),
         }
         for index, (row, path, film) in enumerate(
             zip(wrong.itertuples(), paths, pixels, strict=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr_assets.layout import Layout
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleError, BundleRecord, FormatError
+from cxr_serving.bundle import METRICS_FILE, BundleError, BundleRecord, FormatError
 
 # As many bundles as one can tell apart in a figure.
 _RUNS = 20
@@ -38,7 +38,7 @@ def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
                 "data_version": record.data_version,
                 "seed": record.seed,
                 "validation_macro_f1": record.validation.get("macro_f1"),
-                "test_macro_f1": _reported(layout.reports / version / "metrics.json"),
+                "test_macro_f1": _reported(layout.reports / version / METRICS_FILE),
                 "released": version in released,
             }
         )

@@ -35,10 +35,9 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
-from cxr_serving.bundle import HISTORY_FILE, BundleRecord
+from cxr_serving.bundle import HISTORY_FILE, METRICS_FILE, BundleRecord
 from cxr_serving.predictor import Predictor
 
-METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
 PREDICTIONS_FILE = "predictions.csv"
 DISCLAIMER = "For research and education only. Not a medical device."
@@ -174,7 +173,7 @@ def latest_report(layout: Layout) -> Path:
 
 
 def read_metrics(report: Path) -> dict[str, Any]:
-    """The contents of ``metrics.json`` in a report's directory."""
+    """The contents of ``metrics.json`` in a report's directory, or above all: the newest one's."""
     metrics: dict[str, Any] = json.loads((report / METRICS_FILE).read_bytes())
     return metrics
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from cxr_assets.learning import golden, onnx
+from cxr_assets.learning import onnx
 from cxr_assets.learning.fit import locked
+from cxr_assets.learning.golden import Saved
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
@@ -179,16 +179,16 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         module.network.save_pretrained(directory)
         Preprocessing(plan.dataset.image_size).write(directory)
         shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
-        films = golden.draw(Preprocessing.read(directory))
-        answers = golden.ask(directory, record.flip_averaging, films)
-        Golden(films, answers).write(directory)
-        return _serve(directory, record, plan, films) if plan.recipe.onnx else record
+        saved = Saved(directory, record.flip_averaging)
+        told = saved.golden()
+        told.write(directory)
+        return _serve(directory, record, plan, saved, told) if plan.recipe.onnx else record
 
     return bundle.publish(plan.bundles, record, write, point)
 
 
 def _serve(
-    directory: Path, record: BundleRecord, plan: Plan, films: npt.NDArray[np.uint8]
+    directory: Path, record: BundleRecord, plan: Plan, saved: Saved, told: Golden
 ) -> BundleRecord:
     """Write what a model that serves has besides: ONNX, also in 8-bit integers, and the reference.
 
@@ -201,38 +201,37 @@ def _serve(
     rows = dataset.kept(plan.layout.processed, "val")
     labels = dataset.labels(rows)
     validation = dataset.read(plan.layout.processed, rows["file"], record.input_size).numpy()
-    asked = np.concatenate([films, validation])
     onnx.write(directory, record.flip_averaging)
-    answers = onnx.predict(directory / ONNX_FILE, asked, _BATCH)
-    compared = np.r_[: len(films), len(films) : len(asked) : max(1, len(validation) // _COMPARED)]
-    expected = golden.ask(directory, record.flip_averaging, asked[compared])
-    difference = np.abs(answers[compared] - expected).max()
+    answers = onnx.predict(directory / ONNX_FILE, validation, _BATCH)
+    every = max(1, len(validation) // _COMPARED)
+    others = np.abs(answers[::every] - saved.predict(validation[::every])).max()
+    golden = told.difference(onnx.predict(directory / ONNX_FILE, told.films, _BATCH))
+    difference = np.max([golden, others])
     if not difference <= TOLERANCE:  # nan, too
         raise ParityError(
             f"{directory / ONNX_FILE} differs from the network by {difference:.1e} in probability "
-            f"on {len(compared)} films, more than {TOLERANCE}: nothing was published, the finished "
-            "fit is kept. Another version of torch or onnxruntime may have caused it; see "
+            f"on golden and validation films, more than {TOLERANCE}: nothing was published, the "
+            "finished fit is kept. Another version of torch or onnxruntime may have caused it; see "
             "constraints.txt"
         )
-    Reference.of(validation, answers[len(films) :]).write(directory)
+    Reference.of(validation, answers).write(directory)
 
     onnx.quantise(directory)
     # One by one, as they are served; what is no number is no answer.
-    rounded = np.nan_to_num(onnx.predict(directory / INT8_FILE, asked, 1))
+    rounded, golden_rounded = (
+        np.nan_to_num(onnx.predict(directory / INT8_FILE, films, 1))
+        for films in (validation, told.films)
+    )
     exact, coarse = (
-        float(
-            multiclass_f1_score(
-                torch.tensor(given[len(films) :]), labels, len(CLASSES), average="macro"
-            )
-        )
+        float(multiclass_f1_score(torch.tensor(given), labels, len(CLASSES), average="macro"))
         for given in (answers, rounded)
     )
-    difference = np.abs(rounded - answers)[: len(films)].max()
+    difference = told.difference(golden_rounded)
     accepted = bool(exact - coarse < _MACRO_F1_DROP and difference <= INT8_TOLERANCE)
     if not accepted:
         (directory / INT8_FILE).unlink()
     int8 = Int8(
-        difference=float(difference),
+        difference=difference,
         macro_f1=coarse,
         macro_f1_drop=exact - coarse,
         accepted=accepted,

@@ -1,4 +1,4 @@
-"""The golden films of every bundle, and a saved network's answers to films."""
+"""The golden films of every bundle, and what a saved network answers."""
 
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 
 from cxr_assets.radiographs import phantoms
 from cxr_serving import network
+from cxr_serving.golden import Golden
 from cxr_serving.network import Logits
 from cxr_serving.preprocessing import Preprocessing
 
@@ -18,7 +19,7 @@ _SEED = 20260104
 
 
 @cache
-def draw(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+def _draw(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """Films of all classes, the same at each call: uint8 [8, size, size]."""
     with TemporaryDirectory() as folder:
         drawn = Path(folder) / "phantoms"
@@ -26,21 +27,26 @@ def draw(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
         return np.stack([preprocessing.decode(p) for p in sorted(drawn.rglob("*.jpeg"))[:_FILMS]])
 
 
-def ask(
-    directory: Path, flip_averaging: bool, films: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    """What the network as saved answers, in torch.
+class Saved:
+    """A network as it was saved, in torch.
 
     Args:
         directory: holds network and preprocessing in the format of transformers.
         flip_averaging: whether the logits are the mean over a film and its mirror image.
-        films: uint8 [N, size, size].
-
-    Returns:
-        Probabilities float32 [N, classes].
     """
-    logits = Logits(network.load(directory), flip_averaging)
-    with torch.inference_mode():
-        pixels = Preprocessing.read(directory).normalise(torch.tensor(films))
-        answers: npt.NDArray[np.float32] = logits(pixels).softmax(dim=1).numpy()
-    return answers
+
+    def __init__(self, directory: Path, flip_averaging: bool) -> None:
+        self._logits = Logits(network.load(directory), flip_averaging)
+        self._preprocessing = Preprocessing.read(directory)
+
+    @torch.inference_mode()
+    def predict(self, films: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [N, classes] of films uint8 [N, size, size]."""
+        pixels = self._preprocessing.normalise(torch.tensor(films))
+        answers: npt.NDArray[np.float32] = self._logits(pixels).softmax(dim=1).numpy()
+        return answers
+
+    def golden(self) -> Golden:
+        """The golden films, answered."""
+        films = _draw(self._preprocessing)
+        return Golden(films, self.predict(films))

@@ -14,7 +14,7 @@ from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 from cxr_serving import network
 from cxr_serving.bundle import INT8_FILE, ONNX_FILE
 from cxr_serving.network import Explained
-from cxr_serving.predictor import cores, open_session
+from cxr_serving.predictor import OnnxNetwork, cores, softmax
 from cxr_serving.preprocessing import Preprocessing
 
 
@@ -106,15 +106,6 @@ def predict(file: Path, films: npt.NDArray[np.uint8], batch: int) -> npt.NDArray
 
     Computed as the predictor does, which takes only a bundle that is whole.
     """
-    preprocessing = Preprocessing.read(file.parent)
-    session = open_session(file, cores())
-    logits = [
-        session.run(
-            ["logits"], {"pixel_values": preprocessing.normalise(torch.tensor(part)).numpy()}
-        )[0]
-        for part in np.split(films, range(batch, len(films), batch))
-    ]
-    probabilities: npt.NDArray[np.float32] = (
-        torch.from_numpy(np.concatenate(logits)).softmax(dim=1).numpy()
-    )
-    return probabilities
+    compute = OnnxNetwork(file, Preprocessing.read(file.parent), cores())
+    parts = np.split(films, range(batch, len(films), batch))
+    return softmax(np.concatenate([compute(part)[0] for part in parts]))

@@ -8,7 +8,7 @@ from typing import Any
 from cxr_assets.atomic import swap_directory
 from cxr_assets.evaluation import figures
 from cxr_assets.evaluation.comparison import clearly_beats
-from cxr_assets.evaluation.report import METRICS_FILE, latest_report, read_metrics
+from cxr_assets.evaluation.report import latest_report, read_metrics
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord, manifest, samples
@@ -21,7 +21,7 @@ from cxr_assets.release.rights import (
     licence_note,
 )
 from cxr_serving import bundle
-from cxr_serving.bundle import RECORD_FILE, BundleRecord
+from cxr_serving.bundle import METRICS_FILE, RECORD_FILE, BundleRecord
 
 SPLIT_FILE = "split.csv"
 

@@ -19,7 +19,6 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from cxr_assets.evaluation.report import (
-    METRICS_FILE,
     ReportError,
     latest_report,
     read_metrics,
@@ -35,7 +34,7 @@ from cxr_assets.release import rights
 from cxr_assets.release.card import model_card
 from cxr_assets.release.release import ReleaseError, withheld, write_release
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleError, BundleRecord
+from cxr_serving.bundle import METRICS_FILE, BundleError, BundleRecord
 from cxr_serving.predictor import Predictor
 
 OVERRIDES = ("seed=3", f"data.image_size={tiny.SIZE}", "margin=-1")

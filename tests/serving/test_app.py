@@ -152,11 +152,15 @@ def test_metrics_count_what_happened(ready_server: Any, film: bytes) -> None:
     before = samples()
     label = ready_server.predict(film).json()["label"]
     ready_server.predict(b"no film")
+    # As the page does; its film is still one.
+    assert ready_server.client.post("/explain", files={"file": film}).status_code == 200
     after = samples()
     for name, labels in (
         ("cxr_requests_total", ("/predict", "200")),
         ("cxr_requests_total", ("/predict", "415")),
         ("cxr_predictions_total", (label,)),
+        ("cxr_confidence_count", ()),
+        ("cxr_requests_total", ("/explain", "200")),
     ):
         assert after[name, labels] - before.get((name, labels), 0) == 1
     assert after["cxr_model_ready", ()] == 1

@@ -17,17 +17,17 @@ from cxr_serving.metrics import Metrics
 
 
 class Model:
-    """Answers each film with its first grey; while ``gate`` is closed, it computes."""
+    """Answers each film with its first grey and itself; while ``gate`` is closed, it computes."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[list[int]] = []
 
-    def predict(self, films: np.ndarray) -> np.ndarray:
+    def answer(self, films: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.batches.append(films[:, 0, 0].tolist())
         assert self.gate.wait(30)
-        return films[:, 0, :1].astype(np.float32)
+        return films[:, 0, :1].astype(np.float32), films[:, np.newaxis].astype(np.float32)
 
 
 def film(grey: int) -> np.ndarray:
@@ -86,6 +86,7 @@ def test_films_that_come_while_it_computes_are_computed_together_in_order() -> N
             answers = await asyncio.gather(first, *rest)
             assert model.batches == [[0], [1, 2, 3, 4], [5, 6]]
             assert [answer.probabilities[0] for answer in answers] == list(range(7))
+            assert [answer.heat[0, 1, 1] for answer in answers] == list(range(7))
             assert [answer.films for answer in answers] == [1, 4, 4, 4, 4, 2, 2]
             assert value(metrics, "cxr_batch_films_sum") == 7
             assert value(metrics, "cxr_queue_films") == 0
@@ -176,7 +177,7 @@ def test_full_house_is_429_and_says_when_to_come_again() -> None:
 
 def test_failing_model_fails_its_own_batch_only() -> None:
     class Broken(Model):
-        def predict(self, films: np.ndarray) -> np.ndarray:
+        def answer(self, films: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             raise RuntimeError("broken")
 
     async def scenario() -> None:

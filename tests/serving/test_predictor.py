@@ -207,6 +207,10 @@ def test_int8_serves_where_it_is_asked_for_and_was_accepted(
     assert 0 < np.abs(together - exact.predict(FILMS)).max() < 0.05
     alone = np.concatenate([rounded.predict(film[np.newaxis]) for film in FILMS])
     np.testing.assert_array_equal(together, alone)
+    expected, heat = exact.answer(FILMS)[1], rounded.answer(FILMS)[1]
+    assert expected is not None
+    assert expected.max() > 1
+    assert 0 < np.abs(heat - expected).max() < 0.05
 
 
 @pytest.mark.parametrize(
