@@ -42,8 +42,9 @@ bench: setup ## Speed against the plain way; FILMS=folder measures memory, too
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.memory $(if $(FILMS),"$(FILMS)")
 
-bench-serving: setup ## The service against the plain one, under swaps and under attack, forty minutes
+bench-serving: setup ## The service against the plain one, under swaps and under attack, an hour
 	$(BIN)/python -m benchmarks.serving.speed
+	$(BIN)/python -m benchmarks.serving.speed --one-cpu
 	$(BIN)/python -m benchmarks.serving.swaps
 	$(BIN)/python -m benchmarks.serving.hostile
 

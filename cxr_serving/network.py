@@ -1,6 +1,9 @@
 """The network of a bundle in torch: as it is loaded, and what of its answers counts."""
 
 import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -82,6 +85,56 @@ def wrap(network: PreTrainedModel, flip_averaging: bool) -> Logits:
     """What answers by a network, and explains where it can."""
     kind = Explained if isinstance(network, ConvNextV2ForImageClassification) else Logits
     return kind(network, flip_averaging)
+
+
+class Recorded:
+    """A network on CUDA whose kernels are recorded once for each size of batch, then replayed.
+
+    Launched one by one from Python, the kernels of a small batch keep a GPU waiting (CUDA graphs,
+    pytorch.org/docs/stable/notes/cuda.html). Batches are filled up to the next power of two, so
+    that a service has recorded them all when it has warmed up. Any thread may call it.
+
+    Args:
+        network: from a batch to outputs, each with a row a film; without other state.
+    """
+
+    def __init__(self, network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]) -> None:
+        self._network = network
+        self._recordings: dict[int, _Recording] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The network's outputs for ``pixels`` [N, 3, size, size]."""
+        films = len(pixels)
+        size = 1 << (films - 1).bit_length()
+        with self._lock, torch.cuda.device(pixels.device):
+            if size not in self._recordings:
+                self._recordings[size] = self._record(pixels.new_zeros(size, *pixels.shape[1:]))
+            recording = self._recordings[size]
+            recording.pixels[:films] = pixels
+            recording.graph.replay()
+            return tuple(output[:films].clone() for output in recording.outputs)
+
+    def _record(self, pixels: torch.Tensor) -> "_Recording":
+        # Libraries set themselves up when they are first called, which cannot be recorded.
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._network(pixels)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # Meanwhile another thread may serve with another network.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = self._network(pixels)
+        return _Recording(graph, pixels, outputs)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    pixels: torch.Tensor
+    outputs: tuple[torch.Tensor, ...]
 
 
 def load(directory: Path) -> PreTrainedModel:

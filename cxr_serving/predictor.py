@@ -204,29 +204,37 @@ class Predictor:
             torch.set_num_threads(self._threads)
         answering = network.wrap(self.model, self.record.flip_averaging)
         kind = torch.device(self._device).type
-        reduced = False
 
-        @torch.inference_mode()
-        def forward(films: Films) -> tuple[Scores, Scores | None]:
-            pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
-            with torch.autocast(kind, torch.bfloat16, enabled=reduced):
-                answer = answering(pixels)
-            if isinstance(answer, torch.Tensor):
-                return answer.cpu().numpy(), None
-            logits, heat = answer
-            return logits.cpu().numpy(), heat.cpu().numpy()
+        def compute(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            answer = answering(pixels)
+            return answer if isinstance(answer, tuple) else (answer,)
+
+        def forward_in(dtype: torch.dtype) -> _Forward:
+            run = network.Recorded(compute) if kind == "cuda" else compute
+
+            @torch.inference_mode()
+            def forward(films: Films) -> tuple[Scores, Scores | None]:
+                pixels = self.preprocessing.normalise(torch.tensor(films).to(self._device))
+                # A recording must not use a cast of the weights that is freed after it.
+                with torch.autocast(
+                    kind, torch.bfloat16, enabled=dtype is torch.bfloat16, cache_enabled=False
+                ):
+                    logits, *heat = run(pixels)
+                return logits.cpu().numpy(), heat[0].cpu().numpy() if heat else None
+
+            return forward
 
         if kind == "cuda":
             # Rounded to 10 bits, convolutions would not meet the tolerance of the golden films.
             torch.backends.cudnn.allow_tf32 = False
             self.model.to(memory_format=torch.channels_last)
             if self._golden is not None:
-                reduced = True
+                forward = forward_in(torch.bfloat16)
                 difference = self._golden.difference(softmax(forward(self._golden.films)[0]))
-                reduced = difference <= golden.BFLOAT16_TOLERANCE
-                if reduced:
+                if difference <= golden.BFLOAT16_TOLERANCE:
                     self._tolerance = golden.BFLOAT16_TOLERANCE
-        return forward
+                    return forward
+        return forward_in(torch.float32)
 
 
 class OnnxNetwork:

@@ -320,6 +320,19 @@ def test_the_network_in_torch_is_that_of_the_bundle_that_was_loaded(
         _ = two.model
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_recorded_kernels_answer_the_same_in_batches_of_any_size(
+    tmp_path: Path, publish_bundle: PublishBundle
+) -> None:
+    directory = publish_bundle(tmp_path, seed=1)
+    on_cpu, on_gpu = Predictor(directory), Predictor(directory, "cuda")
+    assert (on_gpu.runtime, on_gpu.warning) == ("torch", None)
+    on_gpu.check()
+    for films in (FILMS, FILMS[:1], FILMS[1:4], FILMS[::-1]):
+        for ours, expected in zip(on_gpu.answer(films), on_cpu.answer(films), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=0.05, atol=0.02)
+
+
 @pytest.mark.parametrize("finish", [lambda directory: None, without(ONNX_FILE)])
 def test_loaded_model_does_not_change_with_its_file(
     tmp_path: Path, publish_bundle: PublishBundle, finish: Edit
