@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
 
 from cxr_serving import errors, explanation, figures, tracing, upload
 from cxr_serving.batching import Batcher
@@ -135,6 +136,22 @@ def create_app(settings: Settings) -> FastAPI:
         started: float = request.state.started
         return started + settings.deadline_seconds
 
+    async def classify(
+        request: Request, model: Predictor, films: list[bytes]
+    ) -> list[Classified | FilmError]:
+        # What nobody waits for any more is not computed. After the body, a request has only one
+        # thing to say: that its client has left.
+        left = asyncio.ensure_future(request.receive())
+        results = asyncio.ensure_future(classifier.classify(model, films, _deadline(request)))
+        try:
+            await asyncio.wait({left, results}, return_when=asyncio.FIRST_COMPLETED)
+            if not results.done():
+                raise ClientDisconnect
+            return await results
+        finally:
+            left.cancel()
+            results.cancel()
+
     def classification(model: Predictor, film: Classified) -> Classification:
         classes = model.record.classes
         probabilities = film.answer.probabilities
@@ -151,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def one(request: Request, model: Predictor) -> tuple[Classified, float]:
         [film] = await read(request, 1)
         read_seconds = time.monotonic() - request.state.started
-        [result] = await classifier.classify(model, [film], _deadline(request))
+        [result] = await classify(request, model, [film])
         if isinstance(result, FilmError):
             raise result
         return result, read_seconds
@@ -186,7 +203,7 @@ def create_app(settings: Settings) -> FastAPI:
             films = await read(request, settings.max_films)
             read_seconds = time.monotonic() - request.state.started
             with batcher.admitted(len(films) - 1):
-                results = await classifier.classify(model, films, _deadline(request))
+                results = await classify(request, model, films)
         for result in results:
             if isinstance(result, Classified):
                 classifier.count(model, result)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,6 +183,25 @@ def test_other_requests_are_answered_while_a_film_is_classified(
 
         ready_server.wait(in_progress, 60)
         assert {prediction.result().status_code for prediction in predictions} == {200}
+
+
+def test_film_of_a_client_that_has_left_is_not_computed(
+    ready_server: Any, film: bytes, encode_image: Callable[..., bytes]
+) -> None:
+    def count(sample: str) -> float:
+        text = ready_server.client.get("/metrics").text
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(sample))
+
+    left, computed = 'cxr_requests_total{route="/predict",status="499"}', "cxr_batch_films_sum"
+    before = count(left), count(computed)
+    slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
+    request = ready_server.client.build_request("POST", "/predict", files={"file": slow})
+    headers = b"".join(b"%b: %b\r\n" % header for header in request.headers.raw)
+    with socket.create_connection(("127.0.0.1", ready_server.port)) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\n" + headers + b"\r\n" + request.read())
+    ready_server.wait(lambda: count(left) == before[0] + 1, 30)
+    assert ready_server.predict(film).status_code == 200
+    assert count(computed) == before[1] + 1
 
 
 def test_log_has_requests_and_never_their_bodies(ready_server: Any) -> None:
