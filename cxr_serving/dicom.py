@@ -39,16 +39,27 @@ _REQUEST = struct.Struct("<Q")
 _ANSWER = struct.Struct("<BII")
 
 # Transfer syntaxes, each with the pydicom plugin that decodes it. All plugins are part of pydicom
-# (MIT) or call Pillow (MIT-CMU). Left out: Deflated, which inflates before anything can be checked,
-# big endian, which is retired, and JPEG Lossless and JPEG-LS, whose usual plugin is GPL.
+# (MIT) or call Pillow (MIT-CMU) or GDCM (BSD-3). Left out: Deflated, which inflates before anything
+# can be checked, and big endian, which is retired.
 _SYNTAXES: Mapping[str, str] = {
     "1.2.840.10008.1.2": "",  # Implicit VR Little Endian
     "1.2.840.10008.1.2.1": "",  # Explicit VR Little Endian
     "1.2.840.10008.1.2.5": "pydicom",  # RLE Lossless
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG Baseline, 8 bits
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": "gdcm",  # JPEG-LS, lossless only
+    "1.2.840.10008.1.2.4.81": "gdcm",  # JPEG-LS
     "1.2.840.10008.1.2.4.90": "pillow",  # JPEG 2000, lossless only
     "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
 }
+# Second bytes of the markers of JPEG Lossless and JPEG-LS: what begins a frame, and what else may
+# come before its scan, tables, restart interval, applications' own, comment and LS parameters.
+_FRAMES = (0xC3, 0xF7)
+_SEGMENTS = (*_FRAMES, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8)
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+# Precision, height, width and number of components, then the only component.
+_FRAME = struct.Struct(">BHHB3x")
 # Projection radiography, which chest films are labelled with: computed and digital, spot films of
 # fluoroscopy, digitised film, and DR, which is no term of the standard but what some devices write.
 # XA, MG, PX and IO are projections of something else; CT, MR, US and SR are no radiographs at all.
@@ -94,7 +105,7 @@ class _Refusal(Enum):
     SYNTAX = (
         UnsupportedFilm,
         "the DICOM file's transfer syntax is not read; save it as Implicit or Explicit VR Little "
-        "Endian, RLE Lossless, JPEG Baseline or JPEG 2000",
+        "Endian, RLE Lossless, JPEG Baseline, JPEG Lossless, JPEG-LS or JPEG 2000",
     )
     MODALITY = (
         UnsupportedFilm,
@@ -158,7 +169,7 @@ class DicomReader:
         Args:
             max_pixels: films with more are refused before pixels are decoded.
             seconds: wall-clock time of one film, not counting its wait for those before it.
-            memory_bytes: address space of the child, of which it takes about 150 MB before the
+            memory_bytes: address space of the child, of which it takes about 170 MB before the
                 first film. Only Linux holds a process to it.
         """
         self._max_pixels = max_pixels
@@ -203,8 +214,8 @@ class DicomReader:
                     self._worker = _Worker(self._max_pixels, self._seconds, self._memory_bytes)
             except (OSError, EOFError):
                 _log.error(
-                    "the process that decodes DICOM does not start: is pydicom installed, and "
-                    "memory left for it?"
+                    "the process that decodes DICOM does not start: is the extra `dicom` "
+                    "installed, and memory left for it?"
                 )
                 return _Refusal.STOPPED
             try:
@@ -344,6 +355,7 @@ class _Reads(io.BytesIO):
 def _serve(max_pixels: int, seconds: int, memory_bytes: int) -> None:
     _confine(memory_bytes)
     # Before the clock of the first film runs.
+    import gdcm  # noqa: F401
     import pydicom.pixels.decoders  # noqa: F401
     from PIL import Jpeg2KImagePlugin, JpegImagePlugin  # noqa: F401
 
@@ -463,18 +475,51 @@ def _decode(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
     from pydicom.pixels.decoders.base import get_decoder
 
     plugin = _SYNTAXES[syntax]
+    bits = film.BitsStored
     try:
-        if plugin == "pillow":
+        if plugin in ("pillow", "gdcm"):
             frame = get_frame(film.PixelData, 0, number_of_frames=1)
+        if plugin == "gdcm":
+            _check_frame(frame, film)
+            # GDCM aborts at fewer than 8, and pydicom leaves what lies above those of JPEG-LS.
+            bits = film.BitsAllocated
+        elif plugin == "pillow":
             with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
                 if image.size != (film.Columns, film.Rows):
                     raise ValueError("another size than the file says")
-        stored, _ = get_decoder(syntax).as_array(film, index=0, raw=True, decoding_plugin=plugin)
+        stored, _ = get_decoder(syntax).as_array(
+            film, index=0, raw=True, decoding_plugin=plugin, bits_stored=bits
+        )
+        unused = bits - film.BitsStored
+        if unused:
+            stored = stored << unused >> unused
     except MemoryError:
         raise
     except Exception as error:
         raise _Refused(_Refusal.PIXELS) from error
     return stored
+
+
+def _check_frame(frame: bytes, film: "Dataset") -> None:
+    """Raise where a frame of JPEG Lossless or JPEG-LS is not what the file says.
+
+    GDCM goes by the frame to another size, to colour and, above 16 bits, out of bounds; and it
+    aborts where anything lies between segments.
+    """
+    start, header = 2, b""
+    while frame[start : start + 2] != _SCAN:
+        if frame[start] != 0xFF or frame[start + 1] not in _SEGMENTS:
+            raise ValueError("no segment")
+        end = start + 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
+        if frame[start + 1] in _FRAMES:
+            header += frame[start + 4 : end]
+        start = end
+    bits, *size = _FRAME.unpack(header)
+    if size != [film.Rows, film.Columns, 1] or not 2 <= bits <= film.BitsAllocated:
+        raise ValueError("another size than the file says")
+    # Else what pads the frame is decoded, in place of what was cut off.
+    if not frame.rstrip(b"\0").endswith(_END):
+        raise ValueError("no end")
 
 
 def _show(film: "Dataset", stored: npt.NDArray[Any], inverse: bool) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,7 @@ class FilmReader:
         Image.preinit()  # else the first film waits for Pillow's plugins
         self._dicom = (
             DicomReader(MAX_PIXELS, _DICOM_SECONDS, _DICOM_BYTES)
-            if importlib.util.find_spec("pydicom")
+            if all(importlib.util.find_spec(name) for name in ("pydicom", "gdcm"))
             else None
         )
 

@@ -3,6 +3,7 @@
 import io
 import struct
 
+import gdcm
 import numpy as np
 from PIL import Image
 from pydicom import dcmwrite
@@ -12,6 +13,7 @@ from pydicom.uid import (
     UID,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    JPEGLSTransferSyntaxes,
     generate_uid,
 )
 
@@ -78,6 +80,25 @@ def image(pixels: np.ndarray, file_format: str, **options: object) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, file_format, **options)
     return stream.getvalue()
+
+
+def lossless(pixels: np.ndarray, syntax: UID, bits: int | None = None) -> bytes:
+    """``pixels`` of ``bits`` bits as GDCM compresses them, by JPEG Lossless or JPEG-LS."""
+    size = 8 * pixels.itemsize
+    bits = bits or size
+    codec = gdcm.JPEGLSCodec() if syntax in JPEGLSTransferSyntaxes else gdcm.JPEGCodec()
+    codec.SetLossless(True)
+    codec.SetDimensions((pixels.shape[1], pixels.shape[0], 1))
+    grey = gdcm.PhotometricInterpretation.MONOCHROME2
+    codec.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    # Last: it hands on to a codec of so many bits what was set before.
+    signed = int(pixels.dtype.kind == "i")
+    codec.SetPixelFormat(gdcm.PixelFormat(1, size, bits, bits - 1, signed))
+    plain, packed = gdcm.DataElement(), gdcm.DataElement()
+    plain.SetByteStringValue(pixels.tobytes())
+    assert codec.Code(plain, packed)
+    frame = packed.GetSequenceOfFragments().GetFragment(0).GetByteValue().GetBuffer()
+    return frame.encode("utf-8", "surrogateescape")
 
 
 def rle(pixels: np.ndarray) -> bytes:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import dicoms
 import numpy as np
 import pytest
-from dicoms import compressed, dicom, image, lut, rle, rle_frame
+from dicoms import compressed, dicom, image, lossless, lut, rle, rle_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,7 +32,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -41,6 +46,7 @@ from cxr_serving.preprocessing import FilmError, FilmTooLarge, UndecodableFilm, 
 MAX_PIXELS = 64_000_000
 HEIGHT, WIDTH = 30, 40
 LAST = 2**12 - 1
+LOSSLESS = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +282,38 @@ def test_jpeg_2000(reader: DicomReader, syntax: UID, lossy: bool, bits: int) -> 
     assert np.array_equal(film, stretched(decoded))
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    ("bits", "dtype"),
+    [(8, np.uint8), (8, np.int8), (10, np.uint16), (12, np.int16), (16, np.uint16), (16, np.int16)],
+)
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_jpeg_lossless_and_jpeg_ls(
+    reader: DicomReader, syntax: UID, bits: int, dtype: type, photometric: str
+) -> None:
+    pixels = grey(bits, dtype)
+    frame = lossless(pixels, syntax, 8 * pixels.itemsize if dtype == np.int16 else bits)
+    # The second shows the low bytes, which the first would round away.
+    low = lut(2**16, -(2**15), 8, np.arange(2**16, dtype=np.uint16).astype(np.uint8).tobytes())
+    for shown in ({}, {"VOILUTSequence": Sequence([low])}):
+        elements = {"BitsStored": bits, "PhotometricInterpretation": photometric, **shown}
+        film = reader.read(compressed(pixels, syntax, frame, **elements))
+        assert np.array_equal(film, reader.read(dicom(pixels, **elements)))
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize(("bits", "dtype"), [(12, np.uint16), (12, np.int16), (7, np.uint8)])
+def test_what_lies_above_the_bits_stored_of_a_frame_is_no_part_of_the_film(
+    reader: DicomReader, bits: int, dtype: type, syntax: UID
+) -> None:
+    pixels = grey(bits, dtype)
+    unsigned = pixels.view(f"u{pixels.itemsize}")
+    overlay = (unsigned & (2**bits - 1)) | (grey(1, unsigned.dtype.type, seed=1) << bits)
+    frame = lossless(overlay, syntax)
+    film = reader.read(compressed(pixels, syntax, frame, BitsStored=bits))
+    assert np.array_equal(film, stretched(pixels))
+
+
 @pytest.mark.parametrize("modality", ["CR", "DX", "DR", "RF", "RG"])
 def test_radiographs_are_accepted(reader: DicomReader, modality: str) -> None:
     data = dicom(grey(), Modality=modality, NumberOfFrames=1, RescaleSlope=1, RescaleIntercept=0)
@@ -314,6 +352,43 @@ def jpeg_of_another_size() -> bytes:
     return compressed(grey(8, np.uint8), JPEGBaseline8Bit, image(np.ones((1, 1), np.uint8), "JPEG"))
 
 
+def lossless_frame(
+    syntax: UID, change: Callable[[bytes], bytes] = bytes, dtype: type = np.uint16, **elements: int
+) -> bytes:
+    """A film whose frame is of 12 bits, and changed."""
+    frame = change(lossless(grey(), syntax, 12))
+    return compressed(grey().astype(dtype), syntax, frame, **elements)
+
+
+def declaring(frame: bytes, position: int, value: int) -> bytes:
+    """A frame with another byte at a position: 6 of its precision, 11 of its components."""
+    changed = bytearray(frame)
+    changed[position] = value
+    return bytes(changed)
+
+
+FRAMES: dict[str, Callable[[UID], bytes]] = {
+    "cut": partial(lossless_frame, change=lambda frame: frame[: len(frame) // 2]),
+    "without its end": partial(lossless_frame, change=lambda frame: frame.rstrip(b"\0")[:-2]),
+    "head only": partial(lossless_frame, change=lambda frame: frame[:20]),
+    "empty": partial(lossless_frame, change=lambda frame: b"\xff\xd8\xff\xd9"),
+    "zeros": partial(lossless_frame, change=lambda frame: bytes(len(frame))),
+    "another format": partial(
+        lossless_frame,
+        dtype=np.uint8,
+        change=lambda frame: image(grey(8, np.uint8), "JPEG"),
+    ),
+    "smaller": partial(lossless_frame, Rows=HEIGHT - 1),
+    "larger": partial(lossless_frame, Rows=HEIGHT + 1),
+    "turned": partial(lossless_frame, Rows=WIDTH, Columns=HEIGHT),
+    "deeper": partial(lossless_frame, dtype=np.uint8),
+    "too deep": partial(lossless_frame, change=partial(declaring, position=6, value=17)),
+    "colour": partial(lossless_frame, change=partial(declaring, position=11, value=3)),
+    "twice": partial(lossless_frame, change=lambda frame: frame[:15] + frame[2:]),
+    "no segment": partial(lossless_frame, change=lambda frame: frame[:15] + b"\0" + frame[15:]),
+}
+
+
 REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
     "TIFF": (partial(preamble, b"II*\0"), UnsupportedFilm, "another format"),
     "program": (partial(preamble, b"MZ"), UnsupportedFilm, "another format"),
@@ -328,8 +403,8 @@ REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
         UnsupportedFilm,
         "transfer syntax",
     ),
-    "JPEG Lossless": (
-        lambda: compressed(grey(), JPEGLosslessSV1, b"\xff\xd8\xff\xd9"),
+    "JPEG Extended": (
+        lambda: compressed(grey(), JPEGExtended12Bit, b"\xff\xd8\xff\xd9"),
         UnsupportedFilm,
         "transfer syntax",
     ),
@@ -390,6 +465,11 @@ REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
         UndecodableFilm,
         "truncated",
     ),
+    **{
+        f"{syntax.name[:13]} {name}": (partial(make, syntax), UndecodableFilm, "truncated")
+        for name, make in FRAMES.items()
+        for syntax in (JPEGLosslessSV1, JPEGLSLossless)
+    },
     "width 0": (window(WindowCenter=5, WindowWidth=0), UndecodableFilm, "window"),
     "negative width": (
         window(WindowCenter=5, WindowWidth=-2, VOILUTFunction="SIGMOID"),
@@ -487,6 +567,8 @@ FILES = [
     compressed(grey(), RLELossless, rle(grey())),
     compressed(grey(8, np.uint8), JPEGBaseline8Bit, image(grey(8, np.uint8), "JPEG")),
     compressed(grey(), JPEG2000, image(grey(), "JPEG2000", no_jp2=True)),
+    compressed(grey(), JPEGLosslessSV1, lossless(grey(), JPEGLosslessSV1)),
+    compressed(grey(), JPEGLSLossless, lossless(grey(), JPEGLSLossless)),
 ]
 
 
@@ -509,6 +591,20 @@ def test_any_damage_is_a_film_or_a_refusal(
         return
     assert film.ndim == 2
     assert film.dtype == np.uint8
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
+def test_a_damaged_frame_does_not_cost_the_child(reader: DicomReader, syntax: UID) -> None:
+    frame = lossless(grey(), syntax, 12)
+    begun = children()
+    for bit in [*range(0, 8 * 60, 3), *range(8 * 60, 8 * len(frame), 149)]:
+        damaged = bytearray(frame)
+        damaged[bit // 8] ^= 1 << bit % 8
+        # No checksum tells that other pixels are not those of the film.
+        with suppress(UndecodableFilm):
+            reader.read(compressed(grey(), syntax, bytes(damaged), BitsStored=12))
+    assert np.array_equal(reader.read(dicom(grey())), stretched(grey()))
+    assert children() == begun
 
 
 def begin(reader: DicomReader) -> int:
