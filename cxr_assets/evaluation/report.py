@@ -173,7 +173,7 @@ def latest_report(layout: Layout) -> Path:
 
 
 def read_metrics(report: Path) -> dict[str, Any]:
-    """The contents of ``metrics.json`` in a report's directory, or above all: the newest one's."""
+    """The contents of ``metrics.json`` in a report's directory, or the newest in that of all."""
     metrics: dict[str, Any] = json.loads((report / METRICS_FILE).read_bytes())
     return metrics
 
