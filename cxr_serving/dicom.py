@@ -437,7 +437,10 @@ def _parse(data: bytes) -> tuple["Dataset", str]:
         raise _Refused(_Refusal.SYNTAX)
     tags = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
     implicit = syntax == "1.2.840.10008.1.2"
-    return read_dataset(stream, implicit, True, specific_tags=[*tags]), syntax
+    film = read_dataset(stream, implicit, True, specific_tags=[*tags])
+    if not film:  # pydicom forgets what it has read when compressed pixels end before their time
+        raise _Refused(_Refusal.BROKEN)
+    return film, syntax
 
 
 def _check(film: "Dataset", max_pixels: int) -> bool:

@@ -403,6 +403,11 @@ REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
         UnsupportedFilm,
         "transfer syntax",
     ),
+    "cut": (
+        lambda: compressed(grey(), JPEGLosslessSV1, lossless(grey(), JPEGLosslessSV1))[:-200],
+        UndecodableFilm,
+        "broken",
+    ),
     "JPEG Extended": (
         lambda: compressed(grey(), JPEGExtended12Bit, b"\xff\xd8\xff\xd9"),
         UnsupportedFilm,
