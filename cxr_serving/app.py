@@ -204,9 +204,9 @@ def create_app(settings: Settings) -> FastAPI:
             read_seconds = time.monotonic() - request.state.started
             with batcher.admitted(len(films) - 1):
                 results = await classify(request, model, films)
-        for result in results:
-            if isinstance(result, Classified):
-                classifier.count(model, result)
+        classified = [result for result in results if isinstance(result, Classified)]
+        for film in classified:
+            classifier.count(model, film)
         return BatchPrediction(
             results=[
                 FilmResult(index=index, prediction=None, error=errors.film_detail(result))
@@ -215,7 +215,7 @@ def create_app(settings: Settings) -> FastAPI:
                 for index, result in enumerate(results)
             ],
             model=ModelName.of(model.record),
-            timings=_timings(read_seconds, [r for r in results if isinstance(r, Classified)]),
+            timings=_timings(read_seconds, classified),
             request_id=request.state.request_id,
         )
 

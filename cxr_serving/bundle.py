@@ -220,9 +220,10 @@ def _publish(
         told = write_files(partial) or record
         complete = told.model_copy(update={"files": _hash_files(partial)})
         (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
+        # safetensors writes for the owner alone; whoever may list a bundle may read it.
+        readable = partial.stat().st_mode & 0o666
         for path in _files(partial):
-            # safetensors writes for the owner alone; whoever may list a bundle may read it.
-            path.chmod(partial.stat().st_mode & 0o666)
+            path.chmod(readable)
             _fsync(path)
         _fsync(partial)
         verify(partial)

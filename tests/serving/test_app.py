@@ -141,21 +141,21 @@ def test_openapi_describes_the_upload_and_the_errors(ready_server: Any) -> None:
     assert ready_server.client.get("/docs").status_code == 200
 
 
-def test_metrics_count_what_happened(ready_server: Any, film: bytes) -> None:
-    def samples() -> dict[tuple[str, tuple[str, ...]], float]:
-        text = ready_server.client.get("/metrics").text
-        return {
-            (sample.name, tuple(sample.labels.values())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+def samples(server: Any) -> dict[tuple[str, tuple[str, ...]], float]:
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(server.client.get("/metrics").text)
+        for sample in family.samples
+    }
 
-    before = samples()
+
+def test_metrics_count_what_happened(ready_server: Any, film: bytes) -> None:
+    before = samples(ready_server)
     label = ready_server.predict(film).json()["label"]
     ready_server.predict(b"no film")
     # As the page does; its film is still one.
     assert ready_server.client.post("/explain", files={"file": film}).status_code == 200
-    after = samples()
+    after = samples(ready_server)
     for name, labels in (
         ("cxr_requests_total", ("/predict", "200")),
         ("cxr_requests_total", ("/predict", "415")),
@@ -188,20 +188,16 @@ def test_other_requests_are_answered_while_a_film_is_classified(
 def test_film_of_a_client_that_has_left_is_not_computed(
     ready_server: Any, film: bytes, encode_image: Callable[..., bytes]
 ) -> None:
-    def count(sample: str) -> float:
-        text = ready_server.client.get("/metrics").text
-        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(sample))
-
-    left, computed = 'cxr_requests_total{route="/predict",status="499"}', "cxr_batch_films_sum"
-    before = count(left), count(computed)
+    left, computed = ("cxr_requests_total", ("/predict", "499")), ("cxr_batch_films_sum", ())
+    before = samples(ready_server)
     slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
     request = ready_server.client.build_request("POST", "/predict", files={"file": slow})
     headers = b"".join(b"%b: %b\r\n" % header for header in request.headers.raw)
     with socket.create_connection(("127.0.0.1", ready_server.port)) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\n" + headers + b"\r\n" + request.read())
-    ready_server.wait(lambda: count(left) == before[0] + 1, 30)
+    ready_server.wait(lambda: samples(ready_server).get(left) == before.get(left, 0) + 1, 30)
     assert ready_server.predict(film).status_code == 200
-    assert count(computed) == before[1] + 1
+    assert samples(ready_server)[computed] == before[computed] + 1
 
 
 def test_log_has_requests_and_never_their_bodies(ready_server: Any) -> None:
