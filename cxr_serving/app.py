@@ -357,10 +357,7 @@ def _load(directory: Path, settings: Settings) -> Predictor:
     """A model that has proved itself on its golden films and has met every size of batch."""
     model = Predictor(directory, settings.device, settings.threads, settings.precision == "int8")
     model.check()
-    films = 1
-    while films <= settings.max_batch:
-        model.predict(np.zeros((films, model.record.input_size, model.record.input_size), np.uint8))
-        films *= 2
+    model.warm_up(settings.max_batch)
     return model
 
 

@@ -92,7 +92,8 @@ class Recorded:
 
     Launched one by one from Python, the kernels of a small batch keep a GPU waiting (CUDA graphs,
     pytorch.org/docs/stable/notes/cuda.html). Batches are filled up to the next power of two, so
-    that a service has recorded them all when it has warmed up. Any thread may call it.
+    that a service has recorded them all when it has warmed up (:meth:`Predictor.warm_up`). Any
+    thread may call it.
 
     Args:
         network: from a batch to outputs, each with a row a film; without other state.
@@ -107,7 +108,7 @@ class Recorded:
         """The network's outputs for ``pixels`` [N, 3, size, size]."""
         films = len(pixels)
         size = 1 << (films - 1).bit_length()
-        with self._lock, torch.cuda.device(pixels.device):
+        with self._lock, torch.cuda.device_of(pixels):
             if size not in self._recordings:
                 self._recordings[size] = self._record(pixels.new_zeros(size, *pixels.shape[1:]))
             recording = self._recordings[size]

@@ -130,6 +130,17 @@ class Predictor:
                 "versions in constraints.txt, or materialise the model again"
             )
 
+    def warm_up(self, max_batch: int) -> None:
+        """Compute once whatever a batch of 1 to ``max_batch`` images will need.
+
+        Of these sizes, each power of two and ``max_batch`` itself: memory is claimed up to the
+        largest, and what is recorded on CUDA, filled up to the next power of two, is so for all.
+        """
+        size = self.record.input_size
+        powers = (1 << exponent for exponent in range((max_batch - 1).bit_length()))
+        for images in (*powers, max_batch):
+            self.predict(np.zeros((images, size, size), np.uint8))
+
     @cached_property
     def model(self) -> "PreTrainedModel":
         """The network in torch, in eval mode, on the device; loaded when first asked for.
