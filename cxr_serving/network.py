@@ -108,7 +108,7 @@ class Recorded:
         """The network's outputs for ``pixels`` [N, 3, size, size]."""
         films = len(pixels)
         size = 1 << (films - 1).bit_length()
-        with self._lock, torch.cuda.device_of(pixels):
+        with self._lock, torch.cuda.device_of(pixels):  # type: ignore[no-untyped-call]
             if size not in self._recordings:
                 self._recordings[size] = self._record(pixels.new_zeros(size, *pixels.shape[1:]))
             recording = self._recordings[size]

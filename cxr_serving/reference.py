@@ -1,5 +1,6 @@
 """What films and answers were like at training, and how far those of today have drifted from it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -33,13 +34,23 @@ class Reference(BaseModel):
     predictions: tuple[Share, ...]
 
     @classmethod
-    def of(cls, films: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating[Any]]) -> Self:
-        """The reference that films uint8 [N, size, size] and answers [N, classes] make."""
+    def of(
+        cls,
+        images: Iterable[npt.NDArray[np.uint8]],
+        probabilities: npt.NDArray[np.floating[Any]],
+    ) -> Self:
+        """The reference that images and the answers to them make.
+
+        Args:
+            images: uint8 [..., size, size], one by one or in batches; none is kept.
+            probabilities: [N, classes] of all.
+        """
+        intensity = sum((histogram(some) for some in images), np.zeros(BINS, np.int64))
         answers = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
         return cls(
-            films=len(films),
-            intensity=tuple((histogram(films) / films.size).tolist()),
-            predictions=tuple((answers / len(films)).tolist()),
+            films=len(probabilities),
+            intensity=tuple((intensity / intensity.sum()).tolist()),
+            predictions=tuple((answers / len(probabilities)).tolist()),
         )
 
     def write(self, directory: Path) -> None:

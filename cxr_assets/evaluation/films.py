@@ -1,6 +1,6 @@
 """The films that models are evaluated on, and what models answer to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class Films:
     data_version: str | None
     synthetic: bool
     skipped: dict[str, str]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of the N files."""
+        return [self.root / path for path in self.table["path"]]
 
     def targets(self, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
         """Class indices [N]."""
@@ -96,10 +101,23 @@ def folder(directory: Path, progress: Callable[[str], None] = lambda line: None)
     )
 
 
-def predict(predictor: Predictor, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Calibrated probabilities float32 [N, C] of films uint8 [N, size, size]."""
-    starts = range(0, len(pixels), _BATCH)
-    return np.concatenate([predictor.predict(pixels[start : start + _BATCH]) for start in starts])
+def predict(predictor: Predictor, paths: list[Path]) -> npt.NDArray[np.float32]:
+    """Calibrated probabilities float32 [N, C] of the images in ``paths``.
+
+    Raises:
+        ReportError: an image cannot be read.
+    """
+    return np.concatenate([predictor.predict(images) for images in batches(predictor, paths)])
+
+
+def batches(predictor: Predictor, paths: list[Path]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Images as the predictor takes them, uint8 [64 or fewer, size, size] at a time.
+
+    Raises:
+        ReportError: an image cannot be read.
+    """
+    for start in range(0, len(paths), _BATCH):
+        yield decode(predictor, paths[start : start + _BATCH])
 
 
 def decode(predictor: Predictor, paths: list[Path]) -> npt.NDArray[np.uint8]:

@@ -54,7 +54,6 @@ class _Evaluated:
 
     predictor: Predictor
     history: pd.DataFrame | None
-    pixels: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
     metrics: dict[str, Any]
     draws: pd.DataFrame
@@ -196,8 +195,7 @@ def _evaluate(
     record = predictor.record
     if record.classes != CLASSES:
         raise ReportError(f"{directory} has the classes {', '.join(record.classes)}: train it anew")
-    pixels = evaluated.decode(predictor, [films.root / path for path in films.table["path"]])
-    probabilities = evaluated.predict(predictor, pixels)
+    probabilities = evaluated.predict(predictor, films.paths)
     targets = films.targets(CLASSES)
     metrics = evaluate(probabilities, targets, CLASSES)
     progress(
@@ -208,7 +206,6 @@ def _evaluate(
     return _Evaluated(
         predictor,
         pd.read_csv(history) if history.exists() else None,
-        pixels,
         probabilities,
         metrics,
         bootstrap.scores(probabilities, targets, CLASSES, drawn),
@@ -256,6 +253,7 @@ def _write(
 def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -> dict[str, Any]:
     main, baseline = models["model"], models.get("baseline")
     targets = films.targets(CLASSES)
+    images = evaluated.batches(main.predictor, films.paths)
     identity = sha256()
     for film, label in sorted(zip(films.table["sha256"], films.table["class"], strict=True)):
         identity.update(f"{film} {label}\n".encode())
@@ -275,7 +273,7 @@ def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -
             name: audit | {"gain": round(main.metrics["macro_f1"] - audit["macro_f1"], 6)}
             if "macro_f1" in audit
             else audit
-            for name, audit in shortcuts(films, main.pixels, CLASSES).items()
+            for name, audit in shortcuts(films, images, CLASSES).items()
         },
         "environment": environment(),
         "baseline": None,

@@ -1,5 +1,6 @@
 """How far one gets without looking at the lungs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ _RING = 2
 
 def shortcuts(
     films: Films,
-    pixels: npt.NDArray[np.uint8],
+    images: Iterable[npt.NDArray[np.uint8]],
     classes: tuple[str, ...],
 ) -> dict[str, Any]:
     """Scores of classifiers that see only the frame, or only the border, of each film.
@@ -30,7 +31,8 @@ def shortcuts(
 
     Args:
         films: N films.
-        pixels: uint8 [N, size, size], as the network takes them.
+        images: the N of them as the network takes them, uint8 [..., size, size], one by one or in
+            batches; none is kept.
         classes: C names.
 
     Returns:
@@ -42,7 +44,7 @@ def shortcuts(
     frame = np.stack([width, height, width / height], axis=1)
     return {
         "frame": _audit(frame, films, classes),
-        "border": _audit(_border(pixels), films, classes),
+        "border": _audit(_border(images), films, classes),
     }
 
 
@@ -70,11 +72,13 @@ def _audit(
     return {name: scores[name] for name in ("macro_f1", "accuracy", "auroc_macro_ovr")}
 
 
-def _border(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    cells = torch.nn.functional.adaptive_avg_pool2d(
-        torch.from_numpy(pixels).float().unsqueeze(1), _CELLS
-    ).squeeze(1)
+def _border(images: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """Means of the cells of the ring, float32 [N, cells]."""
     inside = torch.zeros(_CELLS, _CELLS, dtype=torch.bool)
     inside[_RING:-_RING, _RING:-_RING] = True
-    ring: npt.NDArray[np.float32] = cells[:, ~inside].numpy()
-    return ring
+    rings = []
+    for some in images:
+        pixels = torch.from_numpy(some).float().reshape(-1, 1, *some.shape[-2:])
+        cells = torch.nn.functional.adaptive_avg_pool2d(pixels, _CELLS).squeeze(1)
+        rings.append(cells[:, ~inside].numpy())
+    return np.concatenate(rings)

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from filelock import FileLock
@@ -15,11 +17,11 @@ from transformers import PreTrainedModel
 from cxr_assets import atomic
 from cxr_assets.layout import Layout
 from cxr_assets.provenance import code_version, fingerprint
-from cxr_assets.radiographs.dataset import DatasetRecord, read
+from cxr_assets.radiographs.dataset import DatasetRecord, batches
 from cxr_serving.preprocessing import Preprocessing
 
 _BATCH = 32
-# Films between two saves: what an interruption costs at most, and what lies in memory at once.
+# Images between two saves: what an interruption costs at most.
 _CHUNK = 16 * _BATCH
 # Some 10 MB each; two backbones at two input sizes can be compared without embedding again.
 _KEPT_FILES = 4
@@ -60,7 +62,8 @@ def embed(
         missing = missing.drop_duplicates("sha256")
         for start in range(0, len(missing), _CHUNK):
             chunk = missing.iloc[start : start + _CHUNK]
-            rows = _forward(backbone, read(layout.processed, chunk["file"].tolist(), size))
+            images = batches(layout.processed, chunk["file"].tolist(), size, _BATCH)
+            rows = _forward(backbone, images, Preprocessing(size))
             known.update(zip(chunk["sha256"], rows, strict=True))
             # Films that have left the dataset are left out, or the file would only ever grow.
             _save(path, {film: known[film] for film in films["sha256"] if film in known})
@@ -84,17 +87,20 @@ def _key(backbone: PreTrainedModel, size: int) -> str:
 
 
 @torch.inference_mode()
-def _forward(backbone: PreTrainedModel, films: torch.Tensor) -> torch.Tensor:
+def _forward(
+    backbone: PreTrainedModel,
+    images: Iterable[npt.NDArray[np.uint8]],
+    preprocessing: Preprocessing,
+) -> torch.Tensor:
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     backbone = backbone.eval().to(device)
-    preprocessing = Preprocessing(films.shape[-1])
-    batches = []
-    for batch in torch.split(films, _BATCH):
-        # Always as many films, as a kernel may round differently for another number of them.
+    embeddings = []
+    for batch in map(torch.from_numpy, images):
+        # Always as many images, as a kernel may round differently for another number of them.
         full = torch.cat([batch, batch[-1:].expand(_BATCH - len(batch), -1, -1)]).to(device)
         output = backbone(pixel_values=preprocessing.normalise(full)).last_hidden_state
-        batches.append(output[: len(batch), 0].float().cpu())
-    return torch.cat(batches)
+        embeddings.append(output[: len(batch), 0].float().cpu())
+    return torch.cat(embeddings)
 
 
 def _load(path: Path, progress: Callable[[str], None]) -> dict[str, torch.Tensor]:

@@ -3,11 +3,13 @@
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
@@ -200,11 +202,16 @@ def _serve(
     """
     rows = dataset.kept(plan.layout.processed, "val")
     labels = dataset.labels(rows)
-    validation = dataset.read(plan.layout.processed, rows["file"], record.input_size).numpy()
+    files, every = rows["file"].tolist(), max(1, len(rows) // _COMPARED)
+
+    def validation() -> Iterator[npt.NDArray[np.uint8]]:
+        # Read anew each time: decoding costs little beside an answer, a whole split much memory.
+        return dataset.batches(plan.layout.processed, files, record.input_size, _BATCH)
+
     onnx.write(directory, record.flip_averaging)
-    answers = onnx.predict(directory / ONNX_FILE, validation, _BATCH)
-    every = max(1, len(validation) // _COMPARED)
-    others = np.abs(answers[::every] - saved.predict(validation[::every])).max()
+    answers = onnx.predict(directory / ONNX_FILE, validation(), _BATCH)
+    some = dataset.read(plan.layout.processed, files[::every], record.input_size).numpy()
+    others = np.abs(answers[::every] - saved.predict(some)).max()
     golden = told.difference(onnx.predict(directory / ONNX_FILE, told.films, _BATCH))
     difference = np.max([golden, others])
     if not difference <= TOLERANCE:  # nan, too
@@ -214,13 +221,13 @@ def _serve(
             "finished fit is kept. Another version of torch or onnxruntime may have caused it; see "
             "constraints.txt"
         )
-    Reference.of(validation, answers).write(directory)
+    Reference.of(validation(), answers).write(directory)
 
     onnx.quantise(directory)
     # One by one, as they are served; what is no number is no answer.
     rounded, golden_rounded = (
-        np.nan_to_num(onnx.predict(directory / INT8_FILE, films, 1))
-        for films in (validation, told.films)
+        np.nan_to_num(onnx.predict(directory / INT8_FILE, images, 1))
+        for images in (validation(), told.films)
     )
     exact, coarse = (
         float(multiclass_f1_score(torch.tensor(given), labels, len(CLASSES), average="macro"))

@@ -1,6 +1,7 @@
 """The network as ONNX, for runtimes without torch."""
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,23 @@ def quantise(directory: Path) -> None:
     )
 
 
-def predict(file: Path, films: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.float32]:
-    """Probabilities float32 [N, classes] of films uint8 [N, size, size], ``batch`` at a time.
+def predict(
+    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]], batch: int
+) -> npt.NDArray[np.float32]:
+    """Probabilities float32 [N, classes] of images, computed as the predictor does.
 
-    Computed as the predictor does, which takes only a bundle that is whole.
+    The predictor itself takes only a bundle that is whole.
+
+    Args:
+        file: ``model.onnx`` or ``model.int8.onnx``, its preprocessing beside it.
+        images: uint8 [N, size, size], or any number of such arrays, of which none is kept.
+        batch: images of a forward pass at most.
     """
     compute = OnnxNetwork(file, Preprocessing.read(file.parent), cores())
-    parts = np.split(films, range(batch, len(films), batch))
-    return softmax(np.concatenate([compute(part)[0] for part in parts]))
+    given = [images] if isinstance(images, np.ndarray) else images
+    logits = [
+        compute(part)[0]
+        for some in given
+        for part in np.split(some, range(batch, len(some), batch))
+    ]
+    return softmax(np.concatenate(logits))

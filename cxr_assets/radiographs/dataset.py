@@ -1,7 +1,7 @@
 """The processed dataset as the rest of the pipeline reads it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -115,6 +115,14 @@ def read(directory: Path, films: Sequence[str], size: int) -> torch.Tensor:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         list(pool.map(fill, range(len(films)), films))
     return torch.from_numpy(pixels)
+
+
+def batches(
+    directory: Path, files: Sequence[str], size: int, batch: int
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The same, ``batch`` images at a time: a split of any size takes no more memory than these."""
+    for start in range(0, len(files), batch):
+        yield read(directory, files[start : start + batch], size).numpy()
 
 
 def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:

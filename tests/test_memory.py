@@ -1,0 +1,93 @@
+"""A split of any size takes no more memory than a batch of it."""
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from cxr_assets.evaluation import bootstrap, page, report, shortcuts
+from cxr_assets.evaluation import films as evaluated
+from cxr_assets.experiment import compose
+from cxr_assets.layout import Layout
+from cxr_assets.learning import embeddings
+from cxr_assets.learning import export as exporting
+from cxr_assets.learning.export import export
+from cxr_assets.learning.fit import fit
+from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.radiographs import dataset
+
+SIZE = 128
+# Images a class, and bytes of them all.
+IMAGES = 40
+SPLIT = 3 * IMAGES * SIZE**2
+
+
+@pytest.fixture(autouse=True)
+def _larger_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that images outweigh all else that grows with their number."""
+    monkeypatch.setattr(tiny, "SIZE", SIZE)
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes that numpy and Python allocated at most at once."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_report_never_holds_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluated, "_BATCH", 4)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 2)
+    monkeypatch.setattr(shortcuts, "_TREES", 5)
+    # Figures and page are the same for any number of images, and large.
+    monkeypatch.setattr(report, "_figures", lambda *given: {})
+    monkeypatch.setattr(page, "render", lambda *given: "")
+
+    def peak_of_report(images: int) -> int:
+        layout = Layout(tmp_path / str(images))
+        version = tiny.processed(layout, test_films=images).data_version
+        models = [
+            tiny.publish(layout, asset, network, version)
+            for asset, network in (
+                ("convnext_model", tiny.convnext()),
+                ("dinov2_probe", tiny.dinov2()),
+            )
+        ]
+        return peak(lambda: report.write_report(layout, *models))
+
+    peak_of_report(1)  # what is imported on the way counts once
+    assert peak_of_report(IMAGES) < SPLIT
+
+
+def test_an_export_never_holds_the_validation_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_BATCH", 2)
+    overrides = (*tiny.NETWORKS, "trainer.max_epochs=1", "data.in_memory_limit=0")
+
+    def peak_of_export(images: int) -> int:
+        layout = Layout(tmp_path / str(images))
+        tiny.processed(layout, films=images, test_films=1)
+        plan = make_plan("convnext_model", compose("demo", overrides), layout)
+        fit(plan, lambda line: None)
+        return peak(lambda: export(plan))
+
+    peak_of_export(1)
+    assert peak_of_export(IMAGES) < SPLIT
+
+
+def test_embedding_never_holds_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "_BATCH", 4)
+    layout = Layout(tmp_path)
+    tiny.processed(layout, films=IMAGES, test_films=1)
+    rows = dataset.kept(layout.processed, "val")
+    backbone = tiny.dinov2().dinov2
+    embeddings.embed(backbone, layout, rows[:4], lambda line: None)
+    assert peak(lambda: embeddings.embed(backbone, layout, rows, lambda line: None)) < SPLIT / 2
