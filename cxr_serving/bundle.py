@@ -76,7 +76,7 @@ class BundleRecord(BaseModel):
         input_size: side of the square input, in pixels.
         created_at: when the bundle was written, in UTC.
         data_version: version of the processed dataset it was trained on.
-        code_version: digest of the code that shapes the result.
+        code_version: digest of all code and library versions that shape the result.
         seed: of the training.
         pretrained: identity of the base weights, or null for training from scratch.
         synthetic: whether the films were phantoms, not radiographs of patients.

@@ -81,7 +81,7 @@ def _key(backbone: PreTrainedModel, size: int) -> str:
         "network": config,
         "weights": hashlib.sha256(save(weights)).hexdigest(),
         "preprocessing": Preprocessing(size).config(),
-        "code": code_version(__name__, "cxr_serving.preprocessing"),
+        "code": code_version(__name__),
     }
     return fingerprint(content)[:32]
 

@@ -16,6 +16,8 @@ from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving import bundle
 
 FINISHED_FILE = "finished.json"
+# It imports all else that a bundle is made by: fit, recipes, networks, data loading.
+SHAPED_BY = "cxr_assets.learning.export"
 
 RECIPES: dict[str, type[Recipe]] = {"convnext_model": ConvNext, "dinov2_probe": Dinov2Probe}
 
@@ -32,7 +34,7 @@ class Plan:
         dataset: record of the processed dataset.
         network: transformers configuration.
         weights: identity of the base weights, None for random ones.
-        code: digest of the code that shapes the result.
+        code: digest of all code and library versions that shape the result.
         fingerprint: the same fingerprint means the same training.
     """
 
@@ -109,12 +111,7 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
     for key in ("_name_or_path", "transformers_version"):
         network.pop(key, None)
     weights = networks.identity(*recipe.base)
-    code = code_version(
-        "cxr_assets.learning",
-        "cxr_assets.radiographs.augmentation",
-        "cxr_assets.radiographs.datamodule",
-        "cxr_serving.preprocessing",
-    )
+    code = code_version(SHAPED_BY)
     identity = fingerprint(
         {
             "asset": asset,

@@ -177,11 +177,6 @@ def _version(raw: RawFilms, data: Data) -> str:
         "image_size": data.image_size,
         "val_fraction": data.val_fraction,
         "seed": data.seed,
-        "code": code_version(
-            "cxr_assets.radiographs.naming",
-            "cxr_assets.radiographs.preparation",
-            "cxr_assets.radiographs.split",
-            "cxr_serving.preprocessing",
-        ),
+        "code": code_version(__name__),
     }
     return fingerprint(content)
