@@ -21,8 +21,8 @@ from rich.console import Console
 from cxr_assets import tracking
 from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
 from cxr_assets.layout import Layout
+from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
-from cxr_assets.learning.fit import TrainingError
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.recipe import Progress

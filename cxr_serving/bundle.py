@@ -8,7 +8,6 @@ record defined here, which carries the sha256 of every other file.
 ``<models>/<asset>/latest.json`` points to the newest one.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from cxr_serving import atomic, hashes
 
 RECORD_FILE = "bundle.json"
 POINTER_FILE = "latest.json"
@@ -124,14 +125,20 @@ class BundleRecord(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+            raise BundleError(
+                f"{path} cannot be read: {error.strerror}; materialise the model again, or fetch "
+                "the bundle anew"
+            ) from error
         except ValidationError as error:
             if any(problem["loc"] == ("format_version",) for problem in error.errors()):
                 raise FormatError(
                     f"{path} was written by another version of this code ({_problems(error)}): "
                     "materialise the models again"
                 ) from error
-            raise BundleError(f"{path} is not a bundle record: {_problems(error)}") from error
+            raise BundleError(
+                f"{path} is not a bundle record ({_problems(error)}): materialise the model again, "
+                "or fetch the bundle anew"
+            ) from error
 
 
 class Pointer(BaseModel):
@@ -218,20 +225,17 @@ def _publish(
     try:
         partial.mkdir()
         told = write_files(partial) or record
-        complete = told.model_copy(update={"files": _hash_files(partial)})
+        complete = told.model_copy(update={"files": hashes.of(partial, RECORD_FILE)})
         (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
         # safetensors writes for the owner alone; whoever may list a bundle may read it.
         readable = partial.stat().st_mode & 0o666
-        for path in _files(partial):
+        for path in hashes.files(partial):
             path.chmod(readable)
-            _fsync(path)
-        _fsync(partial)
         verify(partial)
-        partial.rename(final)
+        atomic.swap_directory(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _fsync(asset_directory)
     if point:
         write_pointer(asset_directory, record.version)
     return final
@@ -239,15 +243,8 @@ def _publish(
 
 def write_pointer(directory: Path, version: str) -> None:
     """Atomically replace ``latest.json`` in ``directory``."""
-    temporary = directory / f".{POINTER_FILE}.{os.getpid()}"
-    try:
-        temporary.write_text(Pointer(version=version).model_dump_json() + "\n")
-        _fsync(temporary)
-        temporary.replace(directory / POINTER_FILE)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync(directory)
+    content = Pointer(version=version).model_dump_json() + "\n"
+    atomic.write_file(directory / POINTER_FILE, content.encode())
 
 
 def read_pointer(directory: Path) -> str | None:
@@ -264,7 +261,10 @@ def read_pointer(directory: Path) -> str | None:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise BundleError(f"{path} is not a pointer: {_problems(error)}") from error
+        raise BundleError(
+            f"{path} is not a pointer ({_problems(error)}): delete it, then materialise again what "
+            "it points to"
+        ) from error
 
 
 def latest(asset_directory: Path) -> Path:
@@ -303,7 +303,8 @@ def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> lis
     """Delete the oldest versions beyond ``keep``, but none that a pointer names.
 
     A version that is being deleted has lost its name already: none is ever seen in part. What died
-    processes left half written or half deleted goes, too.
+    processes left half written or half deleted goes, too, and of the broken ones that were set
+    aside all but the newest.
 
     Args:
         directory: of the versions.
@@ -312,11 +313,17 @@ def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> lis
 
     Returns:
         The deleted versions.
+
+    Raises:
+        BundleError: its ``latest.json`` is broken, so that nothing may be deleted.
     """
     protected = {read_pointer(directory), *protect}
     surplus = [v for v in versions(directory)[:-keep] if v not in protected]
     for version in surplus:
         (directory / version).rename(directory / f".{version}.deleted")
+    broken = [path for path in directory.glob("*.broken") if is_version(path.stem)]
+    for aside in sorted(broken)[:-1]:
+        aside.rename(directory / f".{aside.stem}.deleted")
     for deleted in directory.glob(".*.deleted"):
         shutil.rmtree(deleted)
     for partial in directory.glob(".*.partial"):
@@ -334,36 +341,9 @@ def verify(directory: Path) -> BundleRecord:
         BundleError: names the file that is missing, unexpected or altered.
     """
     record = BundleRecord.read(directory)
-    actual = _hash_files(directory)
-    for name in sorted(record.files.keys() | actual.keys()):
-        if name not in actual:
-            raise BundleError(f"{directory / name} is missing")
-        if name not in record.files:
-            raise BundleError(f"{directory / name} is not named in {RECORD_FILE}")
-        if record.files[name] != actual[name]:
-            raise BundleError(f"{directory / name} does not match its sha256 in {RECORD_FILE}")
+    if fault := hashes.fault(directory, RECORD_FILE, record.files):
+        raise BundleError(f"{fault}: materialise {record.asset} again, or fetch the bundle anew")
     return record
-
-
-def _files(directory: Path) -> list[Path]:
-    # What is hidden is not the bundle's: clients of the hub put files of their own there.
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-    )
-
-
-def _hash_files(directory: Path) -> dict[str, str]:
-    hashes = {}
-    for path in _files(directory):
-        if path != directory / RECORD_FILE:
-            with path.open("rb") as file:
-                hashes[path.relative_to(directory).as_posix()] = hashlib.file_digest(
-                    file, "sha256"
-                ).hexdigest()
-    return hashes
 
 
 def _problems(error: ValidationError) -> str:
@@ -371,11 +351,3 @@ def _problems(error: ValidationError) -> str:
         f"{'.'.join(map(str, problem['loc'])) or 'contents'}: {problem['msg']}"
         for problem in error.errors()
     )
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

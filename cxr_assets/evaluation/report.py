@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from cxr_assets.atomic import swap_directory, write_file
 from cxr_assets.evaluation import (
     bootstrap,
     comparison,
@@ -35,6 +34,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
+from cxr_serving.atomic import swap_directory, write_file
 from cxr_serving.bundle import HISTORY_FILE, METRICS_FILE, BundleRecord
 from cxr_serving.predictor import Predictor
 
@@ -115,7 +115,7 @@ def write_report(
     further = {
         "regression": regression,
         "trend": trend,
-        "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json"),
+        "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json", exclude={"files"}),
     }
     final = layout.reports / version
     content = _write(final, films, drawn, models, further)

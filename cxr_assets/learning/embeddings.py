@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from transformers import PreTrainedModel
 
-from cxr_assets import atomic
 from cxr_assets.layout import Layout
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord, batches
+from cxr_serving import atomic
 from cxr_serving.preprocessing import Preprocessing
 
 _BATCH = 32

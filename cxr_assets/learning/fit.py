@@ -1,7 +1,5 @@
 """Fitting: in a work folder, going on where an interrupted run of the same training stopped."""
 
-import io
-import json
 import logging
 import math
 import sys
@@ -9,7 +7,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,24 +15,25 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.plugins import TorchCheckpointIO
 from transformers.utils.logging import disable_progress_bar
 
-from cxr_assets.atomic import write_file
 from cxr_assets.learning.allocator import keep_freed_memory
+from cxr_assets.learning.checkpoints import (
+    LAST_FILE,
+    TrainingError,
+    WholeCheckpoints,
+    resumable,
+    writing,
+)
 from cxr_assets.learning.energy import Meter
 from cxr_assets.learning.interruption import Interruption
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
+from cxr_serving.atomic import write_file
 from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE
 
-_LAST_FILE = "last.ckpt"
 _LINES = 25
-
-
-class TrainingError(Exception):
-    """A training cannot go on; the message says why and what to do."""
 
 
 class DivergedError(TrainingError):
@@ -52,7 +50,7 @@ def locked(plan: Plan, progress: Progress) -> Iterator[None]:
         TrainingError: the lock cannot be written.
     """
     lock = FileLock(plan.lock, is_singleton=True)
-    with _writing(plan.lock):
+    with writing(plan.lock):
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -88,20 +86,21 @@ def fit(
         TrainingError: the work folder cannot be written.
     """
     with locked(plan, progress):
-        if force and plan.finished:
+        if force and (plan.work / FINISHED_FILE).exists():
             plan.discard()
         elif not force and (settled := plan.settled()):
             progress(settled)
             return
-        with _writing(plan.work):
+        with writing(plan.work):
+            plan.set_aside_broken(progress)
             plan.work.mkdir(parents=True, exist_ok=True)
             for leftover in plan.work.glob(".*"):
                 leftover.unlink()  # of a write that was killed
         history = _train(plan, progress, logger)
         run_id = logger.run_id if logger else None
-        with _writing(plan.work):
+        with writing(plan.work):
             write_file(plan.work / HISTORY_FILE, history.to_csv(index=False).encode())
-            write_file(plan.work / FINISHED_FILE, json.dumps({"mlflow_run_id": run_id}).encode())
+            plan.finish(run_id)
 
 
 # One line an epoch is what is worth reading; the libraries' own chatter is not.
@@ -118,7 +117,7 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.Da
     cuda = torch.cuda.is_available()
     if cuda:
         module.network.compile()
-    last = plan.work / _LAST_FILE
+    last = plan.work / LAST_FILE
     history = _History(plan.experiment.seed, progress)
     interruption = Interruption(last)
     callbacks: list[L.Callback] = [
@@ -134,7 +133,7 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.Da
         ),
         ModelCheckpoint(
             plan.work,
-            filename=_LAST_FILE.removesuffix(".ckpt"),
+            filename=LAST_FILE.removesuffix(".ckpt"),
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
@@ -154,7 +153,7 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.Da
         max_epochs=plan.recipe.max_epochs,
         deterministic="warn" if plan.experiment.deterministic else False,
         callbacks=callbacks,
-        plugins=[_WholeCheckpoints()],
+        plugins=[WholeCheckpoints()],
         logger=logger or False,
         enable_progress_bar=in_terminal,
         enable_model_summary=False,
@@ -162,43 +161,18 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.Da
         log_every_n_steps=1,
         default_root_dir=plan.work,
     )
-    if last.exists():
-        progress(f"going on from {last}")
+    with writing(plan.work):
+        checkpoint = resumable(plan.work, progress)
+    if checkpoint is not None:
+        progress(f"going on from {checkpoint}")
     with interruption.handed_on():
         trainer.fit(
             module,
             datamodule=datamodule,
-            ckpt_path=last if last.exists() else None,
+            ckpt_path=checkpoint,
             weights_only=True,
         )
     return history.table()
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"{error.filename or place} cannot be written: {error.strerror}. Free space or make "
-            "the data root writable, then run the same again: it goes on from the last checkpoint"
-        ) from error
-
-
-class _WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place before it takes the name.
-
-    Lightning writes it into the temporary folder first. Where that is another file system, moving
-    it is a copy, which a kill cuts short.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        with _writing(Path(path)):
-            write_file(Path(path), content.getbuffer())
 
 
 class _Patience(EarlyStopping):

@@ -5,21 +5,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
 from cxr_assets.learning.convnext import ConvNext
 from cxr_assets.learning.probe import Dinov2Probe
-from cxr_assets.learning.recipe import Recipe
+from cxr_assets.learning.recipe import Progress, Recipe
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_serving import bundle
+from cxr_serving import bundle, hashes
+from cxr_serving.atomic import set_aside, write_file
+from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
 
 FINISHED_FILE = "finished.json"
 # It imports all else that a bundle is made by: fit, recipes, networks, data loading.
 SHAPED_BY = "cxr_assets.learning.export"
 
 RECIPES: dict[str, type[Recipe]] = {"convnext_model": ConvNext, "dinov2_probe": Dinov2Probe}
+
+
+class Finished(BaseModel):
+    """The contents of ``finished.json``.
+
+    Attributes:
+        mlflow_run_id: MLflow run that holds the curves, if any.
+        files: sha256 of the files in the work folder that the bundle is made of, by name.
+    """
+
+    mlflow_run_id: str | None
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,8 +81,27 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether a finished fit waits for its export."""
-        return (self.work / FINISHED_FILE).exists()
+        """Whether a finished fit, whole as it was written, waits for its export."""
+        try:
+            record = Finished.model_validate_json((self.work / FINISHED_FILE).read_bytes())
+            return all(
+                hashes.of_file(self.work / name) == sha256 for name, sha256 in record.files.items()
+            )
+        except (OSError, ValidationError):
+            return False
+
+    def finish(self, mlflow_run_id: str | None) -> None:
+        """Record that the fit in the work folder is finished.
+
+        Args:
+            mlflow_run_id: MLflow run that holds its curves, if any.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        files = {name: hashes.of_file(self.work / name) for name in (CHECKPOINT_FILE, HISTORY_FILE)}
+        record = Finished(mlflow_run_id=mlflow_run_id, files=files)
+        write_file(self.work / FINISHED_FILE, record.model_dump_json().encode())
 
     def published(self) -> Path | None:
         """The newest bundle that this very training made, if any."""
@@ -83,6 +118,27 @@ class Plan:
             return f"a finished fit in {self.work} waits for its export"
         published = self.published()
         return f"reused {published.name}" if published else None
+
+    def set_aside_broken(self, progress: Progress) -> None:
+        """Set aside what an earlier fit of this training left behind, but not whole.
+
+        To be called by who holds the training, and finds it not settled.
+
+        Args:
+            progress: called with a line for each bundle or record that is broken.
+
+        Raises:
+            OSError: it cannot be renamed.
+        """
+        if (self.work / FINISHED_FILE).exists() and not self.finished:
+            aside = set_aside(self.work / FINISHED_FILE)
+            progress(f"set aside as {aside}, because a file that it names is not as it was written")
+        for version in bundle.versions(self.bundles):
+            if version.endswith(self.fingerprint[:8]):
+                try:
+                    bundle.verify(self.bundles / version)
+                except BundleError as error:
+                    progress(f"set aside as {set_aside(self.bundles / version)}: {error}")
 
     def discard(self) -> None:
         """Forget an unfinished or unexported fit, so that the next one starts anew.

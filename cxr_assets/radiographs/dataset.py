@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxr_assets.radiographs.naming import CLASSES
+from cxr_serving import hashes
 
 MANIFEST_FILE = "manifest.parquet"
 DATASET_FILE = "dataset.json"
@@ -38,6 +39,7 @@ class DatasetRecord(BaseModel):
         seed: of the draw of these patients.
         counts: films by split and class.
         skipped: films left out, by kind of reason; the manifest has each with its reason.
+        files: sha256 of every other file, by path inside the dataset.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +52,7 @@ class DatasetRecord(BaseModel):
     seed: int
     counts: dict[str, dict[str, int]]
     skipped: dict[str, int]
+    files: dict[str, str] = Field(default={}, repr=False)
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -65,13 +68,51 @@ class DatasetRecord(BaseModel):
             raise DatasetError(
                 f"no dataset in {directory}: materialise processed_dataset first"
             ) from error
-        except ValidationError as error:
-            raise DatasetError(f"{path} is not a dataset record: {error}") from error
+        except (OSError, ValidationError) as error:
+            raise DatasetError(
+                f"{path} is not a dataset record ({' '.join(str(error).split())}): materialise "
+                "processed_dataset again"
+            ) from error
+
+
+def verify(directory: Path) -> DatasetRecord:
+    """Check that a dataset is whole: every file as it was written, and counted as it is listed.
+
+    Raises:
+        DatasetError: there is none, or names what is missing, unexpected or altered.
+    """
+    record = DatasetRecord.read(directory)
+    problem = hashes.fault(directory, DATASET_FILE, record.files)
+    if problem is None:
+        films = manifest(directory).query("kept")
+        listed = films.groupby(["split", "class"]).size().to_dict()
+        counted = {
+            (split, label): number
+            for split, labels in record.counts.items()
+            for label, number in labels.items()
+            if number
+        }
+        if listed != counted:
+            problem = f"{directory / DATASET_FILE} counts other images than {MANIFEST_FILE} lists"
+    if problem is not None:
+        raise DatasetError(f"{problem}: materialise processed_dataset again")
+    return record
 
 
 def manifest(directory: Path) -> pd.DataFrame:
-    """One row per source film, with ``MANIFEST_COLUMNS``."""
-    return pd.read_parquet(directory / MANIFEST_FILE)
+    """One row per source film, with ``MANIFEST_COLUMNS``.
+
+    Raises:
+        DatasetError: it is missing or broken.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({' '.join(str(error).split())}): materialise "
+            "processed_dataset again"
+        ) from error
 
 
 def kept(directory: Path, split: str) -> pd.DataFrame:
@@ -126,12 +167,12 @@ def batches(
 
 
 def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:
-    """The first ``number`` films of each class, by file name: uint8 [size, size] each."""
+    """The first ``number`` images of each class, by file name: uint8 [size, size] each.
+
+    Raises:
+        DatasetError: there is no dataset, or it is broken.
+    """
     films = kept(directory, split)
-    return {
-        label: [
-            np.asarray(Image.open(directory / file, formats=("PNG",)))
-            for file in films["file"][films["class"] == label].head(number)
-        ]
-        for label in CLASSES
-    }
+    size = DatasetRecord.read(directory).image_size
+    chosen = {label: films["file"][films["class"] == label].head(number) for label in CLASSES}
+    return {label: list(read(directory, files, size).numpy()) for label, files in chosen.items()}

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr_assets.atomic import swap_directory
 from cxr_assets.provenance import code_version
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
+from cxr_serving.atomic import swap_directory
 
 MARKER_FILE = "SYNTHETIC.txt"
 MIN_PATIENTS = 3

@@ -11,20 +11,23 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image
 
-from cxr_assets.atomic import swap_directory
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.provenance import code_version, fingerprint
+from cxr_assets.radiographs import dataset
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
     MANIFEST_FILE,
+    DatasetError,
     DatasetRecord,
     manifest,
 )
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
 from cxr_assets.radiographs.raw import RawFilms
 from cxr_assets.radiographs.split import assign_splits
+from cxr_serving import hashes
+from cxr_serving.atomic import set_aside, swap_directory
 from cxr_serving.preprocessing import FilmError, Preprocessing
 
 
@@ -38,7 +41,8 @@ def prepare(
     """Decode, resize, split and write the films, unless this very dataset lies there already.
 
     The new dataset is made aside and moved into place whole; an interrupted run leaves the old one
-    or none.
+    or none. One that is there is verified by its hashes; if it is broken it is set aside and made
+    again.
 
     Args:
         layout: where to write (``layout.processed``).
@@ -55,11 +59,9 @@ def prepare(
     version = _version(raw, data)
     layout.root.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.root / ".processed.lock"):
-        if (layout.processed / DATASET_FILE).exists():
-            record = DatasetRecord.read(layout.processed)
-            if record.data_version == version:
-                _refuse_corrupt(manifest(layout.processed), raw.root, data)
-                return record, True
+        if (record := _whole(layout.processed, version, progress)) is not None:
+            _refuse_corrupt(manifest(layout.processed), raw.root, data)
+            return record, True
         for leftover in layout.root.glob(".processed.*.*"):
             shutil.rmtree(leftover)
         partial = layout.root / f".processed.{os.getpid()}.partial"
@@ -70,6 +72,19 @@ def prepare(
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return record, False
+
+
+def _whole(directory: Path, version: str, progress: Callable[[str], None]) -> DatasetRecord | None:
+    """The record of the dataset if it is whole and of this version; what is broken is set aside."""
+    if not directory.exists():
+        return None
+    try:
+        if DatasetRecord.read(directory).data_version != version:
+            return None
+        return dataset.verify(directory)
+    except DatasetError as error:
+        progress(f"set aside as {set_aside(directory)} and made again: {error}")
+        return None
 
 
 def _write(
@@ -129,6 +144,7 @@ def _write(
         seed=data.seed,
         counts=counts,
         skipped=dict(Counter(reason.split(":")[0] for reason in films.loc[~kept, "reason"])),
+        files=hashes.of(directory, DATASET_FILE),
     )
     (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
     return record

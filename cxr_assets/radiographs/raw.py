@@ -13,9 +13,10 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
-from cxr_assets import atomic, experiment
+from cxr_assets import experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import kaggle, naming, phantoms
+from cxr_serving import atomic
 from cxr_serving.preprocessing import FORMATS, FilmError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"

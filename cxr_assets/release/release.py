@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cxr_assets.atomic import swap_directory
 from cxr_assets.evaluation import figures
 from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import latest_report, read_metrics
@@ -21,6 +20,7 @@ from cxr_assets.release.rights import (
     licence_note,
 )
 from cxr_serving import bundle
+from cxr_serving.atomic import swap_directory
 from cxr_serving.bundle import METRICS_FILE, RECORD_FILE, BundleRecord
 
 SPLIT_FILE = "split.csv"

@@ -22,8 +22,9 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning import energy, networks
 from cxr_assets.learning import export as exporting
 from cxr_assets.learning import plan as plans
+from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, ParityError, export
-from cxr_assets.learning.fit import TrainingError, fit
+from cxr_assets.learning.fit import fit
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe

@@ -14,8 +14,9 @@ import torch
 from killing import Training
 
 from cxr_assets.layout import Layout
+from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export, prune
-from cxr_assets.learning.fit import TrainingError, fit, locked
+from cxr_assets.learning.fit import fit, locked
 from cxr_assets.learning.interruption import Interruption
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleError
@@ -194,6 +195,93 @@ def test_a_broken_bundle_is_not_reused(layout):
     assert plan.settled() == f"reused {directory.name}"
     (directory / "model.safetensors").write_bytes(b"")
     assert plan.settled() is None
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def of_something_else(path: Path) -> None:
+    torch.save({"state_dict": {}}, path)
+
+
+@pytest.mark.parametrize(
+    ("broken", "damage", "resumed"),
+    [
+        (("last.ckpt",), empty, "best.ckpt"),
+        (("last.ckpt",), alter, "best.ckpt"),
+        (("last.ckpt",), of_something_else, "best.ckpt"),
+        (("best.ckpt",), empty, None),
+        (("best.ckpt",), Path.unlink, None),
+        (("last.ckpt", "best.ckpt"), cut, None),
+    ],
+)
+def test_a_broken_checkpoint_is_set_aside_and_the_training_ends_as_ever(
+    broken, damage, resumed, layout, uninterrupted
+):
+    plan = killing.plan(layout, SHORT)
+    with pytest.raises(Crash):
+        fit(plan, crash)
+    for name in broken:
+        damage(plan.work / name)
+    lines: list[str] = []
+    fit(plan, lines.append, force=True)
+    told = [line for line in lines if not line.startswith("epoch")]
+    if damage is not Path.unlink:
+        for name in broken:
+            aside = plan.work / f"{name}.broken"
+            assert aside.exists()
+            assert any(line.startswith(f"set aside as {aside}, because ") for line in told), told
+    expected = [f"going on from {plan.work / resumed}"] if resumed else []
+    assert [line for line in told if line.startswith("going on")] == expected
+    assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
+    assert export(plan)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("finished.json", empty), ("best.ckpt", alter), ("history.csv", Path.unlink)],
+)
+def test_a_finished_fit_that_is_not_whole_is_not_exported_but_finished_again(
+    name, damage, layout, uninterrupted
+):
+    plan = killing.plan(layout, SHORT)
+    fit(plan, lambda line: None)
+    damage(plan.work / name)
+    with pytest.raises(ExportError, match="run the fit first"):
+        export(plan)
+    lines: list[str] = []
+    fit(plan, lines.append)
+    assert len(epochs(lines)) == (3 if name == "best.ckpt" else 0)
+    assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
+    assert export(plan)[1]
+
+
+def test_a_broken_bundle_is_set_aside_and_made_again(layout):
+    plan = killing.plan(layout, SHORT)
+    fit(plan, lambda line: None)
+    before, _ = export(plan)
+    whole = bundle.verify(before)
+    empty(before / "model.safetensors")
+    with pytest.raises(BundleError, match="materialise convnext_model again"):
+        bundle.verify(before)
+    lines: list[str] = []
+    fit(plan, lines.append)
+    assert lines[0].startswith(f"set aside as {before}.broken: {before / 'model.safetensors'} does")
+    export(plan)
+    again = bundle.verify(bundle.latest(plan.bundles))
+    assert again.files["model.safetensors"] == whole.files["model.safetensors"]
+    assert bundle.versions(plan.bundles) == [again.version]
 
 
 class Crash(Exception):

@@ -1,5 +1,7 @@
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from cxr_assets.radiographs.dataset import (
     labels,
     manifest,
     read,
+    samples,
 )
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
@@ -136,6 +139,81 @@ def test_the_same_content_and_settings_are_reused_and_others_are_not(source, lay
         other_seed,
         True,
     )
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def miscount(path: Path) -> None:
+    record = json.loads(path.read_text())
+    record["counts"]["test"]["normal"] += 1
+    path.write_text(json.dumps(record))
+
+
+def copy(path: Path) -> None:
+    shutil.copyfile(path, path.with_name("added.png"))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *(("test/normal/*.png", damage) for damage in (empty, cut, alter, Path.unlink, copy)),
+        *(("manifest.parquet", damage) for damage in (empty, cut, alter, Path.unlink)),
+        *(("dataset.json", damage) for damage in (empty, cut, miscount, Path.unlink)),
+    ],
+)
+def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, source, layout):
+    first, _ = make(source, layout)
+    whole = contents(layout.processed)
+    for _ in range(2):
+        damage(victim := next(layout.processed.glob(file)))
+        lines: list[str] = []
+        settings = data(source)
+        films = raw.collect(settings, layout, silent)
+        assert prepare(layout, films, settings, lines.append) == (first, False)
+        assert contents(layout.processed) == whole
+        aside = layout.root / "processed.broken"
+        assert lines[0].startswith(f"set aside as {aside} and made again: ")
+        assert victim.name in lines[0] or damage in (copy, Path.unlink)
+        assert contents(aside) != whole
+        assert sorted(path.name for path in layout.root.iterdir() if path.name[0] != ".") == [
+            "processed", "processed.broken", "raw",
+        ]  # fmt: skip
+    assert make(source, layout) == (first, True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("damage", [empty, cut, Path.unlink])
+def test_the_advice_of_every_reader_of_a_broken_dataset_helps(damage, source, layout):
+    """Each says to materialise processed_dataset, which prepares."""
+    whole, _ = make(source, layout)
+    files = kept(layout.processed, "test")["file"].tolist()
+    for file, reading in (
+        ("manifest.parquet", lambda: kept(layout.processed, "test")),
+        ("dataset.json", lambda: DatasetRecord.read(layout.processed)),
+        ("test/normal/*.png", lambda: samples(layout.processed, "test", 3)),
+        ("test/normal/*.png", lambda: read(layout.processed, files, 32)),
+    ):
+        damage(next(layout.processed.glob(file)))
+        with pytest.raises(DatasetError, match=r"materialise processed_dataset (again|first)"):
+            reading()
+        make(source, layout)
+        reading()
+    assert make(source, layout) == (whole, True)
 
 
 def test_corrupt_films_are_listed_and_too_many_fail(source, layout):

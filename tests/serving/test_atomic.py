@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_assets.atomic import swap_directory, write_file
+from cxr_serving.atomic import swap_directory, write_file
 
 
 def directory(path: Path, content: str) -> Path:

@@ -1,0 +1,105 @@
+"""Checkpoints of a training: written whole, and known to be whole before one is resumed from."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from cxr_assets.learning.recipe import Progress
+from cxr_serving.atomic import set_aside, write_file
+from cxr_serving.bundle import CHECKPOINT_FILE
+
+LAST_FILE = "last.ckpt"
+
+# Of every checkpoint that Lightning resumes from.
+_KEYS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"}
+
+
+class TrainingError(Exception):
+    """A training cannot go on; the message says why and what to do."""
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Within it a full or read-only disk is a :class:`TrainingError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or place} cannot be written: {error.strerror}. Free space or make "
+            "the data root writable, then run the same again: it goes on from the last checkpoint"
+        ) from error
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place before it takes the name.
+
+    Lightning writes it into the temporary folder first. Where that is another file system, moving
+    it is a copy, which a kill cuts short.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TrainingError: the disk is full or read-only.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with writing(Path(path)):
+            write_file(Path(path), content.getbuffer())
+
+
+def resumable(work: Path, progress: Progress) -> Path | None:
+    """The checkpoint of a work folder that a training can be resumed from; None to start anew.
+
+    It is the last one, or if that is missing or broken the best one, which is an earlier one of the
+    same training. If the best one is, a training that is resumed might never write it again, so it
+    starts anew. What is broken is set aside.
+
+    Args:
+        work: the work folder.
+        progress: called with a line for each checkpoint that cannot be used.
+    """
+    last, best = (_load(work / name, progress) for name in (LAST_FILE, CHECKPOINT_FILE))
+    if last is None:
+        return None if best is None else work / CHECKPOINT_FILE
+    if best is None and _has_best(last):
+        aside = set_aside(work / LAST_FILE)
+        progress(f"set aside as {aside}, because {CHECKPOINT_FILE} is lost: training starts anew")
+        return None
+    return work / LAST_FILE
+
+
+def _has_best(checkpoint: dict[str, Any]) -> bool:
+    """Whether an epoch had ended when it was written, so that there was a best one."""
+    states = checkpoint["callbacks"].values()
+    return any(Path(state.get("best_model_path", "")).name == CHECKPOINT_FILE for state in states)
+
+
+def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        # PyTorch does not compare the checksums that it writes.
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()
+        if altered is not None:
+            raise ValueError(f"{altered} does not match its checksum")
+        checkpoint: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )
+        if missing := _KEYS - checkpoint.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except Exception as error:  # noqa: BLE001 - unpickling what is broken may raise anything
+        reason = " ".join(str(error).split())
+        progress(f"set aside as {set_aside(path)}, because it is no whole checkpoint: {reason}")
+        return None
+    return checkpoint
