@@ -104,7 +104,8 @@ def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
     metrics = read_metrics(data_root.layout.reports)
     regression = metrics["regression"]
     if regression is None:
-        return dg.AssetCheckResult(passed=True, metadata={"released": "no other release"})
+        reason = metrics.get("not_compared") or "no other release"
+        return dg.AssetCheckResult(passed=True, metadata={"released": reason})
     low, high = regression["macro_f1"]["interval"]
     return dg.AssetCheckResult(
         passed=high >= 0,

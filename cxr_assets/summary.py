@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cxr_assets.settings import Settings
 from cxr_serving import bundle
-from cxr_serving.bundle import METRICS_FILE
+from cxr_serving.bundle import METRICS_FILE, BundleError
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
 
@@ -19,7 +19,13 @@ def main() -> None:
     report = layout.reports / METRICS_FILE
     if not report.exists():
         sys.exit(f"no report in {layout.reports}: run the job retrain first (make demo)")
-    metrics = json.loads(report.read_text())
+    try:
+        metrics = json.loads(report.read_bytes())
+        release = bundle.read_pointer(layout.releases)
+    except ValueError as error:
+        sys.exit(f"error: {report} cannot be read ({error}): materialise metrics_report again")
+    except BundleError as error:
+        sys.exit(f"error: {error}")
     films = "phantoms, not radiographs" if metrics["synthetic"] else "radiographs"
     table = Table(title=f"Test split of {layout.processed} ({films})")
     table.add_column("model")
@@ -29,7 +35,6 @@ def main() -> None:
         table.add_row(model, *(f"{result[name]:.3f}" for name in COLUMNS))
     console = Console()
     console.print(table)
-    release = bundle.read_pointer(layout.releases)
     console.print(f"report   {report}")
     console.print(
         f"release  {layout.releases / release if release else 'none yet'}", soft_wrap=True

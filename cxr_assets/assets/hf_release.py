@@ -9,7 +9,7 @@ from cxr_assets.release.release import withheld, write_release
 from cxr_assets.release.upload import push
 from cxr_assets.resources import DataRoot, Experiment, settings
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleRecord
+from cxr_serving.bundle import BundleError, BundleRecord
 
 
 class ReleaseConfig(dg.Config):
@@ -54,7 +54,10 @@ def hf_release(
         pushed = push(directory, settings.hf_repo, token)
     if released:
         bundle.write_pointer(releases, directory.name)
-    bundle.prune(releases, resolved.keep_versions)
+    try:
+        bundle.prune(releases, resolved.keep_versions)
+    except BundleError as error:
+        context.log.warning(f"no older release was deleted: {error}")
     context.log.info(f"release {directory.name}: {pushed}")
     return dg.MaterializeResult(
         metadata={

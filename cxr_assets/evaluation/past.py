@@ -1,6 +1,7 @@
 """The models before this one, from what they left on disk."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from cxr_serving.bundle import METRICS_FILE, BundleError, BundleRecord, FormatEr
 _RUNS = 20
 
 
-def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
+def trend(layout: Layout, asset: str, progress: Callable[[str], None]) -> list[dict[str, Any]]:
     """The last trainings of a model, oldest first, from their own records.
 
     Args:
         layout: where bundles, reports and releases lie.
         asset: which model.
+        progress: called with a line for each record that is broken; it is left out.
 
     Returns:
         For each ``version``, ``created_at``, ``data_version``, ``seed``, ``validation_macro_f1``;
@@ -31,6 +33,9 @@ def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
             record = BundleRecord.read(layout.models(asset) / version)
         except FormatError:  # it was made before an upgrade
             continue
+        except BundleError as error:
+            progress(f"left out of the trend, because it is broken: {error}")
+            continue
         rows.append(
             {
                 "version": version,
@@ -38,7 +43,7 @@ def trend(layout: Layout, asset: str) -> list[dict[str, Any]]:
                 "data_version": record.data_version,
                 "seed": record.seed,
                 "validation_macro_f1": record.validation.get("macro_f1"),
-                "test_macro_f1": _reported(layout.reports / version / METRICS_FILE),
+                "test_macro_f1": _reported(layout.reports / version / METRICS_FILE, progress),
                 "released": version in released,
             }
         )
@@ -52,7 +57,7 @@ def released(layout: Layout, asset: str, but: str) -> Path | None:
     whether the one it was made of is still kept.
 
     Raises:
-        BundleError: the release is broken.
+        BundleError: the release or the pointer to it is broken.
     """
     version = bundle.read_pointer(layout.releases)
     if version is None or version == but:
@@ -67,8 +72,11 @@ def released(layout: Layout, asset: str, but: str) -> Path | None:
     return directory
 
 
-def _reported(metrics: Path) -> float | None:
+def _reported(metrics: Path, progress: Callable[[str], None]) -> float | None:
     if not metrics.is_file():
         return None
-    score: float = json.loads(metrics.read_bytes())["macro_f1"]
-    return score
+    try:
+        return float(json.loads(metrics.read_bytes())["macro_f1"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        progress(f"left out of the trend, because it is broken: {metrics} ({error!r})")
+        return None

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -35,7 +36,7 @@ from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
 from cxr_serving.atomic import swap_directory, write_file
-from cxr_serving.bundle import HISTORY_FILE, METRICS_FILE, BundleRecord
+from cxr_serving.bundle import HISTORY_FILE, METRICS_FILE, BundleError, BundleRecord
 from cxr_serving.predictor import Predictor
 
 PAGE_FILE = "report.html"
@@ -88,7 +89,7 @@ def write_report(
 
     Raises:
         DatasetError: there is no processed dataset.
-        BundleError: a bundle is broken.
+        BundleError: a bundle is broken; a broken release or an older bundle is only left out.
         ReportError: the bundles and the dataset do not belong together, or a film is unreadable.
     """
     films = evaluated.test_split(layout.processed)
@@ -98,22 +99,28 @@ def write_report(
         models[role] = _evaluate(_trained_on(directory, films), directory, films, drawn, progress)
     ours = models["model"]
     asset, version = ours.record.asset, ours.record.version
-    released = past.released(layout, asset, but=version)
-    regression = None
-    if released is not None:
-        theirs = _evaluate(Predictor(released), released, films, drawn, lambda line: None)
-        regression = {
-            "released": theirs.record.version,
-            "same_data": theirs.record.data_version == ours.record.data_version,
-            **comparison.compare(ours.metrics, theirs.metrics, ours.draws, theirs.draws),
-        }
-    trend = past.trend(layout, asset)
+    regression, not_compared = None, None
+    try:
+        released = past.released(layout, asset, but=version)
+        if released is not None:
+            theirs = _evaluate(Predictor(released), released, films, drawn, lambda line: None)
+            regression = {
+                "released": theirs.record.version,
+                "same_data": theirs.record.data_version == ours.record.data_version,
+                **comparison.compare(ours.metrics, theirs.metrics, ours.draws, theirs.draws),
+            }
+    except (BundleError, ReportError) as error:
+        # The next release replaces it; without this report there would be none.
+        not_compared = "the last release is broken"
+        progress(f"not compared with the last release, because it is broken: {error}")
+    trend = past.trend(layout, asset, progress)
     for row in trend:
         if row["version"] == version:
             # As when it was new: that a report is made again changes nothing in it.
             row |= {"test_macro_f1": ours.metrics["macro_f1"], "released": False}
     further = {
         "regression": regression,
+        "not_compared": not_compared,
         "trend": trend,
         "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json", exclude={"files"}),
     }
@@ -155,7 +162,13 @@ def report_on_folder(
         role: _evaluate(Predictor(directory), directory, films, drawn, progress)
         for role, directory in roles.items()
     }
-    _write(out, films, drawn, models, {"regression": None, "trend": [], "dataset": None})
+    _write(
+        out,
+        films,
+        drawn,
+        models,
+        {"regression": None, "not_compared": None, "trend": [], "dataset": None},
+    )
     return out
 
 
@@ -172,8 +185,18 @@ def latest_report(layout: Layout) -> Path:
 
 
 def read_metrics(report: Path) -> dict[str, Any]:
-    """The contents of ``metrics.json`` in a report's directory, or the newest in that of all."""
-    metrics: dict[str, Any] = json.loads((report / METRICS_FILE).read_bytes())
+    """The contents of ``metrics.json`` in a report's directory, or the newest in that of all.
+
+    Raises:
+        ReportError: it is missing or broken.
+    """
+    path = report / METRICS_FILE
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ReportError(
+            f"{path} cannot be read ({error}): materialise metrics_report again"
+        ) from error
     return metrics
 
 
@@ -229,7 +252,7 @@ def _write(
     try:
         partial.mkdir()
         metrics = _metrics(films, drawn, models) | further
-        if (final / METRICS_FILE).is_file():
+        with suppress(ReportError):  # there is none, or a broken one, which this one replaces
             before = read_metrics(final)
             # A report that says the same keeps its date, so that nobody takes it for a new one.
             if before == metrics | {"created_at": before.get("created_at")}:

@@ -1,7 +1,9 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetError
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
+from cxr_serving.bundle import BundleError
 from cxr_serving.predictor import Predictor
 
 PICTURES = ("confusion_matrix.png", "roc_curves.png", "learning_curves.png")
@@ -174,6 +177,87 @@ def test_a_count_that_does_not_fit_the_manifest_is_refused(layout: Layout) -> No
     path.write_text(json.dumps(record))
     with pytest.raises(ReportError, match=r"lists 27 test films, dataset\.json counts 28"):
         report_on(layout)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def lose(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+RELEASED = "20260101T000000Z-00000000"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        (f"{RELEASED}/model.safetensors", empty),
+        (f"{RELEASED}/bundle.json", empty),
+        ("latest.json", empty),
+        (RELEASED, lose),
+    ],
+)
+def test_a_broken_release_is_said_and_the_next_report_is_made(
+    file: str, damage: Callable[[Path], None], layout: Layout
+) -> None:
+    main = bundle.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.releases / RELEASED)
+    bundle.write_pointer(layout.releases, RELEASED)
+    damage(layout.releases / file)
+    lines: list[str] = []
+    baseline = bundle.latest(layout.models("dinov2_probe"))
+    report = write_report(layout, main, baseline, lines.append)
+    metrics = read_metrics(report)
+    assert metrics["regression"] is None
+    assert metrics["not_compared"] == "the last release is broken"
+    assert "Not compared: the last release is broken." in (report / "report.html").read_text()
+    (told,) = [line for line in lines if line.startswith("not compared with the last release")]
+    assert str(layout.releases / file) in told
+
+
+@pytest.mark.parametrize("file", ["bundle.json", "model.safetensors"])
+def test_a_broken_older_bundle_is_evidence_less_not_a_reason_to_stop(
+    file: str, layout: Layout
+) -> None:
+    main = bundle.latest(layout.models("convnext_model"))
+    older = shutil.copytree(main, layout.models("convnext_model") / RELEASED)
+    empty(Path(older) / file)
+    (layout.reports / RELEASED).mkdir(parents=True)
+    empty(layout.reports / RELEASED / "metrics.json")
+    lines: list[str] = []
+    baseline = bundle.latest(layout.models("dinov2_probe"))
+    metrics = read_metrics(write_report(layout, main, baseline, lines.append))
+    assert metrics["regression"] is None
+    assert metrics["not_compared"] is None
+    scores = {row["version"]: row["test_macro_f1"] for row in metrics["trend"]}
+    assert scores.pop(main.name) == metrics["macro_f1"]
+    told = [line for line in lines if line.startswith("left out of the trend")]
+    assert len(told) == 1
+    if file == "bundle.json":
+        assert scores == {}
+        assert str(Path(older) / file) in told[0]
+    else:
+        assert list(scores.values()) == [None]
+        assert str(layout.reports / RELEASED / "metrics.json") in told[0]
+
+
+@pytest.mark.parametrize("place", ["newest", "its own"])
+def test_a_broken_report_is_named_and_made_again(place: str, reported: Layout) -> None:
+    version = latest_report(reported)
+    directory = reported.reports if place == "newest" else version
+    before = read_metrics(version)
+    empty(directory / "metrics.json")
+    with pytest.raises(ReportError, match="materialise metrics_report again"):
+        read_metrics(directory)
+    report_on(reported)
+    assert read_metrics(directory) | {"created_at": ""} == before | {"created_at": ""}
+    empty(reported.reports / "latest.json")
+    with pytest.raises(BundleError, match="delete it, then materialise again"):
+        latest_report(reported)
+    report_on(reported)
+    assert latest_report(reported) == version
 
 
 def test_there_is_no_report_before_the_first(tmp_path: Path) -> None:
