@@ -47,14 +47,13 @@ def main() -> None:
     }
     tracking.open_store(settings.mlflow_uri, layout)
     place = layout.sweeps / "ablation.csv"
-    place.parent.mkdir(parents=True, exist_ok=True)
     progress = partial(print, file=sys.stderr, flush=True)
     rows = []
     with tracking.training_run("ablation", {"overrides": " ".join(common)}):
         results = sweep.run(list(jobs.values()), layout, progress)
         for (arm, seed), result in zip(jobs, results, strict=True):
             rows.append({"ingredient": arm, "seed": seed, **asdict(result)})
-            pd.DataFrame(rows).to_csv(place, index=False)
+            sweep.save(place, pd.DataFrame(rows), progress)
     print(table(pd.DataFrame(rows)))
 
 

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -27,17 +29,20 @@ from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.recipe import Progress
 from cxr_assets.radiographs import raw
+from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.settings import Settings
-from cxr_serving.bundle import HISTORY_FILE, BundleRecord
+from cxr_serving.atomic import write_file
+from cxr_serving.bundle import HISTORY_FILE, BundleError, BundleRecord
 
 ASSET = "convnext_model"
 FAILED = "failed"
 
-_FAILURES = (
-    *(KaggleError, raw.RawDataError, PreparationError),
-    *(PretrainedError, TrainingError, ExportError),
+# Their messages say all; of any other error the traceback is shown, too.
+_EXPLAINED = (
+    *(KaggleError, raw.RawDataError, PreparationError, DatasetError),
+    *(PretrainedError, TrainingError, ExportError, BundleError),
 )
 _USAGE = """\
 Train the main model, with the settings of CXR_EXPERIMENT and CXR_OVERRIDES and those given here.
@@ -64,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to; all but ``overrides`` and ``version`` are None where it failed.
+    """What a training came to; its metrics are None where it failed.
 
     Attributes:
         overrides: of the job, joined by spaces.
@@ -72,6 +77,7 @@ class Result:
         macro_f1, auroc: on the validation split.
         epochs: that were trained.
         minutes: that they took, also when the bundle is an earlier one.
+        reason: why it failed; None where it did not.
     """
 
     overrides: str
@@ -80,6 +86,7 @@ class Result:
     auroc: float | None = None
     epochs: int | None = None
     minutes: float | None = None
+    reason: str | None = None
 
 
 def expand(preset: str, overrides: Sequence[str], defaults: Sequence[str] = ()) -> list[Job]:
@@ -134,25 +141,43 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
 
 
 def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
-    """Train the jobs one after the other; one that fails does not keep the next from its turn."""
+    """Train the jobs one after the other; whatever fails one, the next has its turn."""
     for number, job in enumerate(jobs, 1):
         overrides = " ".join(job.overrides)
         progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
         try:
-            directory = train(job.experiment, layout, progress)
-        except _FAILURES as error:
-            progress(f"error: {error}")
-            yield Result(overrides, FAILED)
-            continue
-        record = BundleRecord.read(directory)
-        history = pd.read_csv(directory / HISTORY_FILE)
-        yield Result(
-            overrides,
-            record.version,
-            record.validation["macro_f1"],
-            record.validation["auroc"],
-            len(history),
-            float(history["seconds"].sum()) / 60,
+            result = _result(overrides, train(job.experiment, layout, progress))
+        except Exception as error:  # noqa: BLE001 - it is reported, and is a row of the table
+            if not isinstance(error, _EXPLAINED):
+                progress(traceback.format_exc())
+            reason = " ".join(str(error).split()) or type(error).__name__
+            progress(f"error: {reason}")
+            result = Result(overrides, FAILED, reason=reason)
+        yield result
+
+
+def _result(overrides: str, directory: Path) -> Result:
+    record = BundleRecord.read(directory)
+    history = pd.read_csv(directory / HISTORY_FILE)
+    return Result(
+        overrides,
+        record.version,
+        record.validation["macro_f1"],
+        record.validation["auroc"],
+        len(history),
+        float(history["seconds"].sum()) / 60,
+    )
+
+
+def save(table: Path, results: pd.DataFrame, progress: Progress) -> None:
+    """Replace a table on disk; where that fails it is reported, and ends no sweep."""
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write_file(table, results.to_csv(index=False).encode())
+    except OSError as error:
+        progress(
+            f"{table} cannot be written: {error.strerror}. Its rows are printed at the end; free "
+            "space or make the data root writable for the next ones"
         )
 
 
@@ -206,20 +231,24 @@ def main() -> None:
     tracking.open_store(settings.mlflow_uri, layout)
     progress = partial(print, file=sys.stderr, flush=True)
     sweep = tracking.training_run("sweep", {"overrides": " ".join(arguments.overrides)})
+    table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
+    rows: list[dict[str, Any]] = []
     try:
         with sweep if arguments.multirun else nullcontext():
-            results = pd.DataFrame(asdict(result) for result in run(jobs, layout, progress))
-            if arguments.multirun:
-                table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
-                table.parent.mkdir(exist_ok=True)
-                results.to_csv(table, index=False)
+            for result in run(jobs, layout, progress):
+                rows.append(asdict(result))
+                if arguments.multirun:
+                    save(table, pd.DataFrame(rows), progress)
+            if table.exists():
                 mlflow.log_artifact(str(table))
                 progress(f"table: {table}")
     except KeyboardInterrupt:
         progress("stopped: the same command goes on from here")
         sys.exit(130)
-    _show(results)
-    sys.exit(int((results["version"] == FAILED).any()))
+    finally:
+        if rows:
+            _show(pd.DataFrame(rows))
+    sys.exit(int(any(row["version"] == FAILED for row in rows)))
 
 
 def _show(results: pd.DataFrame) -> None:

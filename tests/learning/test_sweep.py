@@ -1,16 +1,22 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 import tiny
 from mlflow.tracking import MlflowClient
 
 from cxr_assets import sweep
-from cxr_assets.experiment import ExperimentError, compose
+from cxr_assets.experiment import Experiment, ExperimentError, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
@@ -114,6 +120,76 @@ def test_a_later_run_of_the_winner_points_to_its_bundle(tmp_path):
     assert bundle.latest(plan.bundles) == directory
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file grows, which a write sees as it sees a full disk; MLflow's store is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def sweeping(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., tuple[Layout, str, str]]]:
+    """Sweeps over seeds, of which 0 meets a full disk and 1 an error that nobody foresaw."""
+    layout = Layout(tmp_path / "data")
+    monkeypatch.setenv("CXR_DATA_ROOT", str(layout.root))
+    monkeypatch.setenv("CXR_OVERRIDES", " ".join(OVERRIDES))
+    train = sweep.train
+
+    def run(seeds: str, look: Callable[[], None]) -> tuple[Layout, str, str]:
+        def training(experiment: Experiment, *more: Any) -> Path:
+            look()
+            if experiment.seed == 1:
+                raise RuntimeError("no answer\nto seed 1")
+            with full_disk() if experiment.seed == 0 else nullcontext():
+                return train(experiment, *more)
+
+        monkeypatch.setattr(sweep, "train", training)
+        arguments = ["learning", "-m", f"seed={seeds}", "trainer.max_epochs=1"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as stop:
+            sweep.main()
+        assert stop.value.code == 1
+        return (layout, *capsys.readouterr())
+
+    before = mlflow.get_tracking_uri()
+    yield run
+    mlflow.set_tracking_uri(before)
+
+
+def test_whatever_fails_a_job_is_its_row_and_the_table_is_there_after_each(sweeping, tmp_path):
+    seen: list[int] = []
+
+    def look() -> None:
+        tables = list((tmp_path / "data" / "sweeps").glob("*"))
+        seen.append(sum(len(pd.read_csv(path)) for path in tables))
+
+    layout, shown, progress = sweeping("0,1,2", look)
+    assert seen == [0, 1, 2]
+    (table,) = layout.sweeps.iterdir()
+    full, crashed, well = pd.read_csv(table).to_dict("records")
+    assert [full["version"], crashed["version"]] == ["failed", "failed"]
+    assert crashed["reason"] == "no answer to seed 1"
+    assert full["reason"] in " ".join(progress.split())
+    assert "Traceback" in progress, "nobody foresaw it, so that is where to look"
+    assert [well["version"]] == bundle.versions(layout.models("convnext_model"))
+    assert pd.isna(well["reason"])
+    assert all(text in shown for text in ("no answer to seed 1", well["version"]))
+
+
+def test_a_table_that_cannot_be_written_ends_no_sweep_and_its_rows_are_printed(sweeping, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sweeps").write_text("in the way")
+    layout, shown, progress = sweeping("1,2", lambda: None)
+    assert progress.count(f"{layout.sweeps}/") == progress.count("cannot be written: ") == 2
+    assert "no answer to seed 1" in shown
+    (version,) = bundle.versions(layout.models("convnext_model"))
+    assert version in shown
+
+
 def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     """Of three jobs one ends, one diverges, and an interrupt comes in the midst of the third."""
     layout = Layout(tmp_path / "data")
@@ -150,6 +226,8 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     assert process.wait(timeout=60) == 130, "".join(lines)
     assert lines[-1] == "stopped: the same command goes on from here\n", "".join(lines)
     assert "Traceback" not in "".join(lines)
+    (stopped,) = (layout.root / "sweeps").glob("*.csv")
+    assert pd.read_csv(stopped)["version"].str.endswith("failed").tolist() == [False, True]
 
     table, progress = (process := start()).communicate(timeout=240)
     assert process.returncode == 1, progress
@@ -161,11 +239,13 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     assert "going on from" in third
     assert "epoch 1/6" not in third
 
-    (path,) = (layout.root / "sweeps").glob("*.csv")
+    (path,) = set((layout.root / "sweeps").glob("*.csv")) - {stopped}
     results = pd.read_csv(path)
     assert results["overrides"].str.split(" ").str[0].tolist() == [
         f"{LR}=0.001", f"{LR}=1e+20", f"{LR}=0.002",
     ]  # fmt: skip
+    assert results["reason"].str.startswith("the loss is not finite").tolist()[1]
+    assert results["reason"].isna().tolist() == [True, False, True]
     versions = results["version"].tolist()
     assert versions.pop(1) == "failed"
     assert sorted(versions) == bundle.versions(layout.models("convnext_model"))
