@@ -16,6 +16,9 @@ from kagglehub.config import CACHE_FOLDER_ENV_VAR_NAME, get_kaggle_credentials
 from kagglehub.exceptions import DataCorruptionError
 from kagglehub.handle import DatasetHandle, parse_dataset_handle
 
+from cxr_assets.radiographs import seal
+from cxr_serving.atomic import set_aside
+
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
 
@@ -36,7 +39,8 @@ def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
 
     The newest version is asked for at every call, unless ``dataset`` names one
     (``owner/name/versions/2``), which needs no network once it is here. A download that was cut is
-    resumed, at once for as long as it gets on, else by the next call. The client checks the MD5
+    resumed, at once for as long as it gets on, else by the next call. What was downloaded before is
+    first known to be whole, else set aside and downloaded anew. The client checks the MD5
     that the store declares, and uses Kaggle credentials where it finds some; public data
     needs none.
 
@@ -62,7 +66,14 @@ def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
         while True:
             before = _archive_bytes(cache, handle)
             try:
-                return Path(kagglehub.dataset_download(dataset))
+                folder = Path(kagglehub.dataset_download(dataset))
+                if not seal.sealed(folder):  # it has just been downloaded
+                    seal.seal(folder)
+                if (problem := seal.fault(folder)) is None:
+                    return folder
+                # Else the client would take the next one, even half extracted, for complete.
+                folder.parent.with_name(f"{folder.name}.complete").unlink(missing_ok=True)
+                progress(f"set aside as {set_aside(folder)} and downloaded anew: {problem}")
             except requests.HTTPError as error:
                 raise KaggleError(_refusal(dataset, error, credentials is not None)) from error
             except _CUT as error:

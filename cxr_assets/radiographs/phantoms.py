@@ -11,9 +11,10 @@ classes, the frame's size too.
 import itertools
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +23,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr_assets.provenance import code_version
+from cxr_assets.radiographs import seal
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
-from cxr_serving.atomic import swap_directory
+from cxr_serving.atomic import set_aside, swap_directory
 
 MARKER_FILE = "SYNTHETIC.txt"
 MIN_PATIENTS = 3
@@ -37,8 +39,12 @@ _FONT = ImageFont.load_default(size=11)
 Array = npt.NDArray[np.floating[Any]]
 
 
-def make(root: Path, patients: int, seed: int) -> None:
-    """Write phantoms of ``patients`` children a class to ``root``, or keep these if they are there.
+def make(
+    root: Path, patients: int, seed: int, progress: Callable[[str], None] = lambda line: None
+) -> None:
+    """Write synthetic images of ``patients`` patients a class, or keep these if they are there.
+
+    Those that are there are first known to be whole; else they are set aside and made again.
 
     A fifth of the children is in ``test/``, a fiftieth in ``val/``, at least one in each, the
     others in ``train/``. Every film depends on seed, class, child and film number alone.
@@ -47,6 +53,7 @@ def make(root: Path, patients: int, seed: int) -> None:
         root: is replaced whole, at the end; ``SYNTHETIC.txt`` in it says what it holds.
         patients: children a class, at least 3, with 1.9 films each on average.
         seed: of every random choice.
+        progress: called with a line where images that were there are broken.
 
     Raises:
         ValueError: too few patients to have some in each split.
@@ -62,7 +69,9 @@ def make(root: Path, patients: int, seed: int) -> None:
         f"patients a class {patients}, seed {seed}, made by phantoms.py {code}\n"
     )
     if (root / MARKER_FILE).is_file() and (root / MARKER_FILE).read_text() == marker:
-        return
+        if (problem := seal.fault(root)) is None:
+            return
+        progress(f"set aside as {set_aside(root)} and made again: {problem}")
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -73,6 +82,7 @@ def make(root: Path, patients: int, seed: int) -> None:
             children = itertools.product(CLASSES, range(patients))
             list(pool.map(lambda child: _write(partial, patients, seed, *child), children))
         (partial / MARKER_FILE).write_text(marker)
+        seal.seal(partial)
         swap_directory(partial, root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -80,7 +90,10 @@ def make(root: Path, patients: int, seed: int) -> None:
 
 def _write(root: Path, patients: int, seed: int, label: str, patient: int) -> None:
     for path, image in _films(label, patient, patients, seed):
-        image.save(root / path, quality=90)
+        # Pillow itself does not notice a full disk while it writes a JPEG.
+        content = BytesIO()
+        image.save(content, "JPEG", quality=90)
+        (root / path).write_bytes(content.getbuffer())
 
 
 def _films(

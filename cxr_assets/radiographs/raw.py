@@ -109,7 +109,9 @@ def read(layout: Layout) -> RawFilms:
     """
     films = _load(layout)
     if films is None:
-        raise RawDataError(f"no {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first")
+        raise RawDataError(
+            f"no whole {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first"
+        )
     for row in films.inventory.itertuples():
         if _stat(films.root / row.path) != (row.bytes, row.mtime_ns):
             raise RawDataError(
@@ -185,7 +187,7 @@ def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
     root = layout.raw / "phantoms" / f"{data.phantom_patients}-patients-seed-{data.seed}"
     progress(f"making phantoms of {data.phantom_patients} children a class in {root}")
     try:
-        phantoms.make(root, data.phantom_patients, data.seed)
+        phantoms.make(root, data.phantom_patients, data.seed, progress)
     except ValueError as error:
         raise RawDataError(str(error)) from error
     return root
@@ -328,14 +330,17 @@ def _save(films: RawFilms, layout: Layout) -> None:
         "synthetic": films.synthetic,
         "unchanged": films.unchanged,
     }
-    atomic.write_file(layout.raw / INVENTORY_FILE, table.to_parquet(index=False))
+    content = table.to_parquet(index=False, write_page_checksum=True)
+    atomic.write_file(layout.raw / INVENTORY_FILE, content)
 
 
 def _load(layout: Layout) -> RawFilms | None:
-    """The inventory on disk; None where there is none, or one of another format."""
+    """The inventory on disk; None where there is none, a broken one, or one of another format."""
     try:
-        inventory = pd.read_parquet(layout.raw / INVENTORY_FILE)
+        inventory = pd.read_parquet(layout.raw / INVENTORY_FILE, page_checksum_verification=True)
         if tuple(inventory.columns) != COLUMNS:
+            return None
+        if inventory.attrs["data_version"] != _data_version(inventory):
             return None
         return RawFilms(
             root=Path(inventory.attrs["root"]),

@@ -73,6 +73,51 @@ def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, sai
     assert not list(layout.raw.rglob("*.archive"))
 
 
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def alter(path: Path) -> None:
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+
+
+@pytest.mark.parametrize("damage", [empty, alter, Path.unlink])
+def test_what_was_downloaded_and_is_broken_is_set_aside_and_downloaded_anew(
+    damage, stand_in, tmp_path, said
+):
+    root = fetch(tmp_path, said)
+    victim = next(root.rglob("IM-*.jpeg"))
+    whole = victim.read_bytes()
+    damage(victim)
+    assert fetch(tmp_path, said) == root
+    assert victim.read_bytes() == whole
+    assert stand_in.ranges == [None, None]
+    aside = root.with_name(f"{root.name}.broken")
+    (told,) = [line for line in said if line.startswith(f"set aside as {aside}")]
+    assert str(victim) in told
+    assert fetch(tmp_path, said) == root
+    assert stand_in.ranges == [None, None], "it is whole again"
+
+
+def test_a_copied_cache_is_whole_though_its_times_are_others(stand_in, tmp_path, said):
+    root = fetch(tmp_path, said)
+    for path in root.rglob("*"):
+        os.utime(path, (1, 1))
+    assert fetch(tmp_path, said) == root
+    assert stand_in.ranges == [None]
+
+
+def test_a_broken_cache_that_is_not_replaced_is_never_taken_for_whole(stand_in, tmp_path, said):
+    root = fetch(tmp_path, said)
+    empty(next(root.rglob("IM-*.jpeg")))
+    stand_in.cuts = [5000]
+    with pytest.raises(kaggle.KaggleError):
+        fetch(tmp_path, said)
+    root.mkdir()  # what extracting would leave, were it killed at once
+    fetch(tmp_path, said)
+    assert (root / "chest_xray" / "test" / "NORMAL").is_dir()
+
+
 def test_a_cut_download_is_resumed_at_once(stand_in, tmp_path, said):
     stand_in.cuts = [MIB + 5000]
     root = fetch(tmp_path, said)

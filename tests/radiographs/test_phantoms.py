@@ -1,4 +1,5 @@
 import re
+import resource
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +63,29 @@ def test_the_same_seed_gives_the_same_films_and_another_one_others(tmp_path):
     assert not set(films(tmp_path / "one").values()) & set(films(tmp_path / "three").values())
 
 
+@pytest.mark.parametrize("damage", ["empty", "missing", "seal"])
+def test_images_that_are_not_whole_are_set_aside_and_made_again(damage, tmp_path):
+    root = tmp_path / "images"
+    phantoms.make(root, patients=3, seed=0)
+    whole = films(root)
+    victim = root / min(whole)
+    if damage == "empty":
+        victim.write_bytes(b"")
+    elif damage == "missing":
+        victim.unlink()
+    else:
+        victim = root / ".seal.json"
+        victim.write_bytes(b"")
+    lines: list[str] = []
+    phantoms.make(root, 3, 0, lines.append)
+    assert films(root) == whole
+    (told,) = lines
+    assert told.startswith(f"set aside as {root}.broken and made again: {victim}")
+    inode = root.stat().st_ino
+    phantoms.make(root, 3, 0, lines.append)
+    assert (root.stat().st_ino, len(lines)) == (inode, 1), "it is whole and kept"
+
+
 def test_a_film_does_not_depend_on_how_many_there_are(root, tmp_path):
     phantoms.make(tmp_path / "few", patients=3, seed=0)
     few = {Path(name).name: content for name, content in films(tmp_path / "few").items()}
@@ -80,22 +104,17 @@ def test_they_are_made_once(tmp_path):
     assert films(target) != old
 
 
-def test_what_breaks_off_leaves_the_old_films(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_old_images(tmp_path):
     target = tmp_path / "films"
     phantoms.make(target, patients=3, seed=0)
     old = films(target)
-    save = Image.Image.save
-    written: list[Path] = []
-
-    def save_until_the_disk_is_full(image: Image.Image, path: Path, **options: object) -> None:
-        written.append(path)
-        if len(written) > 4:
-            raise OSError(28, "No space left on device")
-        save(image, path, **options)
-
-    monkeypatch.setattr(Image.Image, "save", save_until_the_disk_is_full)
-    with pytest.raises(OSError, match="No space left"):
-        phantoms.make(target, patients=3, seed=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            phantoms.make(target, patients=3, seed=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert films(target) == old
     assert list(tmp_path.iterdir()) == [target]
 
