@@ -79,6 +79,8 @@ def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
     with FileLock(layout.raw / ".lock"):
         root = _find_root(_source(data, layout, progress))
         previous = _load(layout)
+        if previous is None and (layout.raw / INVENTORY_FILE).exists():
+            progress(f"{layout.raw / INVENTORY_FILE} is not whole: all files are read again")
         known = previous.inventory if previous is not None and previous.root == root else None
         paths = list(_walk(root))
         progress(f"checking {len(paths):,} files in {root}")

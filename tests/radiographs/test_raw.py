@@ -236,13 +236,32 @@ def test_read_notices_that_the_films_are_no_longer_there(source, collect, layout
         raw.read(layout)
 
 
-def test_a_broken_inventory_is_made_anew(source, collect, layout):
+def another_hash(inventory: Path) -> None:
+    table = pd.read_parquet(inventory)
+    table.loc[0, "sha256"] = "0" * 64
+    table.to_parquet(inventory)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"PAR1 but no more"),
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"bacterial", b"bacteriel")),
+        another_hash,
+    ],
+    ids=["empty", "no table", "cut", "altered", "another hash"],
+)
+def test_a_broken_inventory_is_reported_and_made_again(damage, source, collect, layout, said):
     first = collect(source)
-    (layout.raw / raw.INVENTORY_FILE).write_bytes(b"PAR1 but no more")
+    path = layout.raw / raw.INVENTORY_FILE
+    damage(path)
     with pytest.raises(raw.RawDataError, match="materialise raw_kaggle first"):
         raw.read(layout)
     assert collect(source).data_version == first.data_version
-    assert raw.read(layout).data_version == first.data_version
+    assert f"{path} is not whole: all files are read again" in said
+    pd.testing.assert_frame_equal(raw.read(layout).inventory, first.inventory)
 
 
 def test_phantoms_are_made_and_kept(layout, said):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_serving import bundle
+from cxr_serving.atomic import set_aside
 from cxr_serving.bundle import BundleError, BundleRecord, FormatError
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -226,6 +227,33 @@ def test_prune_keeps_the_newest_and_what_is_pointed_to(tmp_path: Path) -> None:
     bundle.write_pointer(tmp_path, names[0])
     assert bundle.prune(tmp_path, keep=2, protect=[names[1]]) == [names[2]]
     assert bundle.versions(tmp_path) == [names[0], names[1], names[3], names[4]]
+
+
+def test_of_what_was_set_aside_the_newest_is_kept(tmp_path: Path) -> None:
+    directories = [bundle.publish(tmp_path, record(n), write_files) for n in range(4)]
+    aside = [set_aside(directory) for directory in directories[:3]]
+    (tmp_path / "of somebody else.broken").write_text("")
+    assert bundle.versions(tmp_path) == [directories[3].name]
+    assert bundle.prune(tmp_path, keep=1) == []
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(directories[3].name, aside[2].name),
+        *("latest.json", "of somebody else.broken"),
+    }
+
+
+@pytest.mark.parametrize("content", ["", '{"version": "20261122T0300'])
+def test_with_a_broken_pointer_nothing_is_deleted_and_the_advice_helps(
+    content: str, tmp_path: Path
+) -> None:
+    names = [bundle.publish(tmp_path, record(n), write_files).name for n in range(3)]
+    (tmp_path / "latest.json").write_text(content)
+    for reading in (bundle.latest, lambda directory: bundle.prune(directory, keep=1)):
+        with pytest.raises(BundleError, match=r"latest\.json is not a pointer .*: delete it, then"):
+            reading(tmp_path)
+    assert bundle.versions(tmp_path) == names
+    (tmp_path / "latest.json").unlink()
+    made = bundle.publish(tmp_path, record(3), write_files)
+    assert bundle.latest(tmp_path) == made
 
 
 def test_what_is_deleted_is_never_seen_in_part(
