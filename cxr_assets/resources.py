@@ -8,7 +8,7 @@ from dagster_mlflow.resources import MlFlow
 from pydantic import Field
 
 from cxr_assets import experiment as experiments
-from cxr_assets import tracking
+from cxr_assets import overrides, tracking
 from cxr_assets.layout import Layout
 from cxr_assets.settings import Settings
 
@@ -21,16 +21,17 @@ class Experiment(dg.ConfigurableResource[experiments.Experiment]):
     preset: str = Field(default=settings.experiment, description="demo, scratch or full")
     overrides: str = Field(
         default=settings.overrides,
-        description="Space-separated Hydra overrides, such as: seed=7 trainer.max_epochs=5",
+        description="Hydra overrides, separated by spaces and quoted as in a shell, such as: "
+        "seed=7 data.folder='/data/my images'",
     )
 
     def resolve(self) -> experiments.Experiment:
         """Compose preset and overrides.
 
         Raises:
-            ExperimentError: unknown preset or key, or a value out of range.
+            ExperimentError: unknown preset or key, a value out of range, or an open quotation.
         """
-        return experiments.compose(self.preset, self.overrides.split())
+        return experiments.compose(self.preset, overrides.split(self.overrides))
 
 
 class DataRoot(dg.ConfigurableResource[Layout]):

@@ -1,6 +1,7 @@
 """Trainings of the main model without Dagster: one, or a sweep of Hydra overrides."""
 
 import argparse
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.recipe import Progress
+from cxr_assets.overrides import for_hydra, split
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
@@ -72,7 +74,7 @@ class Result:
     """What a training came to; its metrics are None where it failed.
 
     Attributes:
-        overrides: of the job, joined by spaces.
+        overrides: of the job, quoted where a shell would need it.
         version: of the bundle, or ``failed``.
         macro_f1, auroc: on the validation split.
         epochs: that were trained.
@@ -89,22 +91,31 @@ class Result:
     reason: str | None = None
 
 
-def expand(preset: str, overrides: Sequence[str], defaults: Sequence[str] = ()) -> list[Job]:
+def expand(
+    preset: str,
+    overrides: Sequence[str],
+    defaults: Sequence[str] = (),
+    multirun: bool = True,
+) -> list[Job]:
     """The jobs of a sweep: every combination of values, in Hydra's order.
 
     Args:
         preset: unless ``experiment=...`` is among the overrides.
         overrides: as Hydra's multirun takes them: ``seed=0,1,2``, ``seed=range(3)``.
         defaults: overrides that come first and are not named in the jobs.
+        multirun: whether a comma separates the values of paths, too.
 
     Raises:
-        ExperimentError: one of the jobs has settings that are not valid.
+        ExperimentError: one of the jobs has settings that are not valid, or is to start from
+            weights in a directory that is not there.
     """
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF)):
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-            parsed = parser.parse_overrides([*defaults, *overrides])
+            parsed = parser.parse_overrides(
+                [*map(for_hydra, defaults), *(for_hydra(text, multirun) for text in overrides)]
+            )
             (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
         raise ExperimentError(" ".join(str(error).split())) from error
@@ -115,6 +126,7 @@ def expand(preset: str, overrides: Sequence[str], defaults: Sequence[str] = ()) 
         named = tuple(f"{key}={value}" for key, value in values.items() if key in asked)
         chosen = values.pop("experiment", preset)
         settings = compose(chosen, [f"{key}={value}" for key, value in values.items()])
+        settings.require_directories()
         jobs.append(Job(named, settings))
     return jobs
 
@@ -143,7 +155,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
 def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
     """Train the jobs one after the other; whatever fails one, the next has its turn."""
     for number, job in enumerate(jobs, 1):
-        overrides = " ".join(job.overrides)
+        overrides = shlex.join(job.overrides)
         progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
         try:
             result = _result(overrides, train(job.experiment, layout, progress))
@@ -189,7 +201,8 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each other combination of overrides: ``overrides``, ``seeds`` (how many ended
-        well), ``macro_f1``, ``macro_f1_std``, ``auroc``, ``auroc_std``, ``minutes`` (the mean).
+        well), ``macro_f1``, ``macro_f1_std``, ``auroc``, ``auroc_std``, ``minutes`` (the mean). The
+        standard deviation is the sample's, with n - 1 in the denominator (``ddof=1``).
     """
     settings = results["overrides"].str.replace(r"(^| )seed=\S+", "", regex=True).str.strip()
     return (
@@ -197,9 +210,9 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         .agg(
             seeds=("macro_f1", "count"),
             macro_f1=("macro_f1", "mean"),
-            macro_f1_std=("macro_f1", "std"),
+            macro_f1_std=("macro_f1", partial(pd.Series.std, ddof=1)),
             auroc=("auroc", "mean"),
-            auroc_std=("auroc", "std"),
+            auroc_std=("auroc", partial(pd.Series.std, ddof=1)),
             minutes=("minutes", "mean"),
         )
         .reset_index()
@@ -223,14 +236,15 @@ def main() -> None:
     settings = Settings()
     layout = settings.layout
     try:
-        jobs = expand(settings.experiment, arguments.overrides, settings.overrides.split())
+        defaults = split(settings.overrides)
+        jobs = expand(settings.experiment, arguments.overrides, defaults, arguments.multirun)
     except ExperimentError as error:
         sys.exit(f"error: {error}")
     if len(jobs) > 1 and not arguments.multirun:
         sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
     tracking.open_store(settings.mlflow_uri, layout)
     progress = partial(print, file=sys.stderr, flush=True)
-    sweep = tracking.training_run("sweep", {"overrides": " ".join(arguments.overrides)})
+    sweep = tracking.training_run("sweep", {"overrides": shlex.join(arguments.overrides)})
     table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     rows: list[dict[str, Any]] = []
     try:
@@ -260,5 +274,5 @@ def _show(results: pd.DataFrame) -> None:
         for metric in ("macro_f1", "auroc"):
             spread = seeds.pop(f"{metric}_std").map("{:.3f}".format)
             seeds[metric] = seeds[metric].map("{:.3f}".format) + " ± " + spread
-        out("\nmean ± standard deviation over seeds\n")
+        out("\nmean ± sample standard deviation (n - 1) over seeds\n")
         out(seeds.round({"minutes": 1}).to_markdown(index=False))

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 from lightning.pytorch.loggers import MLFlowLogger
+from sqlalchemy.engine import URL
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning.fit import fit as untracked_fit
@@ -31,7 +32,9 @@ def open_store(uri: str | None, layout: Layout) -> str:
     location = None
     if uri is None:
         layout.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{layout.mlflow_database}"
+        # Written out by the library: a data root may hold characters that an address escapes.
+        address = URL.create("sqlite", database=str(layout.mlflow_database))
+        uri = address.render_as_string(hide_password=False)
         location = layout.mlflow_artifacts.as_uri()
     mlflow.set_tracking_uri(uri)
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:

@@ -24,6 +24,7 @@ def raw_kaggle(
     mlflow: dg.ResourceParam[MlFlow],
 ) -> dg.MaterializeResult[None]:
     settings = experiment.resolve()
+    settings.require_directories()
     films = raw.collect(settings.data, data_root.layout, context.log.info)
     named = films.inventory[films.inventory["problem"].isna()]
     return dg.MaterializeResult(

@@ -31,6 +31,7 @@ from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
 from cxr_serving.atomic import write_file
+from cxr_assets.radiographs.datamodule import epoch_seed
 from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE
 
 _LINES = 25
@@ -240,7 +241,7 @@ class _History(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._begin()
-        L.seed_everything(self._seed * 1_000_003 + trainer.current_epoch, verbose=False)
+        L.seed_everything(epoch_seed(self._seed, trainer.current_epoch), verbose=False)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int

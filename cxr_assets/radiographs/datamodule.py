@@ -15,6 +15,16 @@ from cxr_serving.preprocessing import Preprocessing
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch, in the 32 bits that all generators take.
+
+    Args:
+        seed: of the training, 0..2**32-1.
+        epoch: below 1,000,003, so that no two of a training share a seed.
+    """
+    return (seed * 1_000_003 + epoch) % 2**32
+
+
 class InMemory(Dataset[Batch]):
     """Inputs and labels in memory, indexed by whole batches."""
 
@@ -82,7 +92,7 @@ class EpochShuffle(Sampler[torch.Tensor]):
         return -(-self._length // self._batch_size)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._epoch))
         if self._weights is None:
             order = torch.randperm(self._length, generator=generator)
         else:

@@ -1,6 +1,8 @@
 """The model card: what the model is, for what, how good, and how to use and repeat it."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cxr_assets.experiment import Experiment, compose
+from cxr_assets.overrides import PATHS
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.release.rights import KERMANY, base_model, licence, terms
 from cxr_serving.bundle import BundleRecord
@@ -16,7 +19,6 @@ CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 
 _TEMPLATE = Path(__file__).with_name("card.md")
-_PATHS = ("data.folder", "model.pretrained", "probe.pretrained")
 _PLACEHOLDER = "/path/to/your/copy"
 
 _SYNTHETIC = (
@@ -256,14 +258,16 @@ def _command(experiment: Experiment) -> str:
     preset = dict(_settings(compose(experiment.preset, folder).model_dump(mode="json")))
     overrides = []
     for key, value in _settings(experiment.model_dump(mode="json")):
-        if key in _PATHS and value and (key == "data.folder" or Path(value).expanduser().is_dir()):
+        if key in PATHS and value and (key == "data.folder" or Path(value).expanduser().is_dir()):
             overrides.append(f"{key}={_PLACEHOLDER}")
         elif value != preset[key]:
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             overrides.append(f"{key}={text}")
     environment = f"CXR_EXPERIMENT={experiment.preset}"
     if overrides:
-        environment += f' CXR_OVERRIDES="{" ".join(overrides)}"'
+        # Within double quotes a shell still reads these four.
+        quoted = re.sub(r'([\\"$`])', r"\\\1", shlex.join(overrides))
+        environment += f' CXR_OVERRIDES="{quoted}"'
     return f"{environment} \\\n  dagster job execute -m cxr_assets.definitions -j retrain"
 
 

@@ -1,0 +1,221 @@
+"""The groups of settings that an experiment is made of, each value with the range it may have."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from cxr_assets.radiographs.phantoms import MIN_PATIENTS
+from cxr_assets.ranges import is_repository
+
+
+def _hub_id_or_directory(pretrained: str) -> str:
+    is_path = pretrained.startswith((".", "/", "~")) or Path(pretrained).is_dir()
+    if not is_path and not is_repository(pretrained):
+        raise ValueError("neither a directory nor a hub id such as facebook/dinov2-small")
+    return pretrained
+
+
+def _zero_or_concentration(mixing: float) -> float:
+    if 0 < mixing < 1e-6:
+        raise ValueError("it must be 0, or a Beta distribution's parameter of at least 0.000001")
+    return mixing
+
+
+# What the code under them takes. Lightning's and NumPy's generators are seeded by 32 bits; epochs
+# stay below what separates the streams of two seeds (cxr_assets.radiographs.datamodule.epoch_seed).
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Depth = Annotated[int, Field(ge=1, le=100)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Penalty = Annotated[float, Field(ge=1e-12, le=1e6)]
+Mixing = Annotated[float, Field(ge=0, le=1e6), AfterValidator(_zero_or_concentration)]
+Strength = Annotated[float, Field(ge=0, le=3)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}$")]
+Revision = Annotated[str, Field(pattern=r"^\w[\w./-]*$")]
+Pretrained = Annotated[str, AfterValidator(_hub_id_or_directory)]
+
+
+class Group(BaseModel):
+    """Settings that belong together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Group):
+    """Where the films come from and how they are prepared.
+
+    Attributes:
+        source: ``kaggle``, ``folder`` or ``phantom``.
+        folder: for ``folder``: where ``train/`` and ``test/`` lie; it is read, never written.
+        dataset: for ``kaggle``: owner and name of the data set.
+        phantom_patients: for ``phantom``: synthetic children a class.
+        image_size: side of the square input, in pixels.
+        val_fraction: share of the training patients kept for validation.
+        seed: of the draw of these patients and of phantoms. The training's ``seed`` has no part
+            in it, so that trainings of several seeds share dataset and split.
+        max_corrupt_fraction: share of unreadable films above which preparation fails.
+        in_memory_limit: bytes that the films of train and val may take in memory; a larger dataset
+            is read from disk batch by batch, with the same result.
+    """
+
+    source: Literal["kaggle", "folder", "phantom"]
+    folder: Path | None
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")] | None
+    phantom_patients: Annotated[int, Field(ge=0, le=100_000)]
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    # Of two patients, the fewest a class may have, more would leave none to train on.
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    seed: Seed
+    max_corrupt_fraction: Fraction
+    in_memory_limit: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> "Data":
+        if self.source == "folder" and self.folder in (None, Path()):
+            raise ValueError("data.source=folder needs data.folder")
+        if self.source == "kaggle" and self.dataset is None:
+            raise ValueError("data.source=kaggle needs data.dataset")
+        if self.source == "phantom" and self.phantom_patients < MIN_PATIENTS:
+            raise ValueError(
+                f"data.phantom_patients={self.phantom_patients} leaves a split without patients: "
+                f"it must be at least {MIN_PATIENTS}"
+            )
+        return self
+
+
+class Model(Group):
+    """The main network, and how its weights move.
+
+    Attributes:
+        name: architecture, as it appears in checkpoints and reports.
+        pretrained: hub id, local directory in the hub's format, or null for training from scratch.
+        revision: commit of the hub repository.
+        hidden_sizes, depths, patch_size: of the network when it starts from scratch.
+        initializer_range: standard deviation of its random weights when it starts from scratch.
+        drop_path_rate: stochastic depth.
+        lr: peak learning rate, reached after ``trainer.warmup_epochs``, then a cosine to
+            zero.
+        layer_decay: factor on the learning rate from each layer to the one below it; 1 for none.
+    """
+
+    name: Name
+    pretrained: Pretrained | None
+    revision: Revision | None
+    hidden_sizes: tuple[Width, Width, Width, Width]
+    depths: tuple[Depth, Depth, Depth, Depth]
+    patch_size: Width
+    initializer_range: Rate
+    drop_path_rate: Fraction
+    lr: Rate
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class Probe(Group):
+    """The frozen baseline: a DINOv2 backbone and one linear layer on its CLS embedding.
+
+    Attributes:
+        name: architecture, as it appears in checkpoints and reports.
+        pretrained: hub id, local directory in the hub's format, or null for random weights.
+        revision: commit of the hub repository.
+        hidden_size, num_hidden_layers, num_attention_heads, patch_size: of a random backbone.
+        weight_decays: L2 penalties on the linear layer, from strong to weak; the one with the best
+            validation macro F1 is kept, of equals the strongest.
+    """
+
+    name: Name
+    pretrained: Pretrained | None
+    revision: Revision | None
+    hidden_size: Width
+    num_hidden_layers: Depth
+    num_attention_heads: Width
+    patch_size: Width
+    weight_decays: Annotated[tuple[Penalty, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "Probe":
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"probe.hidden_size={self.hidden_size} is not a multiple of "
+                f"probe.num_attention_heads={self.num_attention_heads}"
+            )
+        return self
+
+    @field_validator("weight_decays")
+    @classmethod
+    def _from_strong_to_weak(cls, weight_decays: tuple[float, ...]) -> tuple[float, ...]:
+        if list(weight_decays) != sorted(set(weight_decays), reverse=True):
+            raise ValueError("the weight decays must go from strong to weak, each named once")
+        return weight_decays
+
+
+class Augmentation(Group):
+    """How much training films are varied; 0 leaves a property as it is, 1 is the usual strength.
+
+    Attributes:
+        flip: share of films that are mirrored.
+        affine: of rotation, shift and scale.
+        exposure: of gamma, contrast and brightness.
+        detail: of sharpening and blurring.
+        noise: of added noise.
+    """
+
+    flip: Annotated[float, Field(ge=0, le=1)]
+    affine: Strength
+    exposure: Strength
+    detail: Strength
+    noise: Strength
+
+
+class Trainer(Group):
+    """Training of the main network.
+
+    Attributes:
+        max_epochs: epochs at most.
+        patience: epochs without a better validation macro F1 before training stops.
+        batch_size: films a step.
+        optimizer: ``adamw``, or ``muon`` for the matrices inside the network and AdamW elsewhere.
+        weight_decay: of the optimiser.
+        warmup_epochs: epochs of linear warm-up.
+        label_smoothing: of the cross entropy.
+        class_balance: ``weights`` in the loss, ``sampling`` (each class as often), or ``none``.
+        mixup: parameter of the Beta distribution that films are mixed by; 0 for no mixing.
+        cutmix: the same for rectangles of one film pasted into another.
+        ema_decay: of the exponential moving average of the weights, which is what is validated and
+            kept; 0 for the weights themselves.
+        flip_averaging: whether the model answers with the mean over a film and its mirror image.
+        augmentation: variation of training films.
+    """
+
+    max_epochs: Epochs
+    patience: Epochs
+    batch_size: Count
+    optimizer: Literal["adamw", "muon"]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
+    warmup_epochs: Annotated[float, Field(ge=0, le=1_000_000)]
+    label_smoothing: Fraction
+    class_balance: Literal["weights", "sampling", "none"]
+    mixup: Mixing
+    cutmix: Mixing
+    ema_decay: Fraction
+    flip_averaging: bool
+    augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> "Trainer":
+        if self.warmup_epochs > self.max_epochs:
+            raise ValueError(
+                f"trainer.warmup_epochs={self.warmup_epochs:g} is more than "
+                f"trainer.max_epochs={self.max_epochs}"
+            )
+        return self

@@ -1,0 +1,68 @@
+"""Overrides as a user types them: words as in a shell, values as in Hydra, paths as they are."""
+
+import re
+import shlex
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+EXAMPLE = "CXR_OVERRIDES=\"seed=7 data.folder='/data/my images (2024)'\""
+# Keys whose values may be paths. Hydra's grammar would have each parenthesis, comma, brace or
+# letter beyond ASCII in one escaped.
+PATHS = ("data.folder", "model.pretrained", "probe.pretrained")
+
+_FUNCTION = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)")
+
+
+class ExperimentError(ValueError):
+    """The preset or an override is not valid; the message names it and what would be."""
+
+
+def split(text: str) -> list[str]:
+    """The overrides in ``CXR_OVERRIDES`` or the launchpad, quoted as in a POSIX shell.
+
+    Raises:
+        ExperimentError: a quotation mark is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ExperimentError(
+            f"the overrides {text!r} cannot be read ({error}): quote as in a shell, as in {EXAMPLE}"
+        ) from error
+
+
+def for_hydra(override: str, sweep: bool = False) -> str:
+    """An override that Hydra reads as it was meant.
+
+    A path is taken as it is, and so is what Hydra's grammar rejects: either becomes a quoted
+    string. A value that is quoted for Hydra already, and ``null``, stay as they are.
+
+    Args:
+        override: ``key=value``, no longer quoted for a shell.
+        sweep: whether a comma separates the values of a sweep, in paths too.
+    """
+    key, equals, value = override.partition("=")
+    try:
+        OverridesParser.create().parse_override(override)
+        valid = True
+    except HydraException:
+        valid = False
+    if not equals or value in ("", "null") or (valid and value[0] in "'\""):
+        return override
+    if key.lstrip("+") in PATHS:
+        if sweep and _FUNCTION.fullmatch(value):
+            return override
+        paths = value.split(",") if sweep else [value]
+        return f"{key}={','.join(map(_quoted, paths))}"
+    return override if valid else f"{key}={_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    """A string of Hydra's grammar that stands for ``text``, with nothing interpolated.
+
+    Backslashes are doubled where they would escape what follows: a quotation mark or ``${``.
+    """
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    escaped = re.sub(r"(\\*)('|$)", lambda run: run[1] * 2 + run[2].replace("'", r"\'"), literal)
+    return f"'{escaped}'"

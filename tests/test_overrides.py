@@ -1,0 +1,62 @@
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr_assets.experiment import ExperimentError, compose
+from cxr_assets.overrides import split
+
+ODD = [
+    "/data/my images (2024)/Häuser",
+    "/data/a,b;c & d=e",
+    "/data/#1 50%20?x@y:z",
+    '/data/it\'s "here"',
+    "/data/back\\slash\\",
+    "/data/${HOME}/{x}/[y]/$z",
+    "~/My Drive/chest_xray",
+    "2024",
+]
+
+
+def folder(*overrides: str) -> Path | None:
+    return compose("scratch", overrides).data.folder
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_every_path_can_be_named(path: str) -> None:
+    # As an argument of a program, in CXR_OVERRIDES quoted as in a shell, and quoted whole.
+    assert folder(f"data.folder={path}") == Path(path)
+    assert folder(*split(f"seed=1 data.folder={shlex.quote(path)}")) == Path(path)
+    assert folder(*split(f"seed=1 {shlex.quote(f'data.folder={path}')}")) == Path(path)
+    weights = compose("demo", [f"probe.pretrained={path}"] if path.startswith("/") else [])
+    assert weights.probe.pretrained == (path if path.startswith("/") else None)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
+def test_any_path_is_taken_as_it_is(name: str) -> None:
+    path = f"/{name}"
+    assert folder(*split(f"data.folder={shlex.quote(path)}")) == Path(path)
+
+
+def test_what_is_quoted_for_hydra_already_is_not_quoted_twice() -> None:
+    assert folder("data.folder='/my images, (all)'") == Path("/my images, (all)")
+    assert folder(*split("\"data.folder='/my images'\"")) == Path("/my images")
+
+
+def test_hydras_grammar_still_holds_for_other_keys() -> None:
+    words = split("seed=7 model.depths=[1,1,2,1] 'trainer.augmentation={flip: 0.25}'")
+    experiment = compose("demo", [*words, "model.pretrained=null"])
+    assert experiment.seed == 7
+    assert experiment.model.depths == (1, 1, 2, 1)
+    assert experiment.trainer.augmentation.flip == 0.25
+    assert experiment.model.pretrained is None
+
+
+def test_a_mistake_shows_how_to_quote() -> None:
+    with pytest.raises(ExperimentError, match=r"(?s)it's.*No closing quotation.*data\.folder='"):
+        split("data.folder=it's")
+    with pytest.raises(ExperimentError, match=r"'images/x' is not of the form key=value.*quote"):
+        folder(*split("data.folder=/my images/x"))
