@@ -33,7 +33,7 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return str(problem["ctx"]["error"])
     message = problem["msg"].removeprefix("Value error, ")
     bounds = _range(model.model_json_schema(), problem["loc"])
-    if bounds:
+    if bounds and problem["type"] != "value_error":
         message = f"it must be {' and '.join(bounds)}"
         if problem["type"].startswith(("int", "finite", "float")):
             message = f"{problem['msg']}; {message}"

@@ -10,9 +10,9 @@ from pydantic import Field
 from cxr_assets import experiment as experiments
 from cxr_assets import overrides, tracking
 from cxr_assets.layout import Layout
-from cxr_assets.settings import Settings
+from cxr_assets.settings import load
 
-settings = Settings()
+settings = load()
 
 
 class Experiment(dg.ConfigurableResource[experiments.Experiment]):

@@ -1,22 +1,39 @@
 """The pipeline's environment variables."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from huggingface_hub import constants, get_token
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_assets.layout import Layout
+from cxr_assets.ranges import is_repository
+
+# Where MLflow keeps its records besides a server: sqlite, postgresql+psycopg2, ...
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_OTHER_STORES = ("", "file", "databricks", "uc")
+
+
+class SettingsError(ValueError):
+    """An environment variable is not valid; the message names it and never its value."""
 
 
 class Settings(BaseSettings):
     """Read from ``CXR_*``; each has a default that works on a fresh machine."""
 
-    model_config = SettingsConfigDict(env_prefix="CXR_", env_ignore_empty=True)
+    # A value may hold a password.
+    model_config = SettingsConfigDict(
+        env_prefix="CXR_", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     data_root: Path = Field(Path("data"), description="Folder below which everything is written.")
     experiment: str = Field("demo", description="Preset: demo, scratch or full.")
     overrides: str = Field(
-        "", description="Space-separated Hydra overrides: seed=7 trainer.max_epochs=5"
+        "",
+        description="Hydra overrides, separated by spaces and quoted as in a shell: "
+        "seed=7 data.folder='/data/my images'",
     )
     mlflow_uri: str | None = Field(
         None, description="MLflow tracking URI; a SQLite file below the data root when unset."
@@ -26,7 +43,78 @@ class Settings(BaseSettings):
         None, description="Hub repository to push releases to, such as my-group/cxr."
     )
 
+    @field_validator("hf_repo")
+    @classmethod
+    def _is_a_repository(cls, repo: str | None) -> str | None:
+        if repo is not None and not is_repository(repo):
+            raise ValueError(
+                "CXR_HF_REPO must be owner/name, such as my-group/cxr: letters, digits, '.', '_' "
+                "and '-', no address"
+            )
+        return repo
+
+    @field_validator("schedule_timezone")
+    @classmethod
+    def _is_a_timezone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(
+                "CXR_SCHEDULE_TIMEZONE must be a name of the IANA database, such as Europe/Berlin"
+            ) from error
+        return timezone
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _is_a_store(cls, uri: str | None) -> str | None:
+        if uri is not None and not _is_address(uri):
+            scheme = urlsplit(uri).scheme.split("+")[0]
+            if scheme in ("http", "https") or scheme not in (*_DATABASES, *_OTHER_STORES):
+                raise ValueError(
+                    "CXR_MLFLOW_URI must be the address of an MLflow server or database, such as "
+                    "http://localhost:5000"
+                )
+        return uri
+
     @property
     def layout(self) -> Layout:
         """Where things lie."""
         return Layout(self.data_root.absolute())
+
+
+def load() -> Settings:
+    """The settings, checked, and what the hub's client takes from the environment by itself.
+
+    Raises:
+        SettingsError: names each variable that is not valid.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(
+                str(problem["ctx"]["error"])
+                if problem["type"] == "value_error"
+                else f"CXR_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+                for problem in error.errors()
+            )
+        ) from None
+    if not _is_address(constants.ENDPOINT):
+        raise SettingsError("HF_ENDPOINT must be an address, such as https://huggingface.co")
+    token = get_token()
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise SettingsError("HF_TOKEN holds characters that no token has: copy it again")
+    return settings
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and (parts.port is None or parts.port)
+            and not set(text) & set(" \t\n")
+        )
+    except ValueError:  # a port that is none
+        return False

@@ -34,7 +34,7 @@ from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.preparation import PreparationError, prepare
-from cxr_assets.settings import Settings
+from cxr_assets.settings import SettingsError, load
 from cxr_serving.atomic import write_file
 from cxr_serving.bundle import HISTORY_FILE, BundleError, BundleRecord
 
@@ -233,13 +233,13 @@ def main() -> None:
         "overrides", nargs="*", help="Hydra overrides: seed=7 model=convnextv2_atto"
     )
     arguments = parser.parse_intermixed_args()
-    settings = Settings()
-    layout = settings.layout
     try:
+        settings = load()
         defaults = split(settings.overrides)
         jobs = expand(settings.experiment, arguments.overrides, defaults, arguments.multirun)
-    except ExperimentError as error:
+    except (SettingsError, ExperimentError) as error:
         sys.exit(f"error: {error}")
+    layout = settings.layout
     if len(jobs) > 1 and not arguments.multirun:
         sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
     tracking.open_store(settings.mlflow_uri, layout)
