@@ -50,6 +50,11 @@ class Layout:
         return self.root / "work" / fingerprint[:16]
 
     @property
+    def set_aside(self) -> Path:
+        """What was in the way of something new and holds files of someone else."""
+        return self.root / "set-aside"
+
+    @property
     def sweeps(self) -> Path:
         """Tables of sweeps and ablations."""
         return self.root / "sweeps"

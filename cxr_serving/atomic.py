@@ -43,7 +43,13 @@ def swap_directory(new: Path, current: Path) -> None:
         retired.rename(current)
         raise
     _fsync(current.parent)
-    shutil.rmtree(retired)
+    # What says that it is ours is hidden, and goes last: a deletion that is killed can be finished.
+    for path in sorted(retired.iterdir(), key=lambda path: path.name.startswith(".")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    retired.rmdir()
 
 
 def sync(directory: Path) -> None:

@@ -8,6 +8,7 @@ record defined here, which carries the sha256 of every other file.
 ``<models>/<asset>/latest.json`` points to the newest one.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -37,6 +38,11 @@ METRICS_FILE = "metrics.json"
 # Writing one bundle takes minutes at most: what is older was left behind by a process that died.
 _LEFTOVER_SECONDS = 86_400
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+# Names that only a deletion or a publishing gives.
+_DELETED = re.compile(rf"\.{_VERSION.pattern}\.deleted")
+_PARTIAL = re.compile(r"\..+\.\d+\.partial")
+
+logger = logging.getLogger(__name__)
 
 
 class BundleError(Exception):
@@ -299,8 +305,28 @@ def find(asset_directory: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> list[str]:
-    """Delete the oldest versions beyond ``keep``, but none that a pointer names.
+def foreign(directory: Path) -> str | None:
+    """Why a bundle may not be deleted: what its record does not name, or other contents; or None.
+
+    Hidden files are not looked at.
+    """
+    try:
+        record = BundleRecord.read(directory)
+    except BundleError as error:
+        return str(error)
+    for name, sha256 in hashes.of(directory, RECORD_FILE).items():
+        if record.files.get(name) != sha256:
+            return f"{directory / name} is not the file that {RECORD_FILE} names"
+    return None
+
+
+def prune(
+    directory: Path,
+    keep: int,
+    protect: Iterable[str | None] = (),
+    foreign: Callable[[Path], str | None] = foreign,
+) -> list[str]:
+    """Delete the oldest versions beyond ``keep``, but none that a pointer names or is not ours.
 
     A version that is being deleted has lost its name already: none is ever seen in part. What died
     processes left half written or half deleted goes, too, and of the broken ones that were set
@@ -310,6 +336,7 @@ def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> lis
         directory: of the versions.
         keep: how many are kept at least.
         protect: versions that pointers elsewhere name, besides its own ``latest.json``.
+        foreign: why a version may not be deleted, or None.
 
     Returns:
         The deleted versions.
@@ -318,17 +345,23 @@ def prune(directory: Path, keep: int, protect: Iterable[str | None] = ()) -> lis
         BundleError: its ``latest.json`` is broken, so that nothing may be deleted.
     """
     protected = {read_pointer(directory), *protect}
-    surplus = [v for v in versions(directory)[:-keep] if v not in protected]
-    for version in surplus:
+    surplus = []
+    for version in versions(directory)[:-keep]:
+        if version in protected:
+            continue
+        if reason := foreign(directory / version):
+            logger.warning("%s is kept: %s", directory / version, reason)
+            continue
         (directory / version).rename(directory / f".{version}.deleted")
+        surplus.append(version)
     broken = [path for path in directory.glob("*.broken") if is_version(path.stem)]
     for aside in sorted(broken)[:-1]:
         aside.rename(directory / f".{aside.stem}.deleted")
-    for deleted in directory.glob(".*.deleted"):
-        shutil.rmtree(deleted)
-    for partial in directory.glob(".*.partial"):
-        if time.time() - partial.stat().st_mtime > _LEFTOVER_SECONDS:
-            shutil.rmtree(partial)
+    for path in list(directory.glob(".*")):
+        if _DELETED.fullmatch(path.name) or (
+            _PARTIAL.fullmatch(path.name) and time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS
+        ):
+            shutil.rmtree(path)
     return surplus
 
 

@@ -1,12 +1,15 @@
 """Asset ``metrics_report``: both models on the test split."""
 
+from functools import partial
+
 import dagster as dg
 from dagster_mlflow.resources import MlFlow
 
+from cxr_assets import written
 from cxr_assets.assets import pictures
 from cxr_assets.assets.convnext_model import convnext_model
 from cxr_assets.assets.dinov2_probe import dinov2_probe
-from cxr_assets.evaluation.report import read_metrics, write_report
+from cxr_assets.evaluation.report import REPORT, read_metrics, write_report
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
 
@@ -31,7 +34,8 @@ def metrics_report(
     main = bundle.latest(layout.models("convnext_model"))
     baseline = bundle.latest(layout.models("dinov2_probe"))
     directory = write_report(layout, main, baseline, context.log.info)
-    bundle.prune(layout.reports, experiment.resolve().keep_versions)
+    keep = experiment.resolve().keep_versions
+    bundle.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))
     metrics = read_metrics(directory)
     headline = {
         f"{prefix}{name}": result[name]

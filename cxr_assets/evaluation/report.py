@@ -1,5 +1,6 @@
 """The report: models on films they never saw, through the predictor that serves."""
 
+import functools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from cxr_assets import written
 from cxr_assets.evaluation import (
     bootstrap,
     comparison,
@@ -35,12 +37,15 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving import bundle
-from cxr_serving.atomic import swap_directory, write_file
+from cxr_serving.atomic import write_file
 from cxr_serving.bundle import HISTORY_FILE, METRICS_FILE, BundleError, BundleRecord
 from cxr_serving.predictor import Predictor
 
 PAGE_FILE = "report.html"
 PREDICTIONS_FILE = "predictions.csv"
+# Kinds of reports: one on the test split, which a release follows from, and one on any folder.
+REPORT = "report"
+EVALUATION = "evaluation report"
 DISCLAIMER = "For research and education only. Not a medical device."
 
 _NORMAL = CLASSES.index("normal")
@@ -122,10 +127,10 @@ def write_report(
         "regression": regression,
         "not_compared": not_compared,
         "trend": trend,
-        "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json", exclude={"files"}),
+        "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json"),
     }
     final = layout.reports / version
-    content = _write(final, films, drawn, models, further)
+    content = _write(final, REPORT, layout.set_aside, films, drawn, models, further)
     write_file(layout.reports / METRICS_FILE, content)
     write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
     bundle.write_pointer(layout.reports, version)
@@ -140,7 +145,7 @@ def report_on_folder(
     Args:
         main: directory of the bundle.
         folder: films; classes that it lacks are reported as absent.
-        out: where the report goes; an earlier report there is replaced.
+        out: where the report goes; an earlier one by this function, unchanged, is replaced.
         baseline: directory of a bundle to compare with, if any.
         progress: called with a line now and then.
 
@@ -150,11 +155,10 @@ def report_on_folder(
     Raises:
         RawDataError: there is no film.
         BundleError: a bundle is broken.
-        ReportError: ``out`` holds something else than a report.
+        ReportError: ``out`` holds anything else, or lies in something that must stay as it is.
     """
     out = out.resolve()
-    if out.exists() and not (out / METRICS_FILE).is_file() and any(out.iterdir()):
-        raise ReportError(f"{out} holds something else than a report: name an empty directory")
+    _require_free(out, folder.resolve())
     films = evaluated.folder(folder, progress)
     drawn = bootstrap.draws(films.table["patient"])
     roles = {"model": main} | ({"baseline": baseline} if baseline else {})
@@ -164,12 +168,25 @@ def report_on_folder(
     }
     _write(
         out,
+        EVALUATION,
+        out.parent,
         films,
         drawn,
         models,
         {"regression": None, "not_compared": None, "trend": [], "dataset": None},
     )
     return out
+
+
+def _require_free(out: Path, folder: Path) -> None:
+    reason = written.foreign(out, EVALUATION) if out.exists() else None
+    for above in out.parents:
+        # Each is known by what it holds: a further file would make it another.
+        sealed = (above / written.RECORD_FILE).exists() or bundle.foreign(above) is None
+        if above == folder or sealed:
+            reason = f"{out} lies in {above}, which must stay as it is"
+    if reason is not None:
+        raise ReportError(f"{reason}: name a new or an empty directory with --out")
 
 
 def latest_report(layout: Layout) -> Path:
@@ -237,6 +254,8 @@ def _evaluate(
 
 def _write(
     final: Path,
+    kind: str,
+    aside: Path,
     films: Films,
     drawn: torch.Tensor,
     models: dict[str, _Evaluated],
@@ -244,13 +263,11 @@ def _write(
 ) -> bytes:
     """Write a report aside and move it to ``final``; returns the contents of metrics.json."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    # Only what a killed writing left: beside a directory of the user's there may be other names.
-    for ending in ("partial", "retired"):
-        for leftover in final.parent.glob(f".{final.name}.*.{ending}"):
-            shutil.rmtree(leftover)
+    foreign = functools.partial(written.foreign, kind=kind)
+    written.remove_leftovers(final, foreign)
     partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir()
+        written.begin(partial, kind)
         metrics = _metrics(films, drawn, models) | further
         with suppress(ReportError):  # there is none, or a broken one, which this one replaces
             before = read_metrics(final)
@@ -266,7 +283,8 @@ def _write(
         main = models["model"]
         html = page.render(metrics, partial, main.predictor, films, main.probabilities)
         (partial / PAGE_FILE).write_text(html)
-        swap_directory(partial, final)
+        written.seal(partial, kind)
+        written.replace(partial, final, foreign, aside)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _BATCH = 32
 _CHUNK = 16 * _BATCH
 # Some 10 MB each; two backbones at two input sizes can be compared without embedding again.
 _KEPT_FILES = 4
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def embed(
@@ -133,6 +135,7 @@ def _checksum(*tensors: torch.Tensor) -> str:
 
 def _prune(directory: Path) -> None:
     """Keep the files that were used last."""
-    files = sorted(directory.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+    ours = (path for path in directory.glob("*.safetensors") if _NAME.fullmatch(path.stem))
+    files = sorted(ours, key=lambda file: file.stat().st_mtime_ns)
     for path in files[:-_KEPT_FILES]:
         path.unlink()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -50,6 +51,7 @@ _ABANDONED = timedelta(days=30)
 # Validation films on which the network and its ONNX are compared, besides the golden ones.
 _COMPARED = 24
 _BATCH = 16
+_WORK = re.compile(r"[0-9a-f]{16}")
 # Macro F1 that 8-bit integers may cost; chance alone moves 0.9 on 600 films by 0.024 either way.
 _MACRO_F1_DROP = 0.005
 
@@ -115,7 +117,8 @@ def prune(plan: Plan) -> list[str]:
         The deleted versions.
     """
     for lock in sorted(plan.work.parent.glob("*.lock")):
-        _prune_work(lock)
+        if _WORK.fullmatch(lock.stem):
+            _prune_work(lock)
     layout = plan.layout
     with _publishing(plan):
         named = [*bundle.versions(layout.reports), *bundle.versions(layout.releases)]

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cxr_assets import written
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import hashes
 
 MANIFEST_FILE = "manifest.parquet"
 DATASET_FILE = "dataset.json"
@@ -39,7 +39,6 @@ class DatasetRecord(BaseModel):
         seed: of the draw of these patients.
         counts: films by split and class.
         skipped: films left out, by kind of reason; the manifest has each with its reason.
-        files: sha256 of every other file, by path inside the dataset.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,7 +51,6 @@ class DatasetRecord(BaseModel):
     seed: int
     counts: dict[str, dict[str, int]]
     skipped: dict[str, int]
-    files: dict[str, str] = Field(default={}, repr=False)
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -79,10 +77,10 @@ def verify(directory: Path) -> DatasetRecord:
     """Check that a dataset is whole: every file as it was written, and counted as it is listed.
 
     Raises:
-        DatasetError: there is none, or names what is missing, unexpected or altered.
+        DatasetError: there is none; else the message names what is missing or altered.
     """
     record = DatasetRecord.read(directory)
-    problem = hashes.fault(directory, DATASET_FILE, record.files)
+    problem = written.fault(directory)
     if problem is None:
         films = manifest(directory).query("kept")
         listed = films.groupby(["split", "class"]).size().to_dict()

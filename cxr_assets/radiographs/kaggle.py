@@ -16,11 +16,12 @@ from kagglehub.config import CACHE_FOLDER_ENV_VAR_NAME, get_kaggle_credentials
 from kagglehub.exceptions import DataCorruptionError
 from kagglehub.handle import DatasetHandle, parse_dataset_handle
 
-from cxr_assets.radiographs import seal
-from cxr_serving.atomic import set_aside
+from cxr_assets import written
+from cxr_serving.atomic import set_aside, sync
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
+KIND = "Kaggle data set"
 
 _CUT = (
     requests.exceptions.ChunkedEncodingError,
@@ -67,9 +68,10 @@ def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
             before = _archive_bytes(cache, handle)
             try:
                 folder = Path(kagglehub.dataset_download(dataset))
-                if not seal.sealed(folder):  # it has just been downloaded
-                    seal.seal(folder)
-                if (problem := seal.fault(folder)) is None:
+                if not written.sealed(folder):  # it has just been downloaded
+                    sync(folder)
+                    written.seal(folder, KIND)
+                if (problem := written.fault(folder)) is None:
                     return folder
                 # Else the client would take the next one, even half extracted, for complete.
                 folder.parent.with_name(f"{folder.name}.complete").unlink(missing_ok=True)

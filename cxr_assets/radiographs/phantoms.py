@@ -10,10 +10,12 @@ classes, the frame's size too.
 
 import itertools
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,12 +24,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from cxr_assets import written
 from cxr_assets.provenance import code_version
-from cxr_assets.radiographs import seal
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
-from cxr_serving.atomic import set_aside, swap_directory
+from cxr_serving.atomic import set_aside
 
 MARKER_FILE = "SYNTHETIC.txt"
+KIND = "synthetic images"
+_foreign = partial(written.foreign, kind=KIND)
 MIN_PATIENTS = 3
 
 _CANVAS = 176
@@ -69,23 +73,24 @@ def make(
         f"patients a class {patients}, seed {seed}, made by phantoms.py {code}\n"
     )
     if (root / MARKER_FILE).is_file() and (root / MARKER_FILE).read_text() == marker:
-        if (problem := seal.fault(root)) is None:
+        if (problem := written.fault(root)) is None:
             return
         progress(f"set aside as {set_aside(root)} and made again: {problem}")
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    written.remove_leftovers(root, _foreign)
+    unfinished = root.with_name(f".{root.name}.{os.getpid()}.partial")
     try:
+        written.begin(unfinished, KIND)
         for split, folder in itertools.product(SPLITS, ("NORMAL", "PNEUMONIA")):
-            (partial / split / folder).mkdir(parents=True)
+            (unfinished / split / folder).mkdir(parents=True)
         with ThreadPoolExecutor() as pool:
             children = itertools.product(CLASSES, range(patients))
-            list(pool.map(lambda child: _write(partial, patients, seed, *child), children))
-        (partial / MARKER_FILE).write_text(marker)
-        seal.seal(partial)
-        swap_directory(partial, root)
+            list(pool.map(lambda child: _write(unfinished, patients, seed, *child), children))
+        (unfinished / MARKER_FILE).write_text(marker)
+        written.seal(unfinished, KIND)
+        written.replace(unfinished, root, _foreign, root.parent / "set-aside")
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write(root: Path, patients: int, seed: int, label: str, patient: int) -> None:

@@ -5,12 +5,14 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 from PIL import Image
 
+from cxr_assets import written
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.provenance import code_version, fingerprint
@@ -26,9 +28,11 @@ from cxr_assets.radiographs.dataset import (
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
 from cxr_assets.radiographs.raw import RawFilms
 from cxr_assets.radiographs.split import assign_splits
-from cxr_serving import hashes
-from cxr_serving.atomic import set_aside, swap_directory
+from cxr_serving.atomic import set_aside
 from cxr_serving.preprocessing import FilmError, Preprocessing
+
+KIND = "processed dataset"
+_foreign = partial(written.foreign, kind=KIND)
 
 
 class PreparationError(Exception):
@@ -62,14 +66,15 @@ def prepare(
         if (record := _whole(layout.processed, version, progress)) is not None:
             _refuse_corrupt(manifest(layout.processed), raw.root, data)
             return record, True
-        for leftover in layout.root.glob(".processed.*.*"):
-            shutil.rmtree(leftover)
-        partial = layout.root / f".processed.{os.getpid()}.partial"
+        written.remove_leftovers(layout.processed, _foreign)
+        unfinished = layout.root / f".processed.{os.getpid()}.partial"
         try:
-            record = _write(partial, version, raw, data, progress)
-            swap_directory(partial, layout.processed)
+            written.begin(unfinished, KIND)
+            record = _write(unfinished, version, raw, data, progress)
+            written.seal(unfinished, KIND)
+            written.replace(unfinished, layout.processed, _foreign, layout.set_aside)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise
     return record, False
 
@@ -144,7 +149,6 @@ def _write(
         seed=data.seed,
         counts=counts,
         skipped=dict(Counter(reason.split(":")[0] for reason in films.loc[~kept, "reason"])),
-        files=hashes.of(directory, DATASET_FILE),
     )
     (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
     return record

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from cxr_assets import written
 from cxr_assets.evaluation import figures
 from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import latest_report, read_metrics
@@ -20,10 +21,10 @@ from cxr_assets.release.rights import (
     licence_note,
 )
 from cxr_serving import bundle
-from cxr_serving.atomic import swap_directory
 from cxr_serving.bundle import METRICS_FILE, RECORD_FILE, BundleRecord
 
 SPLIT_FILE = "split.csv"
+KIND = "release"
 
 
 class ReleaseError(Exception):
@@ -88,17 +89,20 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         films[["path", "split", "class", "sha256"]].to_csv(directory / SPLIT_FILE, index=False)
 
     layout.releases.mkdir(parents=True, exist_ok=True)
-    for leftover in layout.releases.glob(f".{record.version}.*"):
-        shutil.rmtree(leftover)
+    written.remove_leftovers(
+        layout.releases / record.version,
+        lambda left: written.foreign(left, KIND) and bundle.foreign(left),
+    )
     staging = layout.releases / f".{record.version}.{os.getpid()}.partial"
     final = layout.releases / record.version
     try:
+        written.begin(staging, KIND)
         made = bundle.publish(staging, record, write)
         if not record.files.items() <= BundleRecord.read(made).files.items():
             raise ReleaseError(
                 f"{evaluated} changed while it was copied: {RECORD_FILE} tells another"
             )
-        swap_directory(made, final)
+        written.replace(made, final, bundle.foreign, layout.set_aside)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return final

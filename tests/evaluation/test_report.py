@@ -18,6 +18,7 @@ from cxr_assets.evaluation.report import (
     ReportError,
     latest_report,
     read_metrics,
+    report_on_folder,
     write_report,
 )
 from cxr_assets.layout import Layout
@@ -104,6 +105,8 @@ def test_a_second_report_on_the_same_pair_replaces_the_first(reported: Layout) -
     (first / "stale.png").write_bytes(b"stale")
     assert report_on(reported) == first
     assert not (first / "stale.png").exists()
+    [aside] = reported.set_aside.iterdir()
+    assert (aside / "stale.png").read_bytes() == b"stale"
     assert sorted(path.name for path in reported.reports.iterdir()) == sorted(
         [first.name, "latest.json", "metrics.json", "report.html"]
     )
@@ -263,3 +266,63 @@ def test_a_broken_report_is_named_and_made_again(place: str, reported: Layout) -
 def test_there_is_no_report_before_the_first(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="materialise metrics_report first"):
         latest_report(Layout(tmp_path))
+
+
+def tree(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def notes(place: Path) -> None:
+    (place / "notes.txt").write_text("mine")
+
+
+def edit(place: Path) -> None:
+    (place / "metrics.json").write_text("{}")
+
+
+@pytest.fixture
+def folder(layout: Layout, tmp_path: Path) -> Path:
+    """Images of a folder in the raw layout."""
+    directory = tmp_path / "images"
+    for label, name in (("NORMAL", "IM-{}-0001.png"), ("PNEUMONIA", "person{}_virus_1.png")):
+        (directory / label).mkdir(parents=True)
+        for number, path in enumerate(sorted(layout.processed.glob("test/normal/*.png"))[:2], 1):
+            shutil.copyfile(path, directory / label / name.format(number))
+    return directory
+
+
+def evaluate_on(folder: Path, layout: Layout, out: Path) -> Path:
+    main = bundle.latest(layout.models("convnext_model"))
+    return report_on_folder(main, folder, out, None, lambda line: None)
+
+
+def test_an_evaluation_replaces_an_earlier_one_and_nothing_else(
+    reported: Layout, folder: Path, tmp_path: Path
+) -> None:
+    out = evaluate_on(folder, reported, tmp_path / "my evaluation")
+    assert evaluate_on(folder, reported, out) == out
+    version = bundle.latest(reported.models("convnext_model"))
+    release = shutil.copytree(version, reported.releases / version.name)
+    (release / "metrics.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    notes(tmp_path / "notes")
+    edited, extended = (shutil.copytree(out, tmp_path / name) for name in ("edited", "extended"))
+    edit(edited)
+    notes(extended)
+    everything = tree(tmp_path)
+    for place in (
+        reported.reports,
+        reported.reports / version.name,
+        reported.releases / version.name,
+        reported.processed,
+        version,
+        version / "evaluation",
+        folder / "evaluation",
+        tmp_path / "notes",
+        tmp_path / "notes" / "notes.txt",
+        edited,
+        extended,
+    ):
+        with pytest.raises(ReportError, match="name a new or an empty directory with --out"):
+            evaluate_on(folder, reported, place)
+        assert tree(tmp_path) == everything

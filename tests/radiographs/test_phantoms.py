@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr_assets import written
 from cxr_assets.radiographs import naming, phantoms
 
 KAGGLE_NAME = re.compile(
@@ -74,7 +75,7 @@ def test_images_that_are_not_whole_are_set_aside_and_made_again(damage, tmp_path
     elif damage == "missing":
         victim.unlink()
     else:
-        victim = root / ".seal.json"
+        victim = root / written.RECORD_FILE
         victim.write_bytes(b"")
     lines: list[str] = []
     phantoms.make(root, 3, 0, lines.append)

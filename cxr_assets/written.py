@@ -1,0 +1,164 @@
+"""What this program wrote: whether it is still whole, and whether it may be replaced or deleted."""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from cxr_serving import hashes
+from cxr_serving.atomic import swap_directory, write_file
+
+RECORD_FILE = ".written.json"
+
+logger = logging.getLogger(__name__)
+
+
+class File(BaseModel):
+    """One file of a record.
+
+    Attributes:
+        bytes: its size.
+        mtime_ns: when it was last changed, in nanoseconds.
+        sha256: of its content, hexadecimal.
+    """
+
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it lies at ``path``; if size and time are as recorded, it is not read again."""
+        status = path.lstat()
+        if status.st_size != self.bytes or path.is_symlink():
+            return False
+        return status.st_mtime_ns == self.mtime_ns or hashes.of_file(path) == self.sha256
+
+
+class Record(BaseModel):
+    """The contents of ``.written.json``.
+
+    Attributes:
+        kind: what the directory holds, such as ``processed dataset``.
+        files: every other file by its path below the directory; None while it is written.
+    """
+
+    kind: str
+    files: dict[str, File] | None = None
+
+
+def begin(directory: Path, kind: str) -> None:
+    """Make a directory that is about to be filled, and may be deleted if that is interrupted."""
+    directory.mkdir(parents=True)
+    (directory / RECORD_FILE).write_text(Record(kind=kind).model_dump_json() + "\n")
+
+
+def seal(directory: Path, kind: str) -> None:
+    """Record every file of a directory that is complete.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    files = {name: _file(path) for name, path in sorted(_files(directory)) if path.is_file()}
+    record = Record(kind=kind, files=files).model_dump_json(indent=1)
+    write_file(directory / RECORD_FILE, f"{record}\n".encode())
+
+
+def sealed(directory: Path) -> bool:
+    """Whether a directory has a record, whole or broken."""
+    return (directory / RECORD_FILE).exists()
+
+
+def fault(directory: Path) -> str | None:
+    """What has happened to a sealed directory, or None; files that were added do not count."""
+    path = directory / RECORD_FILE
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        return f"{path} cannot be read ({' '.join(str(error).split())})"
+    for name, file in (record.files or {}).items():
+        try:
+            if not file.is_at(directory / name):
+                return f"{directory / name} has changed"
+        except OSError as error:
+            return f"{directory / name} cannot be read: {error.strerror}"
+    return None if record.files is not None else f"{directory} is not complete"
+
+
+def foreign(directory: Path, kind: str) -> str | None:
+    """Why a directory may not be deleted; None where it is empty, or all in it is ours.
+
+    Args:
+        directory: what lies there.
+        kind: what it must have been written as.
+    """
+    if not directory.is_dir():
+        return f"{directory} is not a directory"
+    if not any(directory.iterdir()):
+        return None
+    try:
+        record = Record.model_validate_json((directory / RECORD_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return f"{directory} was not written as {kind} by this program"
+    if record.kind != kind:
+        return f"{directory} holds something else, {record.kind}"
+    if record.files is None:  # never finished: nobody but its writer knows of it
+        return None
+    for name, path in _files(directory):
+        if name not in record.files:
+            return f"{path} was added by someone else"
+        if not record.files[name].is_at(path):
+            return f"{path} was changed since it was written"
+    return None
+
+
+def replace(new: Path, current: Path, foreign: Callable[[Path], str | None], aside: Path) -> None:
+    """Put ``new`` in the place of ``current``, which is deleted if it is ours, else set aside.
+
+    Args:
+        new: a directory in the same file system.
+        current: the place, which may be empty.
+        foreign: why what lies there may not be deleted, or None.
+        aside: folder in the same file system for what may not be deleted.
+    """
+    reason = foreign(current) if current.exists() else None
+    if reason is None:
+        swap_directory(new, current)
+        return
+    aside.mkdir(parents=True, exist_ok=True)
+    kept = aside / f"{current.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    current.rename(kept)
+    try:
+        swap_directory(new, current)
+    except BaseException:
+        kept.rename(current)
+        raise
+    logger.warning("%s: it was set aside as %s; delete that when it is not needed", reason, kept)
+
+
+def remove_leftovers(place: Path, foreign: Callable[[Path], str | None]) -> None:
+    """Delete what killed writings of ``place`` left beside it, unless ``foreign`` objects."""
+    name = re.compile(rf"\.{re.escape(place.name)}\.\d+\.(partial|retired)")
+    for path in list(place.parent.iterdir()):
+        if name.fullmatch(path.name) and foreign(path) is None:
+            shutil.rmtree(path)
+
+
+def _files(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Everything but directories, at any depth, and links to them, without the record itself."""
+    for folder, folders, files in os.walk(directory):
+        here = Path(folder)
+        links = [name for name in folders if (here / name).is_symlink()]
+        for path in (here / name for name in [*files, *links]):
+            name = path.relative_to(directory).as_posix()
+            if name != RECORD_FILE:
+                yield name, path
+
+
+def _file(path: Path) -> File:
+    status = path.stat()
+    return File(bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=hashes.of_file(path))
