@@ -58,10 +58,11 @@ def scores(
         drawn: what :func:`draws` returns.
 
     Returns:
-        A row a draw. Columns ``accuracy``, ``macro_f1``, ``auroc_macro_ovr``,
+        One row per draw. Columns ``accuracy`` (micro), ``macro_f1``, ``auroc_macro_ovr``,
         ``average_precision_macro_ovr``, and for each class ``<class>/precision``, ``/recall``,
         ``/f1-score``, ``/auroc``, ``/average_precision``. A class that a draw lacks has none (NaN),
-        and the means are over the others.
+        and the means are over the others; where a draw has but one class, that has neither AUROC
+        nor average precision.
     """
     films = drawn != _NO_FILM
     truth = torch.from_numpy(np.asarray(targets, dtype=np.int64))
@@ -97,28 +98,44 @@ def scores(
                 metric(beliefs[row[some]], truth[row[some]], **areas)
                 for row, some in zip(drawn, films, strict=True)
             ]
-        columns[name] = torch.stack(rows).masked_fill(~there, torch.nan).double().numpy()
+        # torchmetrics gives 0 or 1 where there is nothing to compare with.
+        defined = there & (there.sum(dim=1, keepdim=True) > 1)
+        columns[name] = torch.stack(rows).masked_fill(~defined, torch.nan).double().numpy()
     accuracy = classification.multiclass_accuracy(
         predicted, drawn_truth, average="micro", **counted
     )
     table = {
         "accuracy": accuracy.double().numpy(),
-        "macro_f1": np.nanmean(columns["f1-score"], axis=1),
-        "auroc_macro_ovr": np.nanmean(columns["auroc"], axis=1),
-        "average_precision_macro_ovr": np.nanmean(columns["average_precision"], axis=1),
+        "macro_f1": _mean(columns["f1-score"]),
+        "auroc_macro_ovr": _mean(columns["auroc"]),
+        "average_precision_macro_ovr": _mean(columns["average_precision"]),
     }
     for index, label in enumerate(classes):
         table |= {f"{label}/{name}": values[:, index] for name, values in columns.items()}
     return pd.DataFrame(table)
 
 
+def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Unweighted over the classes that have one; NaN where none has."""
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        means: npt.NDArray[np.float64] = np.nanmean(values, axis=1)
+    return means
+
+
 def interval(values: pd.Series) -> list[float] | None:
-    """The 95 % percentile interval of a figure over the draws; None where most define none."""
+    """The 95 % percentile interval of a metric over the draws; None where most define none.
+
+    The plain percentile method, neither bias-corrected nor studentised; quantiles are interpolated
+    linearly (Hyndman & Fan 1996, type 7).
+    """
     defined = values.dropna()
     if len(defined) < len(values) / 2:
         return None
     tail = (1 - _LEVEL) / 2
-    return [round(float(defined.quantile(share)), 6) for share in (tail, 1 - tail)]
+    return [
+        round(float(defined.quantile(share, interpolation="linear")), 6)
+        for share in (tail, 1 - tail)
+    ]
 
 
 def difference(values: pd.Series, estimate: float) -> dict[str, Any]:
@@ -132,9 +149,10 @@ def difference(values: pd.Series, estimate: float) -> dict[str, Any]:
         ``estimate``; ``interval``; ``p``, the two-sided achieved significance level against no
         difference (Efron & Tibshirani 1993, chapter 15), never 0, as no draw is too rare to count.
     """
-    tail = min((values <= 0).sum(), (values >= 0).sum()) + 1
+    defined = values.dropna()
+    tail = min((defined <= 0).sum(), (defined >= 0).sum()) + 1
     return {
         "estimate": round(estimate, 6),
         "interval": interval(values),
-        "p": round(min(1.0, float(2 * tail / (len(values) + 1))), 6),
+        "p": round(min(1.0, float(2 * tail / (len(defined) + 1))), 6),
     }

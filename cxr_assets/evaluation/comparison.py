@@ -59,10 +59,11 @@ def mcnemar(
         targets: [N], class indices.
 
     Returns:
-        ``only_ours``, ``only_theirs``: films that one model alone reads right; ``p``, two-sided.
+        ``only_ours``, ``only_theirs``: images that one model alone classifies right; ``p``, exact
+        binomial and two-sided, without a mid-p or continuity correction.
     """
     right, their_right = (part.argmax(axis=1) == targets for part in (ours, theirs))
     only_ours, only_theirs = int((right & ~their_right).sum()), int((their_right & ~right).sum())
     differing = only_ours + only_theirs
-    p = binomtest(only_ours, differing).pvalue if differing else 1.0
+    p = binomtest(only_ours, differing, 0.5, alternative="two-sided").pvalue if differing else 1.0
     return {"only_ours": only_ours, "only_theirs": only_theirs, "p": float(p)}

@@ -32,7 +32,10 @@ def uncalibrated(
 def reliability(
     probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
 ) -> pd.DataFrame:
-    """Confidence against accuracy in bins of equally many films (Nixon et al. 2019, 1904.01685).
+    """Confidence of the top-1 class against accuracy, in adaptive bins.
+
+    Bins of equally many images (Nixon et al. 2019, arXiv 1904.01685), not of equal width; of images
+    that tie in confidence the earlier ones are in the lower bin.
 
     Args:
         probabilities: [N, C].
@@ -47,7 +50,7 @@ def reliability(
             "confidence": probabilities.max(axis=1).astype(np.float64),
             "accuracy": (probabilities.argmax(axis=1) == targets).astype(np.float64),
         }
-    ).sort_values("confidence", ignore_index=True)
+    ).sort_values("confidence", ignore_index=True, kind="stable")
     bins = table.index * min(BINS, len(table)) // len(table)
     grouped = table.groupby(bins)
     return grouped.mean().assign(films=grouped.size()).reset_index(drop=True)
@@ -63,9 +66,10 @@ def calibration(
         targets: [N], class indices.
 
     Returns:
-        ``ece``, the mean gap between confidence and accuracy over :func:`reliability`'s bins, in
-        0..1; ``brier``, the mean squared error of all class probabilities, in 0..2 (Brier 1950);
-        ``nll``, the mean negative log-likelihood in nats.
+        ``ece``, the adaptive expected calibration error: the mean absolute gap between confidence
+        and accuracy over :func:`reliability`'s bins, weighted by their images, in 0..1; ``brier``,
+        the squared error summed over the classes and not halved, in 0..2 (Brier 1950); ``nll``, the
+        mean negative log-likelihood in nats, a probability of 0 counting as 2.2e-16.
     """
     bins = reliability(probabilities, targets)
     gaps = (bins["confidence"] - bins["accuracy"]).abs()

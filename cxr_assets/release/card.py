@@ -216,7 +216,7 @@ def _calibration_table(metrics: dict[str, Any]) -> str:
         [
             [label, _score(before[key]), _score(after[key])]
             for key, label in (
-                ("ece", "expected calibration error"),
+                ("ece", "expected calibration error, adaptive bins"),
                 ("brier", "Brier score, 0 to 2"),
                 ("nll", "negative log-likelihood, nats"),
             )

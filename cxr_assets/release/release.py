@@ -38,8 +38,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     files, too, so that :func:`cxr_serving.bundle.verify`, the predictor and ``from_pretrained`` all
     take it. It is written aside, verified and moved into place whole; the same inputs give the same
     bytes. ``<releases>/latest.json`` stays as it is: it is for whoever has pushed the release, or
-    need not. Sample films are part of it only when they are phantoms; ``split.csv`` tells the films
-    of each split by name and hash.
+    need not. Sample films are part of it only when they are phantoms; ``split.csv`` lists the
+    images of each split by the hash of their content, without file names or patients.
 
     Args:
         layout: where dataset, bundles and reports lie and the release goes.
@@ -85,8 +85,9 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         (directory / CITATION_FILE).write_text(cited)
         note = licence_note(licence(record, source), DATA[source])
         (directory / LICENCE_FILE).write_text(note)
-        films = manifest(layout.processed).query("kept").sort_values(["split", "path"])
-        films[["path", "split", "class", "sha256"]].to_csv(directory / SPLIT_FILE, index=False)
+        # Names and patients stay here, and so does the order that they would give.
+        images = manifest(layout.processed).query("kept").sort_values(["split", "sha256"])
+        images[["split", "class", "sha256"]].to_csv(directory / SPLIT_FILE, index=False)
 
     layout.releases.mkdir(parents=True, exist_ok=True)
     written.remove_leftovers(

@@ -1,13 +1,25 @@
 """The way of a release to the Hugging Face Hub, or to a hub of one's own (``HF_ENDPOINT``)."""
 
+import hashlib
 import logging
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
+from huggingface_hub.utils.sha import git_hash
+from pydantic import ValidationError
 
+from cxr_assets.release.card import CARD_FILE
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleRecord
 
@@ -15,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds before each further try, after a fault that may pass: a lost connection, an ailing hub.
 _WAITS = (5.0, 30.0)
+_TIMEOUT = 30.0
 # The errors of hf_xet, which sends large files, tell the hub's status in words only.
 _XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 
@@ -24,12 +37,13 @@ class UploadError(Exception):
 
 
 def push(directory: Path, repo: str, token: str) -> str:
-    """Make the main branch of a model repository equal to the release, in one commit and a tag.
+    """Put the release on the main branch of a model repository, in one commit and a tag.
 
     The repository is created, private, where it does not exist. Files that are there already are
-    not sent again, files that the release does not have are deleted. The tag is the release's
-    version; one that exists stays where it is. A fault that may pass is met by a few further
-    tries, each of which sends only what is still missing.
+    not sent again. A file that an earlier release put there, by its ``bundle.json``, and this one
+    does not have is deleted unless somebody has changed it; other files stay. The tag is the
+    release's version; one that exists stays where it is. A fault that may pass is met by a few
+    further tries, each of which sends only what is still missing.
 
     Args:
         directory: the release.
@@ -41,13 +55,16 @@ def push(directory: Path, repo: str, token: str) -> str:
 
     Raises:
         BundleError: the release is broken; nothing was sent.
-        UploadError: the hub cannot be reached or refuses.
+        UploadError: the hub cannot be reached or rejects it, or the repository has files of the
+            same names from somebody else; the card, ``README.md``, alone is replaced.
     """
     record = bundle.verify(directory)
     api = HfApi(token=token)
     for wait in (*_WAITS, None):
         try:
             return _push(directory, record, repo, api)
+        except UploadError:
+            raise
         except Exception as error:  # noqa: BLE001 - it may hold the token: only its words go on
             status = _status(error)
             reason = _reason(error, status, repo, api.endpoint).replace(token, "***")
@@ -65,25 +82,69 @@ def push(directory: Path, repo: str, token: str) -> str:
 def _push(directory: Path, record: BundleRecord, repo: str, api: HfApi) -> str:
     api.create_repo(repo, private=True, exist_ok=True)
     main = api.model_info(repo, revision="main", files_metadata=True)
-    there = {file.rfilename: file.lfs and file.lfs.sha256 for file in main.siblings or ()}
-    files = {**record.files, bundle.RECORD_FILE: ""}
+    there = {file.rfilename: file for file in main.siblings or ()}
+    earlier = _earlier(api, repo, str(main.sha)) if bundle.RECORD_FILE in there else {}
+    names = [*record.files, bundle.RECORD_FILE]
+    changed = [name for name in names if not _same(there.get(name), directory / name)]
+    # The hub's page makes a card with a new repository.
+    if foreign := sorted(there.keys() & changed - earlier.keys() - {CARD_FILE}):
+        raise UploadError(
+            f"{directory} was not pushed to {repo}: it holds {', '.join(foreign)}, which no "
+            "release put there. Take them away, or set CXR_HF_REPO to another repository; then "
+            "materialise hf_release again"
+        )
+    gone = sorted(there.keys() & earlier.keys() - set(names))
     # Not upload_folder, which may make several commits of one push.
     commit = api.create_commit(
         repo,
         [
-            # .gitattributes is the hub's own: it tells which files are stored as large ones.
-            *map(CommitOperationDelete, sorted(there.keys() - files - {".gitattributes"})),
             *(
-                CommitOperationAdd(name, directory / name)
-                for name, sha256 in files.items()
-                if there.get(name) != sha256
+                CommitOperationDelete(name)
+                for name in gone
+                if _sha256(api, repo, str(main.sha), there[name]) == earlier[name]
             ),
+            *(CommitOperationAdd(name, directory / name) for name in changed),
         ],
         commit_message=f"Release {record.version}",
         parent_commit=main.sha,
     )
     api.create_tag(repo, tag=record.version, revision=commit.oid, exist_ok=True)
     return str(commit.commit_url)
+
+
+def _earlier(api: HfApi, repo: str, revision: str) -> dict[str, str | None]:
+    """sha256 of each file that a release of ours put there, None for the record; else nothing."""
+    try:
+        content = _fetch(api, repo, revision, bundle.RECORD_FILE)
+        return {**BundleRecord.model_validate_json(content).files, bundle.RECORD_FILE: None}
+    except (EntryNotFoundError, RepositoryNotFoundError, ValidationError):
+        return {}
+
+
+def _fetch(api: HfApi, repo: str, revision: str, name: str) -> bytes:
+    response = get_session().get(
+        f"{api.endpoint}/{repo}/resolve/{revision}/{quote(name)}",
+        headers=build_hf_headers(token=api.token),
+        timeout=_TIMEOUT,
+    )
+    hf_raise_for_status(response)
+    return bytes(response.content)
+
+
+def _same(there: RepoSibling | None, file: Path) -> bool:
+    """Whether the hub has a file with this content; large ones are known by sha256."""
+    if there is None:
+        return False
+    with file.open("rb") as content:
+        if there.lfs is not None:
+            return hashlib.file_digest(content, "sha256").hexdigest() == there.lfs.sha256
+        return git_hash(content.read()) == there.blob_id
+
+
+def _sha256(api: HfApi, repo: str, revision: str, there: RepoSibling) -> str:
+    if there.lfs is not None:
+        return str(there.lfs.sha256)
+    return hashlib.sha256(_fetch(api, repo, revision, there.rfilename)).hexdigest()
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

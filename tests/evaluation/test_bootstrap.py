@@ -70,3 +70,20 @@ def test_a_difference_that_may_be_chance_is_told_from_one_that_is_not(
     assert clear["p"] == pytest.approx(2 / 401, abs=1e-6)
     assert bootstrap.difference(draws - 0.1, 0.0)["p"] > 0.5
     assert bootstrap.difference(draws * 0, 0.0) == {"estimate": 0, "interval": [0, 0], "p": 1}
+
+
+def test_a_draw_of_one_class_has_no_area():
+    targets = np.array([0, 0, 1, 2])
+    probabilities = np.full((4, 3), 1 / 3)
+    drawn = torch.tensor([[0, 1, 0, -1], [0, 1, 2, 3]])
+    alone, together = bootstrap.scores(probabilities, targets, ("a", "b", "c"), drawn).to_dict(
+        "records"
+    )
+    for name in ("a/auroc", "a/average_precision", "auroc_macro_ovr"):
+        assert np.isnan(alone[name])
+        assert together[name] > 0
+
+
+def test_a_difference_that_few_draws_define_is_not_made_significant_by_the_others():
+    values = pd.Series([0.1, 0.2, -0.1] + [np.nan] * 997)
+    assert bootstrap.difference(values, 0.1)["p"] == 1

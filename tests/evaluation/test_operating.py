@@ -19,9 +19,10 @@ def test_pneumonia_of_either_kind_is_told_from_normal():
     assert summary["sensitivity"] == pytest.approx(answered[ill].mean(), abs=1e-6)
     assert summary["specificity"] == pytest.approx((~answered[~ill]).mean(), abs=1e-6)
     for wanted, point in summary["at_sensitivity"].items():
-        called = 1 - PROBABILITIES[:, 1] >= point["threshold"] - 1e-6
+        called = PROBABILITIES[:, 0] + PROBABILITIES[:, 2] >= point["threshold"]
         assert called[ill].mean() >= float(wanted)
-        assert (~called[~ill]).mean() == pytest.approx(point["specificity"], abs=0.02)
+        assert called[ill].mean() == pytest.approx(point["sensitivity"], abs=1e-6)
+        assert (~called[~ill]).mean() == pytest.approx(point["specificity"], abs=1e-6)
 
 
 @pytest.mark.parametrize("only", [0, 1])
@@ -46,3 +47,23 @@ def test_of_a_class_that_is_nearly_gone_nothing_is_said():
     assert curve["macro_f1"].notna().iloc[0]
     assert curve["macro_f1"].isna().iloc[-1]
     assert curve["accuracy"].notna().all()
+
+
+def test_on_separable_images_each_sensitivity_has_a_threshold_of_its_own():
+    targets = np.repeat([0, 1], 100)
+    certain = np.concatenate([np.linspace(0.5001, 0.9, 100), np.linspace(0.1, 0.4, 100)])
+    probabilities = np.stack([certain, 1 - certain, np.zeros(200)], axis=1).astype(np.float32)
+    points = operating.pneumonia(probabilities, targets, normal=1)["at_sensitivity"]
+    for wanted, point in points.items():
+        called = probabilities[:, 0].astype(np.float64) >= point["threshold"]
+        assert called[:100].mean() == float(wanted) == point["sensitivity"]
+        assert point["specificity"] == 1
+    assert len({point["threshold"] for point in points.values()}) == 3
+
+
+def test_images_that_tie_in_confidence_are_kept_together():
+    targets = np.repeat([0, 1], 50)
+    probabilities = np.tile([0.9, 0.1, 0.0], (100, 1))
+    curve = operating.selective(probabilities, targets)
+    assert set(curve["films"]) == {100}
+    assert set(curve["accuracy"]) == {0.5}

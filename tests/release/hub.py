@@ -111,6 +111,9 @@ class Hub:
             return 200, {"errors": [], "warnings": []}
         if match := re.fullmatch(r"/(.+?/.+?)\.git/info/lfs/objects/batch", path):
             return 200, {"objects": [self._batch(item) for item in json.loads(body)["objects"]]}
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", path):
+            content = self.repositories[match[1]].files.get(match[3])
+            return (404, {"error": "Entry not found"}) if content is None else (200, content)
         match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([\w-]+)/(\w+))?", path)
         repository = self.repositories.get(match[1]) if match else None
         if match is None or repository is None:
@@ -207,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = hub.answer(self.command, path, token, body)
         if fault:
             status, content = fault.status, {"error": fault.message}
-        data = json.dumps(content).encode()
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

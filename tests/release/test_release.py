@@ -177,13 +177,22 @@ def test_the_service_answers_as_the_card_says(
     assert json.loads(answer)["probabilities"] == pytest.approx(expected(release), abs=1e-3)
 
 
-def test_names_and_hashes_of_the_films_go_along_and_no_film(real: Layout) -> None:
+def test_the_split_goes_along_by_hashes_and_no_image_name_or_patient(real: Layout) -> None:
+    path = real.processed / "manifest.parquet"
+    named = pd.read_parquet(path)
+    named["path"] = [f"train/NORMAL/Jane Doe {number}.jpeg" for number in range(len(named))]
+    named["patient"] = [f"Doe-{number}" for number in range(len(named))]
+    named.to_parquet(path)
     release = write_release(real, None, FOLDER)
     split = pd.read_csv(release / "split.csv")
-    films = manifest(real.processed).query("kept")
-    columns = ["path", "split", "class", "sha256"]
+    images = manifest(real.processed).query("kept")
+    columns = ["split", "class", "sha256"]
     assert list(split.columns) == columns
-    assert set(map(tuple, split.values)) == set(map(tuple, films[columns].values))
+    assert set(map(tuple, split.values)) == set(map(tuple, images[columns].values))
+    for part in split["split"].unique():
+        assert split.loc[split["split"] == part, "sha256"].is_monotonic_increasing
+    for file in release.rglob("*"):
+        assert file.is_dir() or b"Doe" not in file.read_bytes(), file
     report = {path.name for path in latest_report(real).glob("*.png")}
     assert {path.name for path in release.glob("*.png")} == report
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import logging
 import shutil
 import traceback
@@ -145,12 +146,51 @@ def test_an_unchanged_release_is_not_sent_again(release: Path, hub: Hub) -> None
     assert_pushed(release, hub)
 
 
-def test_what_the_release_lacks_leaves_the_main_branch(release: Path, hub: Hub) -> None:
+def earlier(release: Path, more: dict[str, bytes]) -> dict[str, bytes]:
+    """What the hub holds after a release that had further files, and another report."""
+    record = json.loads((release / bundle.RECORD_FILE).read_bytes())
+    files = {**contents(release), "metrics.json": b"{}", **more}
+    record["files"] |= {
+        name: hashlib.sha256(files[name]).hexdigest() for name in ("metrics.json", *more)
+    }
+    return {**files, bundle.RECORD_FILE: json.dumps(record).encode()}
+
+
+def test_only_what_an_earlier_release_put_there_leaves_the_main_branch(
+    release: Path, hub: Hub
+) -> None:
+    more = {"old_figure.png": b"old", "old.md": b"old", "edited.md": b"old", "edited.png": b"old"}
+    theirs = {"LICENSE": b"theirs", "weights/their.safetensors": b"theirs"}
+    edited = {"edited.md": b"edited", "edited.png": b"edited", "README.md": b"edited"}
+    hub.repositories[REPO] = Repository(private=False)
+    hub.repositories[REPO].files |= earlier(release, more) | theirs | edited
     push(release, REPO, TOKEN)
-    hub.repositories[REPO].files["old_figure.png"] = b"old"
+    assert hub.repositories[REPO].files == {
+        ".gitattributes": b"",
+        **theirs,
+        **edited,
+        **contents(release),
+    }
+    assert len(hub.repositories[REPO].commits) == 1
+
+
+def test_another_models_files_are_not_overwritten(release: Path, hub: Hub) -> None:
+    theirs = {
+        ".gitattributes": b"theirs",
+        "README.md": b"# made by the hub's page",
+        "model.safetensors": b"theirs",
+        "config.json": b"{}",
+        bundle.RECORD_FILE: b'{"bundle": "of a web page"}',
+    }
+    hub.repositories[REPO] = Repository(private=True, files=dict(theirs))
+    message = refusal(release)
+    assert "holds bundle.json, config.json, model.safetensors, which no release put" in message
+    assert "set CXR_HF_REPO to another repository" in message
+    assert hub.repositories[REPO].files == theirs
+    for name in ("model.safetensors", "config.json", bundle.RECORD_FILE):
+        del hub.repositories[REPO].files[name]
     push(release, REPO, TOKEN)
-    assert hub.repositories[REPO].files == {".gitattributes": b"", **contents(release)}
-    assert len(hub.repositories[REPO].commits) == 2
+    assert hub.repositories[REPO].files == {".gitattributes": b"theirs", **contents(release)}
 
 
 def test_a_repository_that_is_there_needs_no_right_to_create_one(release: Path, hub: Hub) -> None:
