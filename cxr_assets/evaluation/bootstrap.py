@@ -132,10 +132,8 @@ def interval(values: pd.Series) -> list[float] | None:
     if len(defined) < len(values) / 2:
         return None
     tail = (1 - _LEVEL) / 2
-    return [
-        round(float(defined.quantile(share, interpolation="linear")), 6)
-        for share in (tail, 1 - tail)
-    ]
+    ends = defined.quantile([tail, 1 - tail], interpolation="linear")
+    return [round(float(end), 6) for end in ends]
 
 
 def difference(values: pd.Series, estimate: float) -> dict[str, Any]:

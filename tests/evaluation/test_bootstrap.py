@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.metrics import evaluate

@@ -19,7 +19,7 @@ def test_pneumonia_of_either_kind_is_told_from_normal():
     assert summary["sensitivity"] == pytest.approx(answered[ill].mean(), abs=1e-6)
     assert summary["specificity"] == pytest.approx((~answered[~ill]).mean(), abs=1e-6)
     for wanted, point in summary["at_sensitivity"].items():
-        called = PROBABILITIES[:, 0] + PROBABILITIES[:, 2] >= point["threshold"]
+        called = 1 - PROBABILITIES[:, 1] >= point["threshold"]
         assert called[ill].mean() >= float(wanted)
         assert called[ill].mean() == pytest.approx(point["sensitivity"], abs=1e-6)
         assert (~called[~ill]).mean() == pytest.approx(point["specificity"], abs=1e-6)
@@ -55,7 +55,7 @@ def test_on_separable_images_each_sensitivity_has_a_threshold_of_its_own():
     probabilities = np.stack([certain, 1 - certain, np.zeros(200)], axis=1).astype(np.float32)
     points = operating.pneumonia(probabilities, targets, normal=1)["at_sensitivity"]
     for wanted, point in points.items():
-        called = probabilities[:, 0].astype(np.float64) >= point["threshold"]
+        called = 1 - probabilities[:, 1].astype(np.float64) >= point["threshold"]
         assert called[:100].mean() == float(wanted) == point["sensitivity"]
         assert point["specificity"] == 1
     assert len({point["threshold"] for point in points.values()}) == 3
