@@ -4,21 +4,24 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DATA_ROOT := $(or $(CXR_DATA_ROOT),data)
+# By `value`: a dollar in a path is no reference of make.
+DATA_ROOT := $(or $(value CXR_DATA_ROOT),data)
 # One Dagster instance for `make demo`, the command line and the UI.
-export DAGSTER_HOME := $(or $(DAGSTER_HOME),$(if $(filter /%,$(DATA_ROOT)),,$(CURDIR)/)$(DATA_ROOT)/dagster)
+export DAGSTER_HOME := $(or $(value DAGSTER_HOME),$(if $(filter /%,$(firstword $(DATA_ROOT))),,$(CURDIR)/)$(DATA_ROOT)/dagster)
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
+	@case "$$DAGSTER_HOME" in *\?*|*%[0-9a-fA-F][0-9a-fA-F]*) \
+	  printf 'error: Dagster cannot keep its records in %s: its path holds "?" or "%%" and two digits. Set DAGSTER_HOME to another folder: export DAGSTER_HOME="$$HOME/dagster"\n' "$$DAGSTER_HOME" >&2; exit 1;; esac
 	@mkdir -p "$$DAGSTER_HOME"
-	@test -e "$$DAGSTER_HOME/dagster.yaml" || ln -sf "$(CURDIR)/dagster.yaml" "$$DAGSTER_HOME/dagster.yaml"
+	@test -e "$$DAGSTER_HOME/dagster.yaml" || ln -sf "$$PWD/dagster.yaml" "$$DAGSTER_HOME/dagster.yaml"
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make setup PYTHON=python3.12' >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[pipeline,serving,dicom,dev]'
 	@touch $@
 
@@ -40,7 +43,7 @@ bench: setup ## Speed against the plain way; FILMS=folder measures memory, too
 	$(BIN)/python -m benchmarks.preparation
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.training_step
-	$(BIN)/python -m benchmarks.memory $(if $(FILMS),"$(FILMS)")
+	$(BIN)/python -m benchmarks.memory $${FILMS:+"$$FILMS"}
 
 bench-serving: setup ## The service against the plain one, under swaps and under attack, an hour
 	$(BIN)/python -m benchmarks.serving.speed

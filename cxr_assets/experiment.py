@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from cxr_assets.groups import (
     Augmentation,
@@ -67,29 +67,26 @@ class Experiment(Group):
     probe: Probe
     trainer: Trainer
 
-    @model_validator(mode="after")
-    def _images_fit_the_networks(self) -> "Experiment":
+    def require_runnable(self) -> None:
+        """Reject at the start of a run what only a later step would stumble over.
+
+        Raises:
+            ExperimentError: images too small for the main network, or that the probe's patches
+                would crop; or pretrained weights from a directory that is not there.
+        """
         size, patch = self.data.image_size, self.model.patch_size
         if size < _REDUCTION * patch:
-            raise ValueError(
+            raise ExperimentError(
                 f"data.image_size={size} is too small for model.patch_size={patch}: it must be at "
                 f"least {_REDUCTION * patch}"
             )
         if left := size % self.probe.patch_size:
             fitting = (size - left or self.probe.patch_size, size - left + self.probe.patch_size)
-            raise ValueError(
+            raise ExperimentError(
                 f"data.image_size={size} is not a multiple of probe.patch_size="
                 f"{self.probe.patch_size}, which would crop the images: the nearest are "
                 f"{' and '.join(map(str, dict.fromkeys(fitting)))}"
             )
-        return self
-
-    def require_directories(self) -> None:
-        """Look for what only a later step would miss.
-
-        Raises:
-            ExperimentError: pretrained weights are to come from a directory that is not there.
-        """
         for key, value in (
             ("model.pretrained", self.model.pretrained),
             ("probe.pretrained", self.probe.pretrained),

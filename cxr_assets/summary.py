@@ -42,7 +42,8 @@ def main() -> None:
     console.print(
         "\nnext     make dev      the graph in the Dagster UI, http://localhost:3000\n"
         "         make serve    the HTTP service and its page, http://localhost:8000\n"
-        "         your films    CXR_EXPERIMENT=scratch CXR_OVERRIDES=data.folder=FOLDER make demo\n"
+        "         your images   CXR_EXPERIMENT=scratch "
+        "CXR_OVERRIDES=\"data.folder='FOLDER'\" make demo\n"
         "\nFor research and education only; not a medical device.",
         highlight=False,
         soft_wrap=True,

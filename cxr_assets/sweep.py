@@ -106,8 +106,7 @@ def expand(
         multirun: whether a comma separates the values of paths, too.
 
     Raises:
-        ExperimentError: one of the jobs has settings that are not valid, or is to start from
-            weights in a directory that is not there.
+        ExperimentError: one of the jobs has settings that are not valid, or cannot run with them.
     """
     GlobalHydra.instance().clear()
     try:
@@ -126,7 +125,7 @@ def expand(
         named = tuple(f"{key}={value}" for key, value in values.items() if key in asked)
         chosen = values.pop("experiment", preset)
         settings = compose(chosen, [f"{key}={value}" for key, value in values.items()])
-        settings.require_directories()
+        settings.require_runnable()
         jobs.append(Job(named, settings))
     return jobs
 

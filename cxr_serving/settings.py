@@ -16,7 +16,9 @@ ASSET = "convnext_model"
 class Settings(BaseSettings):
     """Where the service finds its model, where it listens, and what it accepts."""
 
-    model_config = SettingsConfigDict(env_prefix="CXR_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CXR_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
+    )
 
     data_root: Path = Field(
         default=Path("data"),

@@ -1,6 +1,20 @@
-import pytest
+import json
+from collections.abc import Iterator
+from typing import Any
 
-from cxr_assets.experiment import ExperimentError, compose, presets
+import lightning
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cxr_assets.experiment import Experiment, ExperimentError, compose, presets
+from cxr_assets.learning.convnext import ConvNext
+from cxr_assets.learning.probe import Dinov2Probe
+from cxr_assets.radiographs.datamodule import EpochShuffle, epoch_seed
+from cxr_assets.ranges import problems
 
 
 def test_every_preset_composes():
@@ -58,8 +72,6 @@ def test_mistakes_are_refused_by_name(preset, overrides, message):
         ("trainer.mixup=1e-300", r"trainer\.mixup=1e-300: it must be 0, or"),
         ("model.hidden_sizes=[8,8,8,0]", r"model\.hidden_sizes\.3=0: it must be at least 1 and"),
         ("trainer.warmup_epochs=21", r"warmup_epochs=21 is more than trainer\.max_epochs=20"),
-        ("model.patch_size=9", r"data\.image_size=64 is too small for model\.patch_size=9.* 72"),
-        ("probe.patch_size=14", r"data\.image_size=64 is not a multiple .* 56 and 70"),
         ("probe.num_attention_heads=5", r"hidden_size=192 is not a multiple"),
         ("data.phantom_patients=2", r"data\.phantom_patients=2 .* at least 3"),
         ("model.pretrained=my group/net", "neither a directory nor a hub id such as"),
@@ -72,7 +84,77 @@ def test_what_the_code_cannot_take_is_rejected_with_its_range(override, message)
         compose("demo", [override])
 
 
-def test_weights_that_are_to_come_from_a_directory_are_looked_for_first():
-    with pytest.raises(ExperimentError, match=r"probe\.pretrained=/nowhere/dino is not a direc"):
-        compose("demo", ["probe.pretrained=/nowhere/dino"]).require_directories()
-    compose("full").require_directories()
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.patch_size=9", r"data\.image_size=64 is too small for model\.patch_size=9.* 72"),
+        ("probe.patch_size=14", r"data\.image_size=64 is not a multiple .* 56 and 70"),
+        ("probe.pretrained=/nowhere/dino", "probe.pretrained=/nowhere/dino is not a directory"),
+    ],
+)
+def test_what_a_later_step_would_stumble_over_is_rejected_at_the_start(override, message):
+    with pytest.raises(ExperimentError, match=message):
+        compose("demo", [override]).require_runnable()
+
+
+def test_every_preset_is_runnable():
+    for preset in presets():
+        compose(preset, ["data.folder=/images"]).require_runnable()
+
+
+def leaves(values: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*place, key))
+        else:
+            yield (*place, key)
+
+
+DEMO = compose("demo").model_dump(mode="json")
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.sampled_from([0, -1, 2**32 - 1, 2**32, 2**63, 1e-320, 1e308, -0.0]),
+)
+ANYTHING = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=5), st.text(max_size=9), st.none())
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.sampled_from(sorted(leaves(DEMO))), value=ANYTHING)
+def test_whatever_is_set_it_plans_or_is_rejected_by_name(
+    place: tuple[str, ...], value: object
+) -> None:
+    values = json.loads(json.dumps(DEMO))
+    group = values
+    for key in place[:-1]:
+        group = group[key]
+    group[place[-1]] = value
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as error:
+        told = problems(error, Experiment)
+    else:
+        told = ""
+        plan(experiment)
+    assert not told or ".".join(place) in told
+
+
+def plan(experiment: Experiment) -> None:
+    """What the first steps of a training ask of the libraries."""
+    for recipe in (ConvNext(experiment), Dinov2Probe(experiment)):
+        json.dumps(recipe.settings(), allow_nan=False)
+        if recipe.base[0] is None:
+            recipe.network(experiment.data.image_size)
+    last = experiment.trainer.max_epochs - 1
+    lightning.seed_everything(epoch_seed(experiment.seed, last), verbose=False)
+    np.random.RandomState(experiment.data.seed)
+    order = EpochShuffle(
+        torch.arange(3), experiment.trainer.batch_size, experiment.seed, balanced=True
+    )
+    order.set_epoch(last)
+    assert sum(map(len, order)) == 3
+
+
+def test_seeds_in_use_keep_their_streams() -> None:
+    assert [epoch_seed(seed, 4) for seed in (0, 1, 2, 7)] == [4, 1000007, 2000010, 7000025]
+    assert 0 <= epoch_seed(2**32 - 1, 999_999) < 2**32

@@ -24,7 +24,7 @@ def raw_kaggle(
     mlflow: dg.ResourceParam[MlFlow],
 ) -> dg.MaterializeResult[None]:
     settings = experiment.resolve()
-    settings.require_directories()
+    settings.require_runnable()
     films = raw.collect(settings.data, data_root.layout, context.log.info)
     named = films.inventory[films.inventory["problem"].isna()]
     return dg.MaterializeResult(

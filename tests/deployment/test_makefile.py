@@ -28,9 +28,9 @@ def make(
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def clone(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A directory with the Makefile and what ``setup`` reads, already installed."""
-    directory = tmp_path / "a clone"
+    directory = tmp_path / getattr(request, "param", "a clone")
     (directory / ".venv").mkdir(parents=True)
     for name in ("Makefile", "dagster.yaml", "pyproject.toml", "constraints.txt"):
         (directory / name).write_bytes((ROOT / name).read_bytes())
@@ -58,6 +58,52 @@ def test_setup_follows_the_data_root(clone: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "my data" / "dagster" / "dagster.yaml").exists()
     assert not (clone / "data").exists()
+
+
+ODD = ["Häuser (2024)", "#1 50% & more;", 'it\'s "here"', "$HOME `x` \\y"]
+odd_clones = pytest.mark.parametrize("clone", ODD, indirect=True)
+
+
+@odd_clones
+def test_a_clone_may_lie_anywhere(clone: Path) -> None:
+    done = make("setup", directory=clone)
+    assert done.returncode == 0, done.stderr
+    assert (clone / "data" / "dagster" / "dagster.yaml").readlink() == clone / "dagster.yaml"
+
+
+@pytest.mark.parametrize("name", [*ODD, "relative /with a slash"])
+def test_a_data_root_may_be_anything(clone: Path, tmp_path: Path, name: str) -> None:
+    root = name if "/" in name else str(tmp_path / name)
+    done = make("setup", directory=clone, CXR_DATA_ROOT=root)
+    assert done.returncode == 0, done.stderr
+    assert (clone / root / "dagster" / "dagster.yaml").exists()
+
+
+def test_images_of_a_benchmark_may_lie_anywhere(clone: Path) -> None:
+    program = clone / ".venv" / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word" >> words; done\n')
+    program.chmod(0o755)
+    for name in ODD[:3]:
+        done = make("bench", f"FILMS={name}", directory=clone)
+        assert done.returncode == 0, done.stderr
+        assert (clone / "words").read_text().splitlines()[-1] == name
+    (clone / "words").unlink()
+    make("bench", directory=clone)
+    assert (clone / "words").read_text().splitlines()[-1] == "benchmarks.memory"
+
+
+@pytest.mark.parametrize("name", ["why?", "50%20percent"])
+def test_where_dagster_cannot_keep_its_records_setup_says_so(
+    clone: Path, tmp_path: Path, name: str
+) -> None:
+    done = make("setup", directory=clone, CXR_DATA_ROOT=str(tmp_path / name))
+    assert done.returncode != 0
+    assert f'in {tmp_path / name}/dagster: its path holds "?" or "%"' in done.stderr
+    assert 'export DAGSTER_HOME="$HOME/dagster"' in done.stderr
+    home = str(tmp_path / "home")
+    done = make("setup", directory=clone, CXR_DATA_ROOT=str(tmp_path / name), DAGSTER_HOME=home)
+    assert done.returncode == 0, done.stderr
 
 
 def test_setup_keeps_a_configuration_of_the_user(clone: Path, tmp_path: Path) -> None:

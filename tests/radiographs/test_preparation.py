@@ -266,7 +266,7 @@ def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
         "    return decode(self, path)\n"
         "Preprocessing.decode = slow\n"
         f"layout = Layout(Path({str(layout.root)!r}))\n"
-        f"data = compose('scratch', ['data.folder={source}', 'data.image_size=64']).data\n"
+        f"data = compose('scratch', ['data.folder={source}', 'data.image_size=40']).data\n"
         "films = raw.collect(data, layout, print)\n"
         "preparation.prepare(layout, films, data, print)\n"
     )
@@ -282,8 +282,8 @@ def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
     assert list(layout.root.glob(".processed.*.partial")), "it was killed while writing"
     assert DatasetRecord.read(layout.processed) == old
     assert make(source, layout) == (old, True)
-    record, reused = make(source, layout, image_size=64)
-    assert (record.image_size, reused) == (64, False)
+    record, reused = make(source, layout, image_size=40)
+    assert (record.image_size, reused) == (40, False)
     assert not list(layout.root.glob(".processed.*.*"))
 
 

@@ -35,7 +35,15 @@ def test_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "70000"), ("POLL_SECONDS", "0"), ("DEVICE", "gpu"), ("MAX_UPLOAD_BYTES", "big")],
+    [
+        ("PORT", "70000"),
+        ("POLL_SECONDS", "0"),
+        ("DEVICE", "gpu"),
+        ("MAX_UPLOAD_BYTES", "big"),
+        ("DEADLINE_SECONDS", "inf"),
+        ("DRAIN_SECONDS", "nan"),
+        ("NOTICE_SECONDS", "inf"),
+    ],
 )
 def test_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"CXR_{name}", value)
