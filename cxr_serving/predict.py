@@ -1,12 +1,15 @@
-"""``cxr-predict``: classify films in files and folders, without a service."""
+"""``cxr-predict``: classify images in files and folders, without a service."""
 
 import argparse
 import csv
+import io
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -15,20 +18,24 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from cxr_serving import bundle
+from cxr_serving import bundle, files, formats
 from cxr_serving.bundle import BundleError
+from cxr_serving.dicom import is_dicom
+from cxr_serving.files import Found
 from cxr_serving.films import FilmReader
 from cxr_serving.predictor import Predictor
 from cxr_serving.preprocessing import FilmError
 from cxr_serving.schemas import DISCLAIMER
 from cxr_serving.settings import Settings, problems
 
-_SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
+# A file of such a name is meant to be an image, whatever is in it.
+_SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm", ".dicom")
+_MAX_BYTES = 2**30
 _BATCH = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, classify, and exit with 1 when a film could not be read."""
+    """Read the command line, classify, and exit with 1 when an image could not be read."""
     parser = argparse.ArgumentParser(prog="cxr-predict", description=__doc__, epilog=DISCLAIMER)
     parser.add_argument(
         "films", nargs="+", type=Path, help="JPEG, PNG or DICOM files, and folders of them"
@@ -37,12 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--bundle", type=Path, help="a model's directory; what the service would serve by default"
     )
     parser.add_argument(
-        "--csv", type=Path, help="where the table goes, or goes on; standard output by default"
+        "--csv", type=Path, help="where the table goes, or is resumed; standard output by default"
     )
     options = parser.parse_args(arguments)
     sys.stderr.write(f"{DISCLAIMER}\n")
     try:
-        films = find(options.films)
+        found = find(options.films)
         settings = Settings()
         predictor = Predictor(
             options.bundle or bundle.latest(settings.directory),
@@ -51,47 +58,98 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings.precision == "int8",
         )
         with table(options.csv, predictor) as (file, done):
-            bad = classify(predictor, [film for film in films if str(film) not in done], file)
+            images = [image for image in found.images if files.spelled(image) not in done]
+            bad = found.unreadable | classify(predictor, images, file)
     except ValidationError as error:
         sys.exit(problems(error))
-    except (BundleError, TableError, FileNotFoundError) as error:
+    except (BundleError, TableError, FileNotFoundError, PermissionError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("stopped" + ("; the same command goes on" if options.csv else ""))
+        sys.exit("stopped" + ("; the same command resumes" if options.csv else ""))
+    except BrokenPipeError:  # nobody reads the table any more, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    if found.others:
+        names = "\n".join(files.spelled(path) for path in found.others)
+        sys.stderr.write(
+            f"{len(found.others)} files hold no image and were passed over:\n{names}\n"
+        )
     if bad:
-        lines = [f"{film}: {reason}" for film, reason in bad.items()]
-        sys.exit(f"{len(bad)} of {len(films)} films could not be read:\n" + "\n".join(lines))
+        lines = [f"{files.spelled(path)}: {reason}" for path, reason in sorted(bad.items())]
+        total = len(found.images) + len(found.unreadable)
+        sys.exit(f"{len(bad)} of {total} images could not be read:\n" + "\n".join(lines))
 
 
 class TableError(Exception):
-    """A table cannot be gone on with; the message says why."""
+    """A table cannot be resumed; the message says why."""
 
 
-def find(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, and the JPEG, PNG and DICOM files anywhere in folders, in order.
+@dataclass(frozen=True)
+class Finds:
+    """What lies in the paths of a command line, in order.
+
+    Attributes:
+        images: files that were named, and files in folders that are images by content or by name.
+        unreadable: files and folders that cannot be opened, each with the reason.
+        others: files in folders that are no images.
+    """
+
+    images: list[Path]
+    unreadable: dict[Path, str]
+    others: list[Path]
+
+
+def find(paths: Sequence[Path]) -> Finds:
+    """Look into files and folders, by content and not by name alone.
 
     Raises:
-        FileNotFoundError: a path does not exist, or a folder has no film.
+        FileNotFoundError: a path does not exist, or a folder has no image.
     """
-    films: list[Path] = []
+    finds = Finds([], {}, [])
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            if not inside:
-                raise FileNotFoundError(f"{path} holds no {', '.join(_SUFFIXES)} file")
-            films += inside
-        elif path.exists():
-            films.append(path)
-        else:
-            raise FileNotFoundError(f"{path} does not exist")
-    return list(dict.fromkeys(films))
+        if not path.is_dir():
+            if not path.exists():
+                raise FileNotFoundError(f"{files.spelled(path)} does not exist")
+            _sort(files.look(path), finds, named=True)
+            continue
+        count = len(finds.images) + len(finds.unreadable)
+        for found in files.walk([path]):
+            _sort(found, finds, named=False)
+        if len(finds.images) + len(finds.unreadable) == count:
+            raise FileNotFoundError(
+                f"{files.spelled(path)} holds no JPEG, PNG or DICOM file: name another folder"
+            )
+    return Finds(
+        list(dict.fromkeys(finds.images)), finds.unreadable, list(dict.fromkeys(finds.others))
+    )
+
+
+def _sort(found: Found, finds: Finds, named: bool) -> None:
+    path = found.path
+    if found.problem is not None:
+        finds.unreadable[path] = found.problem
+        return
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(formats.HEAD_BYTES), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        finds.unreadable[path] = f"the file cannot be read: {error.strerror}"
+        return
+    image = (formats.kind(head) or is_dicom(head)) and not formats.is_dicomdir(head)
+    if not (named or image or path.suffix.lower() in _SUFFIXES):
+        finds.others.append(path)
+    elif size > _MAX_BYTES:
+        finds.unreadable[path] = "the file has more than 1 GiB, which no radiograph needs"
+    else:
+        finds.images.append(path)
 
 
 @contextmanager
 def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set[str]]]:
-    """A CSV file to write on, its header written, and the films that it tells already.
+    """A CSV file to append to, its header written, and the images that it has already.
 
-    Of a table that was cut short by a kill, the last line is dropped where it is not whole.
+    It is UTF-8 in every locale, and a file name keeps to one field whatever it holds. Of a table
+    that was cut short by a kill, the last line is dropped where it is not whole.
 
     Args:
         path: of the table; standard output when None.
@@ -102,40 +160,51 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
     """
     header = ["film", "label", *predictor.record.classes, "model"]
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", newline="")
         csv.writer(sys.stdout).writerow(header)
         yield sys.stdout, set()
+        sys.stdout.flush()
         return
     try:
         content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        lines = list(csv.reader(whole.decode().splitlines()))
+        whole = content[: _whole(content)]
+        lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
         begun = lines[0] == header if lines else ",".join(header).encode().startswith(content)
-        if not begun:
+        if not begun or any(len(line) != len(header) for line in lines):
             raise TableError(f"{path} is not a table of this model's classes: name another file")
         if others := {line[-1] for line in lines[1:]} - {predictor.record.version}:
             raise TableError(
                 f"{path} holds answers of model {', '.join(sorted(others))}, this one is "
                 f"{predictor.record.version}: name another file"
             )
-        with path.open("a", newline="") as file:
+        with path.open("a", newline="", encoding="utf-8") as file:
             file.truncate(len(whole))
             if not lines:
                 csv.writer(file).writerow(header)
             yield file, {line[0] for line in lines[1:]}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path} cannot be read or written: {error}") from error
 
 
+def _whole(content: bytes) -> int:
+    """Length of the lines that are whole: a line break in quotes is part of a file name."""
+    end = content.rfind(b"\n") + 1
+    while content.count(b'"', 0, end) % 2:
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
 def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[Path, str]:
-    """Write a line a film: its path, the most probable class, all probabilities, the model.
+    """Write one line per image: its path, the most probable class, all probabilities, the model.
 
     Args:
         predictor: who answers.
         films: JPEG, PNG or DICOM files.
-        file: where the lines go; flushed every few films.
+        file: where the lines go; flushed every few images.
 
     Returns:
-        The films that could not be read, each with the reason.
+        The images that could not be read, each with the reason.
     """
     bad: dict[Path, str] = {}
     writer = csv.writer(file)
@@ -144,9 +213,11 @@ def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[
     def decode(film: Path) -> npt.NDArray[np.uint8] | None:
         try:
             return reader.read(film.read_bytes(), predictor.preprocessing)
-        except (FilmError, OSError) as error:
+        except FilmError as error:
             bad[film] = str(error)
-            return None
+        except OSError as error:
+            bad[film] = f"the file cannot be read: {error.strerror}"
+        return None
 
     with (
         closing(reader),
@@ -162,10 +233,12 @@ def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[
                 for (film, _), probabilities in zip(read, answers, strict=True):
                     label = predictor.record.classes[int(probabilities.argmax())]
                     numbers = [f"{probability:.6f}" for probability in probabilities]
-                    writer.writerow([film, label, *numbers, predictor.record.version])
+                    writer.writerow(
+                        [files.spelled(film), label, *numbers, predictor.record.version]
+                    )
                 file.flush()
             bar.update(len(batch))
-    return dict(sorted(bad.items()))
+    return bad
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
 """Raw films: fetched, made or referenced, then verified and listed in an inventory."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
 
 from cxr_assets import experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import kaggle, naming, phantoms
-from cxr_serving import atomic
-from cxr_serving.preprocessing import FORMATS, FilmError, Preprocessing
+from cxr_serving import atomic, files, preprocessing
+from cxr_serving.files import Found
+from cxr_serving.preprocessing import FilmError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"
 COLUMNS = (
@@ -82,9 +80,10 @@ def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
         if previous is None and (layout.raw / INVENTORY_FILE).exists():
             progress(f"{layout.raw / INVENTORY_FILE} is not whole: all files are read again")
         known = previous.inventory if previous is not None and previous.root == root else None
-        paths = list(_walk(root))
-        progress(f"checking {len(paths):,} files in {root}")
-        inventory = _inspect(root, paths, known)
+        splits = (root / split for split in naming.SPLITS)
+        found = files.walk(split for split in splits if split.is_dir())
+        progress(f"checking {len(found):,} files in {root}")
+        inventory = _inspect(root, found, known)
         _require_films(root, inventory)
         version = _data_version(inventory)
         films = RawFilms(
@@ -141,11 +140,12 @@ def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
     """
     if not folder.is_dir():
         raise RawDataError(f"{folder.absolute()} is not a directory; {_HELP}")
+    _require_utf8(folder.absolute())
     tops = [folder, folder / "chest_xray", folder / "chest_xray" / "chest_xray"]
     root = next((top / "test" for top in tops if (top / "test").is_dir()), folder)
-    paths = [path.relative_to(folder) for path in _files(root)]
-    progress(f"checking {len(paths):,} files in {root}")
-    inventory = _inspect(folder, [PurePosixPath(path.as_posix()) for path in paths], None)
+    found = files.walk([root])
+    progress(f"checking {len(found):,} files in {root}")
+    inventory = _inspect(folder, found, None)
     named = inventory.index[inventory["problem"].isna()]
     with ThreadPoolExecutor() as pool:
         problems = pool.map(_undecodable, (folder / inventory["path"][index] for index in named))
@@ -158,12 +158,6 @@ def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
             f"with names like {', '.join(_EXAMPLES.values())}; {_HELP}"
         )
     return inventory
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for directory, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not _is_debris(name))
-        yield from (Path(directory) / name for name in sorted(files) if not _is_debris(name))
 
 
 def _undecodable(path: Path) -> str | None:
@@ -213,50 +207,46 @@ def _find_root(folder: Path) -> Path:
                     f"no {split}/{name}/ in {root.absolute()}: "
                     f"train/ and test/ need NORMAL/ and PNEUMONIA/ each; {_HELP}"
                 )
-    return root.resolve()
+    return _require_utf8(root.resolve())
 
 
-def _walk(root: Path) -> Iterator[PurePosixPath]:
-    """Every file of the splits, sorted; what macOS leaves behind is passed over.
-
-    The folders of a split may be symbolic links, those further down are not followed.
-    """
-    for split in naming.SPLITS:
-        for directory, folders, files in os.walk(root / split, followlinks=True):
-            folder = Path(directory)
-            deep = folder != root / split
-            folders[:] = sorted(
-                name
-                for name in folders
-                if not (_is_debris(name) or (deep and (folder / name).is_symlink()))
-            )
-            below = PurePosixPath(folder.relative_to(root).as_posix())
-            yield from (below / name for name in sorted(files) if not _is_debris(name))
+def _require_utf8(folder: Path) -> Path:
+    if not files.is_utf8(str(folder)):
+        raise RawDataError(
+            f"the name of the folder {files.spelled(folder)} is not UTF-8: rename it"
+        )
+    return folder
 
 
-def _is_debris(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _inspect(
-    root: Path, paths: Iterable[PurePosixPath], known: pd.DataFrame | None
-) -> pd.DataFrame:
+def _inspect(root: Path, found: Iterable[Found], known: pd.DataFrame | None) -> pd.DataFrame:
     rows = {} if known is None else {row["path"]: row for row in known.to_dict("records")}
 
-    def inspect(path: PurePosixPath) -> dict[str, Any]:
-        size, mtime_ns = _stat(root / path)
+    def inspect(file: Found) -> dict[str, Any]:
+        path = PurePosixPath(file.path.relative_to(root).as_posix())
+        if not files.is_utf8(str(path)):
+            return _unspeakable(path)
+        size, mtime_ns = _stat(file.path)
         row = rows.get(str(path))
         if (
             row is None
-            or row["sha256"] is None
+            or row["width"] == 0  # no image then: it may be one to the code of today
             or (row["bytes"], row["mtime_ns"]) != (size, mtime_ns)
         ):
             row = {"path": str(path), "split": path.parts[0], "bytes": size, "mtime_ns": mtime_ns}
-            row |= _examine(root / path)
+            row |= _examine(file)
         return row | _interpret(path, row)
 
     with ThreadPoolExecutor() as pool:
-        return pd.DataFrame(list(pool.map(inspect, paths)), columns=list(COLUMNS))
+        return pd.DataFrame(list(pool.map(inspect, found)), columns=list(COLUMNS))
+
+
+def _unspeakable(path: PurePosixPath) -> dict[str, Any]:
+    """The row of a file that neither tables nor logs can name as it is."""
+    return {
+        **{"path": files.spelled(Path(path)), "split": path.parts[0], "bytes": 0, "mtime_ns": 0},
+        **{"sha256": None, "width": 0, "height": 0, "label": None, "patient": None},
+        "problem": "unnamed: the file name is not UTF-8, rename the file",
+    }
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -267,24 +257,21 @@ def _stat(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _examine(path: Path) -> dict[str, Any]:
+def _examine(file: Found) -> dict[str, Any]:
     """Hash a file and read the header of the image in it."""
     row: dict[str, Any] = {"sha256": None, "width": 0, "height": 0, "problem": None}
+    if file.problem is not None:
+        return row | {"problem": f"corrupt: {file.problem}"}
     try:
-        content = path.read_bytes()
+        content = file.path.read_bytes()
     except OSError as error:
         return row | {"problem": f"corrupt: the file cannot be read: {error.strerror}"}
     row["sha256"] = hashlib.sha256(content).hexdigest()
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            row["width"], row["height"] = image.size
-    except UnidentifiedImageError:
-        row["problem"] = (
-            "corrupt: not a JPEG or PNG image" if content else "corrupt: the file is empty"
-        )
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        row["problem"] = f"corrupt: {error}"
-    return row
+        header = preprocessing.header(content)
+    except FilmError as error:
+        return row | {"problem": f"corrupt: {error}"}
+    return row | {"width": header.width, "height": header.height}
 
 
 def _interpret(path: PurePosixPath, row: dict[str, Any]) -> dict[str, Any]:

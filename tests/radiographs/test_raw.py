@@ -114,7 +114,7 @@ def test_files_that_are_no_named_film_are_listed_with_the_reason(source, collect
     assert "_bacteria_" in problems["train/PNEUMONIA/person3.jpeg"]
     assert "OTHER" in problems["train/OTHER/IM-0200-0001.jpeg"]
     assert problems["train/NORMAL/IM-0300-0001.jpeg"] == "corrupt: the file is empty"
-    assert problems["train/NORMAL/notes.txt"] == "corrupt: not a JPEG or PNG image"
+    assert problems["train/NORMAL/notes.txt"] == "corrupt: not a JPEG, PNG or DICOM file"
     assert "No such file" in problems["train/NORMAL/IM-0400-0001.jpeg"]
     assert skipped["label"].isna().all()
     assert skipped["patient"].isna().all()

@@ -64,7 +64,7 @@ def test_model_tells_where_it_comes_from(ready_server: Any) -> None:
 def test_batch_keeps_order_and_answers_good_films_beside_bad_ones(
     ready_server: Any, film: bytes, encode_image: Callable[..., bytes]
 ) -> None:
-    other = encode_image(Image.fromarray(np.full((80, 80), 200, np.uint8)), "PNG")
+    other = encode_image(Image.linear_gradient("L"), "PNG")
     films = [film, b"no film", other, film]
     answer = ready_server.client.post("/predict/batch", files=[("file", f) for f in films])
     assert answer.status_code == 200
@@ -172,7 +172,7 @@ def test_metrics_count_what_happened(ready_server: Any, film: bytes) -> None:
 def test_other_requests_are_answered_while_a_film_is_classified(
     ready_server: Any, encode_image: Callable[..., bytes]
 ) -> None:
-    slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
+    slow = encode_image(Image.linear_gradient("L").resize((5600, 5700)), "PNG")
     with ThreadPoolExecutor(1) as client:
         predictions = []
 
@@ -190,7 +190,7 @@ def test_film_of_a_client_that_has_left_is_not_computed(
 ) -> None:
     left, computed = ("cxr_requests_total", ("/predict", "499")), ("cxr_batch_films_sum", ())
     before = samples(ready_server)
-    slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
+    slow = encode_image(Image.linear_gradient("L").resize((5600, 5700)), "PNG")
     request = ready_server.client.build_request("POST", "/predict", files={"file": slow})
     headers = b"".join(b"%b: %b\r\n" % header for header in request.headers.raw)
     with socket.create_connection(("127.0.0.1", ready_server.port)) as client:
@@ -279,7 +279,7 @@ def test_stopping_is_told_first_and_loses_no_request(
 ) -> None:
     server = serve(tmp_path, notice_seconds=2)
     server.wait_for_version(publish_bundle(server.data_root, seed=1).name)
-    slow = encode_image(Image.new("L", (5600, 5700)), "PNG")
+    slow = encode_image(Image.linear_gradient("L").resize((5600, 5700)), "PNG")
     with ThreadPoolExecutor(4) as clients:
         asked = [clients.submit(server.predict, slow) for _ in range(4)]
         server.wait(

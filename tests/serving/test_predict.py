@@ -75,9 +75,9 @@ def test_bad_films_are_listed_at_the_end_and_the_others_answered(
     broken = films / "ward a" / "99.png"
     broken.write_bytes((films / "ward a" / "01.PNG").read_bytes()[:200])
     message = run(films, films / "notes.txt", "--csv", tmp_path / "out.csv")
-    assert message.startswith("2 of 22 films could not be read:\n")
+    assert message.startswith("2 of 22 images could not be read:\n")
     assert f"{broken}: the image is broken" in message
-    assert f"{films / 'notes.txt'}: not a JPEG or PNG image" in message
+    assert f"{films / 'notes.txt'}: not a JPEG, PNG or DICOM file" in message
     assert len(rows(tmp_path / "out.csv")) == 20
 
 
@@ -106,12 +106,13 @@ def test_what_cannot_be_done_is_said_in_a_line(
         f"{out} holds answers of model {model.name}, this one is {other.name}: name another file"
     )
     assert out.read_bytes() == before
-    for text in ("a,b\n", "no line end", "a,b\nfilm"):
-        (tmp_path / "notes").write_text(text)
+    header = before.splitlines(keepends=True)[0].decode()
+    for text in ("a,b\n", "no line end", "a,b\nfilm", f"{header}\r\n", f"{header}a,b\r\n"):
+        (tmp_path / "notes").write_bytes(text.encode())
         assert "not a table of this model's classes" in run(films, "--csv", tmp_path / "notes")
-        assert (tmp_path / "notes").read_text() == text
+        assert (tmp_path / "notes").read_bytes() == text.encode()
     assert run(tmp_path / "absent") == f"{tmp_path / 'absent'} does not exist"
     (tmp_path / "empty").mkdir()
-    assert "holds no .jpeg, .jpg, .png, .dcm file" in run(tmp_path / "empty")
+    assert "holds no JPEG, PNG or DICOM file" in run(tmp_path / "empty")
     assert "bundle.json cannot be read" in run(films, "--bundle", tmp_path / "empty")
     assert "cannot be read or written" in run(films, "--csv", tmp_path)

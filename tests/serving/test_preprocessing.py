@@ -144,7 +144,6 @@ def test_gif_and_animated_png_are_unsupported(
         encode_image(image, "GIF"),
         encode_image(image, "PNG", save_all=True, append_images=[image.rotate(90)]),
         b"not an image",
-        b"",
     ):
         with pytest.raises(UnsupportedFilm):
             Preprocessing(64).decode(film)
