@@ -157,6 +157,8 @@ def _png(data: bytes) -> Container:
     declared, pixels = 0, False
     for name, start, end, valid in _chunks(data):
         if not name[0] & _ANCILLARY:
+            if name == b"IHDR" and start > len(formats.PNG):
+                raise UndecodableFilm("the PNG is broken: it has several headers")
             pixels |= name == b"IDAT"
             kept.append(whole[start:end])
             continue

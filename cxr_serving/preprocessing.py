@@ -86,6 +86,8 @@ class Preprocessing:
         found = header(source if isinstance(source, bytes) else source.read(), max_pixels)
         try:
             with Image.open(BytesIO(found.pixels), formats=("JPEG", "PNG")) as image:
+                if image.size != (found.width, found.height):
+                    raise ValueError("another size than was checked")
                 drafted = image.draft("L", (2 * self.size, 2 * self.size))
                 image.load()
                 # A drafted image ends in a part of a pixel: its box says how much of it is image.

@@ -1,4 +1,7 @@
 import csv
+import io
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicoms import dicom
 from PIL import Image
 
 from cxr_serving import predict
@@ -32,6 +36,10 @@ def films(tmp_path: Path, make_pixels: Callable[[int, int], np.ndarray]) -> Path
         Image.fromarray(shifted).save(film)
     (folder / "notes.txt").write_text("no film")
     return folder
+
+
+def pixels12() -> np.ndarray:
+    return np.add.outer(np.arange(64) * 30, np.arange(64) * 30).astype(np.uint16)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -116,3 +124,117 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert "holds no JPEG, PNG or DICOM file" in run(tmp_path / "empty")
     assert "bundle.json cannot be read" in run(films, "--bundle", tmp_path / "empty")
     assert "cannot be read or written" in run(films, "--csv", tmp_path)
+
+
+COMMAND = Path(sys.executable).with_name("cxr-predict")
+
+
+def test_a_download_and_a_disc_are_read_by_content(
+    model: Path, films: Path, tmp_path: Path, film: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(films / "ward a")
+    disc = films / "DICOM" / "PA000001" / "ST000001"
+    disc.mkdir(parents=True)
+    for name in ("IM000001", "IM000002.dicom", ".hidden"):
+        (disc / name).write_bytes(dicom(pixels12()))
+    (disc / "scan").write_bytes(film)
+    for debris in ("__MACOSX/._x.jpeg", "b,2/._00.jpg", "Thumbs.db", "DICOM/desktop.ini"):
+        (films / debris).parent.mkdir(exist_ok=True)
+        (films / debris).write_bytes(b"\0\5\x16\7" + bytes(160))
+    directory = dicom(pixels12())
+    uid = b"1.2.840.10008.1.3.10"
+    (films / "DICOMDIR").write_bytes(directory[:132] + uid + directory[132:])
+    (films / "viewer.exe").write_bytes(b"MZ" + bytes(999))
+    assert run(films, "--csv", tmp_path / "out.csv") == ""
+    answered = {Path(row["film"]).name for row in rows(tmp_path / "out.csv")}
+    assert answered == {
+        *("IM000001", "IM000002.dicom", ".hidden", "scan"),
+        *(path.name for path in (films / "b,2").iterdir() if not path.name.startswith("._")),
+    }
+    listed = capsys.readouterr().err.split("3 files hold no image and were passed over:\n")[1]
+    assert listed.splitlines() == [
+        str(films / name) for name in ("DICOMDIR", "notes.txt", "viewer.exe")
+    ]
+
+
+def test_what_is_meant_to_be_an_image_and_cannot_be_read_is_listed(
+    model: Path, films: Path, tmp_path: Path, encode_image: Callable[..., bytes]
+) -> None:
+    shutil.rmtree(films / "ward a")
+    bad = {
+        "empty.jpeg": "the file is empty",
+        "text.dicom": "not a JPEG, PNG or DICOM file",
+        "a scan": "not a JPEG, PNG or DICOM file: it is a TIFF file",
+        "black": "the image is blank or nearly so",
+        "gone.png": "the file cannot be read: No such file or directory",
+        "pipe.jpeg": "it is a pipe, a socket or a device",
+    }
+    (films / "empty.jpeg").touch()
+    (films / "text.dicom").write_text("no image")
+    (films / "a scan").write_bytes(encode_image(Image.new("L", (9, 9)), "TIFF"))
+    (films / "black").write_bytes(encode_image(Image.new("L", (9, 9)), "PNG"))
+    (films / "gone.png").symlink_to(films / "nowhere")
+    os.mkfifo(films / "pipe.jpeg")
+    message = run(films, "--csv", tmp_path / "out.csv")
+    assert message.startswith("6 of 16 images could not be read:\n")
+    for name, reason in bad.items():
+        assert f"{films / name}: {reason}" in message
+    assert len(rows(tmp_path / "out.csv")) == 10
+
+
+def odd_names(films: Path, image: bytes) -> list[bytes]:
+    names = [
+        *(b"a.jpeg", b"r\xf6ntgen.jpeg", "r\xf6ntgen.jpeg".encode(), b'q"u,o\tte.jpeg'),
+        *("line\u2028separator.jpeg".encode(), b"line\nfeed.jpeg", b"return\r.jpeg", b"z.jpeg"),
+    ]
+    shutil.rmtree(films)
+    films.mkdir()
+    for name in names:
+        (films / os.fsdecode(name)).write_bytes(image)
+    return names
+
+
+def test_any_name_survives_a_table_that_is_resumed_in_any_locale(
+    model: Path, films: Path, tmp_path: Path, film: bytes
+) -> None:
+    names, out = odd_names(films, film), tmp_path / "out.csv"
+    latin = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([COMMAND, films, "--csv", out], check=True, env=latin)
+    whole = out.read_bytes()
+    table = rows(out)
+    assert len(table) == len({row["film"] for row in table}) == len(names)
+    assert str(films / "line\u2028separator.jpeg") in {row["film"] for row in table}
+    for name in names:
+        (films / os.fsdecode(name)).write_text("asked again, this would be an error")
+    assert run(films, "--csv", out) == ""
+    assert out.read_bytes() == whole
+
+
+def test_a_table_cut_anywhere_is_resumed(
+    model: Path, films: Path, tmp_path: Path, film: bytes
+) -> None:
+    names, out = odd_names(films, film), tmp_path / "out.csv"
+    assert run(films, "--csv", out) == ""
+    whole = out.read_bytes()
+    for name in (b"line\nfeed", b"return\r", b'q""u,o'):
+        out.write_bytes(whole[: whole.index(name) + len(name)])
+        assert run(films, "--csv", out) == ""
+        assert out.read_bytes() == whole
+    assert len(rows(out)) == len(names)
+
+
+def test_standard_output_is_utf8_in_every_locale(model: Path, films: Path, film: bytes) -> None:
+    names = odd_names(films, film)
+    latin = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    printed = subprocess.run([COMMAND, films], capture_output=True, env=latin, check=True).stdout
+    table = list(csv.reader(io.StringIO(printed.decode(), newline="")))
+    assert len(table) == len(names) + 1
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(model: Path, films: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([COMMAND, films], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert ended.returncode == 141, "what the shell says of a program that SIGPIPE ended"
+    assert len(ended.stderr.splitlines()) == 1, "no more than the disclaimer"
