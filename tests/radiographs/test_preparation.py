@@ -26,6 +26,7 @@ from cxr_assets.radiographs.dataset import (
 )
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
+from cxr_assets.written import RECORD_FILE
 from cxr_serving.preprocessing import Preprocessing
 
 
@@ -161,14 +162,10 @@ def miscount(path: Path) -> None:
     path.write_text(json.dumps(record))
 
 
-def copy(path: Path) -> None:
-    shutil.copyfile(path, path.with_name("added.png"))
-
-
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        *(("test/normal/*.png", damage) for damage in (empty, cut, alter, Path.unlink, copy)),
+        *(("test/normal/*.png", damage) for damage in (empty, cut, alter, Path.unlink)),
         *(("manifest.parquet", damage) for damage in (empty, cut, alter, Path.unlink)),
         *(("dataset.json", damage) for damage in (empty, cut, miscount, Path.unlink)),
     ],
@@ -185,7 +182,7 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
         assert contents(layout.processed) == whole
         aside = layout.root / "processed.broken"
         assert lines[0].startswith(f"set aside as {aside} and made again: ")
-        assert victim.name in lines[0] or damage in (copy, Path.unlink)
+        assert victim.name in lines[0] or damage is Path.unlink
         assert contents(aside) != whole
         assert sorted(path.name for path in layout.root.iterdir() if path.name[0] != ".") == [
             "processed", "processed.broken", "raw",
@@ -194,7 +191,8 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name != RECORD_FILE}
 
 
 @pytest.mark.parametrize("damage", [empty, cut, Path.unlink])
@@ -214,6 +212,46 @@ def test_the_advice_of_every_reader_of_a_broken_dataset_helps(damage, source, la
         make(source, layout)
         reading()
     assert make(source, layout) == (whole, True)
+
+
+def test_the_range_of_grey_is_that_of_serving(source, layout):
+    """12 bits in a 16-bit PNG are scaled, and what is blank is listed, not trained on."""
+    folder = source / "train" / "NORMAL"
+    grey = np.random.default_rng(1).integers(0, 4096, (50, 70)).astype(np.uint16)
+    Image.fromarray(grey).save(folder / "IM-0004-0091.png")
+    Image.new("L", (70, 50), 255).save(folder / "IM-0004-0092.png")
+    Image.fromarray((grey >> 8).astype(np.uint8)).save(folder / "IM-0004-0093.png")
+    record, _ = make(source, layout, max_corrupt_fraction=0.1)
+    assert record.skipped == {"corrupt": 2}
+    rows = manifest(layout.processed).set_index("path")
+    for name in ("IM-0004-0092.png", "IM-0004-0093.png"):
+        assert "blank or nearly so" in rows.loc[f"train/NORMAL/{name}", "reason"]
+    with Image.open(layout.processed / rows.loc["train/NORMAL/IM-0004-0091.png", "file"]) as image:
+        np.testing.assert_array_equal(
+            np.asarray(image), Preprocessing(32).decode(folder / "IM-0004-0091.png")
+        )
+        assert np.asarray(image).mean() > 100
+
+
+def test_a_file_name_that_is_not_utf8_is_listed_and_stops_nothing(source, layout):
+    folder = os.fsencode(source / "train" / "PNEUMONIA")
+    odd = Path(os.fsdecode(folder + b"/person9_bacteria_r\xf6ntgen.jpeg"))
+    shutil.copy(source / "train/PNEUMONIA/person1_bacteria_7.jpeg", odd)
+    (source / "train" / "NORMAL" / "line\u2028separator\n.jpeg").write_bytes(b"")
+    first, _ = make(source, layout, max_corrupt_fraction=0.1)
+    assert make(source, layout, max_corrupt_fraction=0.1) == (first, True)
+    rows = manifest(layout.processed).set_index("path")
+    listed = rows.loc[r"train/PNEUMONIA/person9_bacteria_r\udcf6ntgen.jpeg"]
+    assert listed["reason"] == "unnamed: the file name is not UTF-8, rename the file"
+    assert rows.loc["train/NORMAL/line\u2028separator\n.jpeg", "reason"].startswith("corrupt")
+    odd.rename(odd.with_name("person9_bacteria_1.jpeg"))
+    assert make(source, layout, max_corrupt_fraction=0.1)[0] != first, "the remedy is followed"
+    assert (
+        manifest(layout.processed)
+        .set_index("path")
+        .loc["train/PNEUMONIA/person9_bacteria_1.jpeg", "reason"]
+        .startswith("duplicate")
+    )
 
 
 def test_corrupt_films_are_listed_and_too_many_fail(source, layout):

@@ -127,6 +127,51 @@ def test_a_class_folder_may_be_a_link_and_a_loop_ends(source, collect, tmp_path)
     assert sorted(collect(source).inventory["path"]) == sorted(NAMES)
 
 
+def test_pipes_are_listed_and_never_opened(source, collect):
+    os.mkfifo(source / "train/NORMAL/IM-0600-0001.jpeg")
+    problems = collect(source).inventory.set_index("path")["problem"]
+    assert "it is a pipe" in problems["train/NORMAL/IM-0600-0001.jpeg"]
+    only = source.parent / "only" / "NORMAL"
+    only.mkdir(parents=True)
+    os.mkfifo(only / "IM-0600-0001.jpeg")
+    with pytest.raises(raw.RawDataError, match=r"no film could be read in .*: corrupt: it is a pi"):
+        raw.survey(only.parent, str)
+
+
+def test_hidden_images_are_no_debris(source, collect):
+    write_film(source / "train/NORMAL/.IM-0700-0001.jpeg", 9)
+    assert "train/NORMAL/.IM-0700-0001.jpeg" in set(collect(source).inventory["path"])
+
+
+def test_a_folder_whose_name_is_not_utf8_is_named(source, collect):
+    odd = source.rename(Path(os.fsdecode(os.fsencode(source.parent) + b"/r\xf6ntgen")))
+    said = r"r\\udcf6ntgen is not UTF-8: rename it"
+    with pytest.raises(raw.RawDataError, match=said):
+        raw.survey(odd, str)
+    link = odd.with_name("link")
+    link.symlink_to(odd)
+    with pytest.raises(raw.RawDataError, match=said):
+        collect(link)
+
+
+def test_what_is_wrong_with_metadata_skips_no_image(source, collect):
+    name = "train/NORMAL/IM-0800-0001.jpeg"
+    write_film(source / name, 9)
+    jpeg = (source / name).read_bytes()
+    (source / name).write_bytes(jpeg[:20] + b"\xff\xe1\0\x10Exif\0\0no Exif " + jpeg[20:])
+    row = collect(source).inventory.set_index("path").loc[name]
+    assert (row["problem"], row["width"], row["height"]) == (None, 40, 30)
+
+
+def test_what_an_older_inventory_called_no_image_is_looked_at_again(source, collect, layout):
+    collect(source)
+    path = layout.raw / raw.INVENTORY_FILE
+    table = pd.read_parquet(path)
+    table.loc[table["path"] == NAMES[0], ["width", "problem"]] = 0, "corrupt: animated"
+    table.to_parquet(path)
+    assert collect(source).inventory["problem"].isna().all()
+
+
 @pytest.mark.parametrize("missing", ["train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test"])
 def test_a_missing_folder_is_named(source, collect, missing):
     shutil.rmtree(source / missing)
