@@ -142,8 +142,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _frame(marker: int, body: bytes) -> tuple[int, int]:
     """Width and height of a JPEG that is read."""
     name = _FRAMES[marker]
-    if name is None and len(body) >= 6 and body[0] != 8:
-        name = f"{body[0]}-bit JPEG"
+    if name is None and body[:1] == b"\x0c":
+        name = "12-bit JPEG"
     if name is not None:
         raise UnsupportedFilm(
             f"the image is a {name}, which is not read: save it as PNG or as 8-bit baseline JPEG"

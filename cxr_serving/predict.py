@@ -169,7 +169,10 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
     try:
         content = path.read_bytes() if path.exists() else b""
         whole = content[: _whole(content)]
-        lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
+        try:
+            lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
+        except (UnicodeDecodeError, csv.Error):
+            lines = [[]]  # unlike any header
         begun = lines[0] == header if lines else ",".join(header).encode().startswith(content)
         if not begun or any(len(line) != len(header) for line in lines):
             raise TableError(f"{path} is not a table of this model's classes: name another file")
@@ -183,7 +186,7 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
             if not lines:
                 csv.writer(file).writerow(header)
             yield file, {line[0] for line in lines[1:]}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
         raise TableError(f"{path} cannot be read or written: {error}") from error
 
 

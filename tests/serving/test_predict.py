@@ -115,10 +115,17 @@ def test_what_cannot_be_done_is_said_in_a_line(
     )
     assert out.read_bytes() == before
     header = before.splitlines(keepends=True)[0].decode()
-    for text in ("a,b\n", "no line end", "a,b\nfilm", f"{header}\r\n", f"{header}a,b\r\n"):
-        (tmp_path / "notes").write_bytes(text.encode())
+    for text in (
+        "a,b\n",
+        "no line end",
+        "a,b\nfilm",
+        f"{header}\r\n",
+        f"{header}a,b\r\n",
+        "r\xf6\n",
+    ):
+        (tmp_path / "notes").write_bytes(text.encode("latin-1"))
         assert "not a table of this model's classes" in run(films, "--csv", tmp_path / "notes")
-        assert (tmp_path / "notes").read_bytes() == text.encode()
+        assert (tmp_path / "notes").read_bytes() == text.encode("latin-1")
     assert run(tmp_path / "absent") == f"{tmp_path / 'absent'} does not exist"
     (tmp_path / "empty").mkdir()
     assert "holds no JPEG, PNG or DICOM file" in run(tmp_path / "empty")
