@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         computing = asyncio.create_task(batcher.run())
         watcher.start()
+        classifier.start()
         yield
         await asyncio.to_thread(watcher.stop)
         computing.cancel()
@@ -285,6 +286,7 @@ def create_app(settings: Settings) -> FastAPI:
             confidence=settings.confidence,
             test=test,
             test_problem=problem,
+            dicom=classifier.dicom_problem,
             request_id=request.state.request_id,
         )
 
@@ -331,6 +333,7 @@ def create_app(settings: Settings) -> FastAPI:
         return Readiness(
             model=ModelName.of(model.record),
             warning=watcher.state.problem,
+            dicom=classifier.dicom_problem,
             request_id=request.state.request_id,
         )
 

@@ -49,6 +49,15 @@ class Classifier:
         # DICOM is decoded by one process: those who wait for it must not keep others waiting.
         self._dicom_decoder = ThreadPoolExecutor(1, "dicom")
 
+    @property
+    def dicom_problem(self) -> str | None:
+        """Why DICOM is not read at the moment, None where it is."""
+        return self._reader.dicom_problem
+
+    def start(self) -> None:
+        """Begin to start the process that decodes DICOM, ahead of the first image."""
+        self._dicom_decoder.submit(self._reader.start)
+
     def close(self) -> None:
         """Stop threads and processes."""
         self._decoders.shutdown()

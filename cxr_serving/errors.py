@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from cxr_serving.dicom import DicomUnavailable
 from cxr_serving.preprocessing import FilmError, FilmTooLarge, UndecodableFilm, UnsupportedFilm
 from cxr_serving.schemas import ErrorAnswer, ErrorDetail
 
@@ -15,6 +16,7 @@ _FILM_ERRORS: Mapping[type[FilmError], tuple[int, str]] = {
     UnsupportedFilm: (415, "unsupported_image"),
     FilmTooLarge: (413, "too_many_pixels"),
     UndecodableFilm: (400, "undecodable_image"),
+    DicomUnavailable: (503, "dicom_unavailable"),
 }
 
 

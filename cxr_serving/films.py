@@ -1,17 +1,22 @@
 """From the bytes of a film, whatever its format, to what a network sees."""
 
 import importlib.util
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cxr_serving.dicom import DicomReader, is_dicom
+from cxr_serving.dicom import DicomReader, DicomUnavailable, is_dicom
 from cxr_serving.preprocessing import MAX_PIXELS, Preprocessing, UndecodableFilm, UnsupportedFilm
 
 # What decoding one DICOM file may take in its own process.
 _DICOM_SECONDS = 20.0
 _DICOM_BYTES = 2**30
+_NOT_INSTALLED = (
+    "DICOM is not read here: the extra `dicom` is not installed; "
+    "install it with pip install 'cxr-retraining[dicom]'"
+)
 
 
 class FilmReader:
@@ -24,6 +29,17 @@ class FilmReader:
             if all(importlib.util.find_spec(name) for name in ("pydicom", "gdcm"))
             else None
         )
+
+    @property
+    def dicom_problem(self) -> str | None:
+        """Why DICOM is not read at the moment, None where it is."""
+        return _NOT_INSTALLED if self._dicom is None else self._dicom.problem
+
+    def start(self) -> None:
+        """Start the process, where DICOM is installed; ``dicom_problem`` says whether it did."""
+        if self._dicom is not None:
+            with suppress(DicomUnavailable):
+                self._dicom.start()
 
     def read(self, film: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
         """Decode a film for a network.
@@ -43,7 +59,7 @@ class FilmReader:
         if not is_dicom(film):
             return preprocessing.decode(film)
         if self._dicom is None:
-            raise UnsupportedFilm("DICOM is not read here: install the extra `dicom`")
+            raise UnsupportedFilm(_NOT_INSTALLED)
         return preprocessing.resize(self._dicom.read(film))
 
     def close(self) -> None:

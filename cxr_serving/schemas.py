@@ -119,6 +119,7 @@ class Readiness(BaseModel):
     status: Literal["ready"] = "ready"
     model: ModelName
     warning: str | None = Field(description="why a newer model is not served, if that is so")
+    dicom: str | None = Field(description="why DICOM is not read, if that is so")
     request_id: str
 
 
@@ -147,6 +148,7 @@ class ModelDescription(BaseModel):
     confidence: float = Field(description="an answer with less is uncertain")
     test: TestFigures | None = Field(description="of the report; null before there is one")
     test_problem: str | None = Field(description="why a report that is there cannot be read")
+    dicom: str | None = Field(description="why DICOM is not read, if that is so")
     disclaimer: str = DISCLAIMER
     request_id: str
 

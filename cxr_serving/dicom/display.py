@@ -1,11 +1,12 @@
 """From stored values to the grey levels that a viewer shows at first."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_serving.dicom.header import integer, item_of, real
+from cxr_serving.dicom.elements import integer, items, numbers, real, word
 from cxr_serving.dicom.rejection import Rejected, Rejection
 
 if TYPE_CHECKING:
@@ -16,22 +17,31 @@ def show(film: "Dataset", stored: npt.NDArray[Any], inverse: bool) -> npt.NDArra
     """Grey levels as PS3.4 N.2 orders them: modality, then window, then polarity.
 
     They are computed for every value that a pixel can have, which are far fewer than pixels.
+
+    Args:
+        film: elements of the file.
+        stored: [H, W] of 8 or 16 bits, signed or not.
+        inverse: low values are bright.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        Rejected: all pixels are padding, or have no finite grey level.
     """
     unsigned = np.dtype(f"u{stored.itemsize}")
     codes = stored.view(unsigned)
     values = np.arange(2 ** (8 * stored.itemsize)).astype(unsigned).view(stored.dtype)
     padded = _padding(film, values)
-    levels = _modality(film, values.astype(np.float64))
-    shades = _voi(film, levels)
-    if shades is None:
-        # A row at a time, here and below: an index is copied to 64-bit integers.
-        seen = np.zeros(values.shape, np.bool_)
-        for row in codes:
-            seen[row] = True
-        if not (seen & ~padded).any():
-            raise Rejected(Rejection.BLANK)
-        low, high = levels[seen & ~padded].min(), levels[seen & ~padded].max()
-        shades = (np.clip(levels, low, high) - low) / ((high - low) or 1)
+    # A row at a time, here and below: an index is copied to 64-bit integers.
+    seen = np.zeros(values.shape, np.bool_)
+    for row in codes:
+        seen[row] = True
+    seen &= ~padded
+    if not seen.any():
+        raise Rejected(Rejection.BLANK)
+    levels = _modality(film, values.astype(np.float64), seen)
+    shades = _voi(film, levels, seen)
     if not (np.isfinite(levels).all() and np.isfinite(shades).all()):
         raise Rejected(Rejection.SHADING)
     table = np.rint(255 * np.clip(1 - shades if inverse else shades, 0, 1)).astype(np.uint8)
@@ -43,8 +53,8 @@ def show(film: "Dataset", stored: npt.NDArray[Any], inverse: bool) -> npt.NDArra
 
 
 def _padding(film: "Dataset", values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which stored values say that there is no film (PS3.3 C.7.5.1.1.2)."""
-    if film.get("PixelPaddingValue") is None:
+    """Which stored values say that there is no image (PS3.3 C.7.5.1.1.2)."""
+    if real(film, "PixelPaddingValue") is None:
         return np.zeros(values.shape, np.bool_)
     first = integer(film, "PixelPaddingValue")
     last = integer(film, "PixelPaddingRangeLimit", first)
@@ -53,52 +63,89 @@ def _padding(film: "Dataset", values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]
     return np.asarray((values >= low) & (values <= high))
 
 
-def _modality(film: "Dataset", values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _modality(
+    film: "Dataset", values: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
     """The values in units of the modality (PS3.3 C.11.1)."""
-    item = item_of(film, "ModalityLUTSequence")
-    if item is not None:
-        return _look_up(values, item)[0]
+    for item in items(film, "ModalityLUTSequence"):
+        looked_up = _look_up(values, seen, item)
+        if looked_up is not None:
+            return looked_up
     slope, intercept = real(film, "RescaleSlope"), real(film, "RescaleIntercept")
-    return values * (1 if slope is None else slope) + (intercept or 0)
+    # One without the other, or a slope of 0, says nothing.
+    return values * slope + intercept if slope and intercept is not None else values
 
 
-def _voi(film: "Dataset", levels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-    """0 to 1 by the first look-up table or window, None without either (PS3.3 C.11.2).
+def _voi(
+    film: "Dataset", levels: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """0 to 1 by the first usable look-up table or window, or over what is seen (PS3.3 C.11.2).
 
     Done here because pydicom 3.0's ``apply_voi`` wraps around in tables of 8 bits, and its
-    ``apply_windowing`` turns a film to its negative where the rescale slope is negative.
+    ``apply_windowing`` turns an image to its negative where the rescale slope is negative.
     """
-    item = item_of(film, "VOILUTSequence")
-    if item is not None:
-        grey, most = _look_up(levels, item)
-        return grey / most
-    center, width = real(film, "WindowCenter"), real(film, "WindowWidth")
-    if center is None or width is None:
-        return None
-    function = film.get("VOILUTFunction") or "LINEAR"
-    if function == "SIGMOID" and width > 0:
+    for item in items(film, "VOILUTSequence"):
+        grey = _look_up(levels, seen, item)
+        if grey is not None:
+            # The smallest range of whole bits that holds the table: many say 16 and hold 12.
+            most: float = 2 ** max(1, int(grey.max()).bit_length()) - 1
+            return grey / most
+    windows = zip(numbers(film, "WindowCenter"), numbers(film, "WindowWidth"), strict=False)
+    # A window below 1 is meant where values are that close to one another.
+    narrowest = min(1.0, float(np.abs(np.diff(levels)).min()))
+    for center, width in windows:
+        if math.isfinite(center) and width > 0 and width >= narrowest:
+            return _window(levels, center, width, word(film, "VOILUTFunction"))
+    low, high = levels[seen].min(), levels[seen].max()
+    return (np.clip(levels, low, high) - low) / ((high - low) or 1)
+
+
+def _window(
+    levels: npt.NDArray[np.float64], center: float, width: float, function: str
+) -> npt.NDArray[np.float64]:
+    """0 to 1 by a window; a function that the standard does not know is its default, LINEAR."""
+    if function == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (levels - center) / width))
-    if function == "LINEAR" and width >= 1:
+    if function != "LINEAR_EXACT" and width >= 1:
         center, width = center - 0.5, width - 1
-    elif function != "LINEAR_EXACT" or not width > 0:
-        raise Rejected(Rejection.SHADING)
     if width == 0:
         return (levels > center).astype(np.float64)
     return np.clip((levels - center) / width + 0.5, 0, 1)
 
 
 def _look_up(
-    levels: npt.NDArray[np.float64], item: "Dataset"
-) -> tuple[npt.NDArray[np.float64], int]:
-    """Levels through a table, and the highest that such a table can hold (PS3.3 C.11.1.1)."""
-    entries, first, bits = item.LUTDescriptor
+    levels: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_], item: "Dataset"
+) -> npt.NDArray[np.float64] | None:
+    """Levels through a table (PS3.3 C.11.1.1), None where the item holds none.
+
+    Its descriptor is trusted in nothing that the table shows better: how many entries there are,
+    and of how many bits.
+    """
+    descriptor, data = numbers(item, "LUTDescriptor"), item.get("LUTData")
+    if len(descriptor) != 3 or not np.isfinite(descriptor).all() or data is None:
+        return None
+    entries, first, _ = map(int, descriptor)
     entries = entries % 2**16 or 2**16
-    data = item.LUTData
-    if isinstance(data, bytes):
-        packed = bits == 8 and len(data) - entries in (0, 1)
-        data = np.frombuffer(data, "u1" if packed else "<u2")
-    table = np.atleast_1d(np.asarray(data, np.float64))[:entries]
-    if table.size < entries or not 8 <= bits <= 16 or table.max() >= 2**bits:
-        raise Rejected(Rejection.SHADING)
-    index = np.clip(np.rint(levels) - first, 0, entries - 1).astype(np.intp)
-    return table[index], 2**bits - 1
+    if not isinstance(data, bytes):
+        data = np.atleast_1d(np.asarray(data, np.int64)).astype("<u2").tobytes()
+        order = "<"
+    else:
+        order = ">" if item.original_encoding[1] is False else "<"
+    if len(data) - entries in (0, 1):  # of 8 bits, two in a word
+        table = np.frombuffer(data, "u1")[:entries]
+    else:
+        table = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")[: 2**16]
+    if not table.size:
+        return None
+    # Signed and unsigned are mixed up here by some: of both, the one that lies over the image.
+    low, high = levels[seen].min(), levels[seen].max()
+    first = next(
+        (
+            start
+            for start in (first, first - 2**16, first + 2**16)
+            if start <= high and low < start + table.size
+        ),
+        first,
+    )
+    index = np.clip(np.rint(levels) - first, 0, table.size - 1).astype(np.intp)
+    return table[index].astype(np.float64)

@@ -1,32 +1,36 @@
 """The elements of a DICOM file that matter here, and whether such an image is accepted."""
 
 import io
-import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cxr_serving.dicom.elements import integer, word
+from cxr_serving.dicom.recognition import elements_at
 from cxr_serving.dicom.rejection import MODALITIES, Rejected, Rejection
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_MAGIC = slice(128, 132)
-
-# Transfer syntaxes, each with the pydicom plugin that decodes it. All plugins are part of pydicom
-# (MIT) or call Pillow (MIT-CMU) or GDCM (BSD-3). Left out: Deflated, which inflates before anything
-# can be checked, and big endian, which is retired.
+# Transfer syntaxes, each with what decodes it: pydicom (MIT), Pillow (MIT-CMU) or GDCM (BSD-3).
 SYNTAXES: Mapping[str, str] = {
     "1.2.840.10008.1.2": "",  # Implicit VR Little Endian
     "1.2.840.10008.1.2.1": "",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2.1.99": "",  # Deflated Explicit VR Little Endian
+    "1.2.840.10008.1.2.2": "",  # Explicit VR Big Endian, retired
     "1.2.840.10008.1.2.5": "pydicom",  # RLE Lossless
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG Baseline, 8 bits
+    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG Extended, of which 8 bits are read
     "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG Lossless
     "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG Lossless, first-order prediction
     "1.2.840.10008.1.2.4.80": "gdcm",  # JPEG-LS, lossless only
     "1.2.840.10008.1.2.4.81": "gdcm",  # JPEG-LS
-    "1.2.840.10008.1.2.4.90": "pillow",  # JPEG 2000, lossless only
-    "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
+    "1.2.840.10008.1.2.4.90": "openjpeg",  # JPEG 2000, lossless only
+    "1.2.840.10008.1.2.4.91": "openjpeg",  # JPEG 2000
 }
+_IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+_DICOMDIR = "1.2.840.10008.1.3.10"
 # The only elements that are kept when a file is parsed.
 _KEYWORDS = (
     "Modality",
@@ -54,13 +58,8 @@ _KEYWORDS = (
 )
 # Parsing an element takes one read to three; radiographs have a few hundred elements.
 _READS = 15_000
-# A whole look-up table of 16 bits takes 128 KiB, and a film may offer several.
-_SEQUENCE_BYTES = 2**20
-
-
-def is_dicom(data: bytes) -> bool:
-    """Whether ``data`` begins as a DICOM file of part 10 of the standard does."""
-    return data[_MAGIC] == b"DICM"
+# What a deflated file may become: an image of 16 bits with the most pixels, twice over.
+_INFLATED_BYTES = 2**27
 
 
 class _Reads(io.BytesIO):
@@ -76,84 +75,80 @@ class _Reads(io.BytesIO):
 
 
 def parse(data: bytes) -> tuple["Dataset", str]:
-    """The elements of ``_KEYWORDS``, and the transfer syntax."""
+    """The elements of ``_KEYWORDS``, and the transfer syntax.
+
+    Raises:
+        Rejected: the file is a DICOMDIR, too large, or its transfer syntax is not read.
+    """
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_dataset
 
-    if any(data[: _MAGIC.start]):
-        raise Rejected(Rejection.PREAMBLE)
     stream = _Reads(data)
-    stream.seek(_MAGIC.stop)
+    stream.seek(elements_at(data) or 0)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-    syntax = str(meta.get("TransferSyntaxUID"))
+    if str(meta.get("MediaStorageSOPClassUID")) == _DICOMDIR:
+        raise Rejected(Rejection.NO_IMAGE)
+    # Without meta information, pydicom sees by the first element which of two it is.
+    syntax = str(meta.get("TransferSyntaxUID") or _IMPLICIT)
     if syntax not in SYNTAXES:
         raise Rejected(Rejection.SYNTAX)
+    if syntax == _DEFLATED:
+        stream, syntax = _Reads(_inflated(data[stream.tell() :])), _EXPLICIT
     tags = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
-    implicit = syntax == "1.2.840.10008.1.2"
-    film = read_dataset(stream, implicit, True, specific_tags=[*tags])
+    film = read_dataset(stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, specific_tags=[*tags])
     if not film:  # pydicom forgets what it has read when compressed pixels end before their time
         raise Rejected(Rejection.BROKEN)
+    if not SYNTAXES[syntax] and "PixelData" in film and film["PixelData"].is_undefined_length:
+        raise Rejected(Rejection.SYNTAX)
     return film, syntax
 
 
 def check(film: "Dataset", max_pixels: int) -> bool:
-    """Whether low values are bright, of a film that is accepted."""
-    if film.get("Modality") not in MODALITIES:
+    """Whether low values are bright, of an image that is accepted.
+
+    What decoders need is set to one plain value each, in place of what devices write.
+
+    Raises:
+        Rejected: it is not accepted.
+    """
+    modality = word(film, "Modality")
+    if "PixelData" not in film and modality not in MODALITIES:
+        raise Rejected(Rejection.NO_IMAGE)
+    if modality not in MODALITIES:
         raise Rejected(Rejection.MODALITY)
-    if film.get("PresentationIntentType") == "FOR PROCESSING":
+    if word(film, "PresentationIntentType") == "FOR PROCESSING":
         raise Rejected(Rejection.INTENT)
-    if integer(film, "NumberOfFrames", 1) != 1:
+    if integer(film, "NumberOfFrames", 1) > 1:
         raise Rejected(Rejection.FRAMES)
-    photometric = film.get("PhotometricInterpretation")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2") or integer(film, "SamplesPerPixel") != 1:
+    photometric = word(film, "PhotometricInterpretation")
+    if photometric == "PALETTE COLOR":
+        raise Rejected(Rejection.PALETTE)
+    if not photometric.startswith("MONOCHROME") or integer(film, "SamplesPerPixel", 1) != 1:
         raise Rejected(Rejection.COLOUR)
-    inverse: bool = photometric == "MONOCHROME1"
-    # PS3.3 C.8.11.3: INVERSE goes with MONOCHROME1, which is inverted once, not twice.
-    if film.get("PresentationLUTShape") not in (None, "", "INVERSE" if inverse else "IDENTITY"):
-        raise Rejected(Rejection.POLARITY)
-    allocated, used = integer(film, "BitsAllocated"), integer(film, "BitsStored")
-    if (
-        allocated not in (8, 16)
-        or not 1 <= used <= allocated
-        or integer(film, "HighBit", used - 1) != used - 1
-    ):
+    if "PixelData" not in film:
+        raise Rejected(Rejection.PIXELS)
+    allocated = integer(film, "BitsAllocated")
+    used = integer(film, "BitsStored", allocated)
+    high = integer(film, "HighBit", used - 1)
+    if allocated not in (8, 16) or not 1 <= used <= high + 1 <= allocated:
         raise Rejected(Rejection.BITS)
     rows, columns = integer(film, "Rows"), integer(film, "Columns")
     if rows * columns > max_pixels:
         raise Rejected(Rejection.AREA)
-    return inverse
+    film.Rows, film.Columns, film.NumberOfFrames, film.SamplesPerPixel = rows, columns, 1, 1
+    film.BitsAllocated, film.BitsStored, film.HighBit = allocated, used, high
+    film.PixelRepresentation = integer(film, "PixelRepresentation", 0)
+    film.PhotometricInterpretation = "MONOCHROME2"
+    # PS3.3 C.8.11.3: both agree. Where they do not, the shape is what viewers go by.
+    shape = word(film, "PresentationLUTShape")
+    return shape == "INVERSE" if shape in ("IDENTITY", "INVERSE") else photometric == "MONOCHROME1"
 
 
-def item_of(film: "Dataset", keyword: str) -> "Dataset | None":
-    """The first item of a sequence."""
-    from pydicom.tag import Tag
-
-    if keyword not in film:
-        return None
-    raw = film.get_item(Tag(keyword)).value
-    if isinstance(raw, bytes) and len(raw) > _SEQUENCE_BYTES:
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(data, _INFLATED_BYTES)
+    if inflater.unconsumed_tail:
         raise Rejected(Rejection.ELEMENTS)
-    items = film[keyword].value
-    return items[0] if items else None
-
-
-def integer(film: "Dataset", keyword: str, default: int | None = None) -> int:
-    value = film.get(keyword)
-    if value is None:
-        value = default
-    if not isinstance(value, int):
+    if not inflater.eof:
         raise Rejected(Rejection.BROKEN)
-    return value
-
-
-def real(film: "Dataset", keyword: str) -> float | None:
-    """A finite number, the first where there are several; None where there is none."""
-    value = film.get(keyword)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0]
-    if value is None or value == "":
-        return None
-    number = float(value)
-    if not math.isfinite(number):
-        raise Rejected(Rejection.SHADING)
-    return number
+    return inflated

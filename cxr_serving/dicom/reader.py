@@ -1,11 +1,13 @@
-"""Reads DICOM films, in a process of their own that can do little and is easily replaced.
+"""Has DICOM images decoded in a process of their own, which can do little and is easily replaced.
 
 A DICOM file is the least trusted thing that the service takes: a large format, with decoders in C
 behind it. It is decoded in a child process with no environment, few limits to push and nothing to
 write to. What comes back is a shape and that many grey pixels, or the number of one of the
-sentences below: no word of the file ever leaves the child, because its tags name a patient.
+sentences of ``rejection``: no word of the file ever leaves the child, because its tags name a
+patient.
 """
 
+import importlib.util
 import logging
 import math
 import subprocess
@@ -13,45 +15,64 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_serving.dicom.rejection import REJECTIONS, Rejection
+from cxr_serving.dicom.rejection import REJECTIONS, DicomUnavailable, Rejection
 from cxr_serving.dicom.sandbox import ANSWER, READY, REQUEST, exactly
 
 _log = logging.getLogger(__name__)
 
 # Importing takes well under a second; on a machine that swaps it may take many.
 _START_SECONDS = 60.0
-_CHILD = "import sys; from cxr_serving.dicom.sandbox import serve; serve(*map(int, sys.argv[1:]))"
+# What the child imports beside the standard library.
+_PACKAGES = ("cxr_serving", "numpy", "PIL", "pydicom", "gdcm")
+_CHILD = (
+    "import sys; sys.path += sys.argv[4:]; "
+    "from cxr_serving.dicom.sandbox import serve; serve(*map(int, sys.argv[1:4]))"
+)
 
 
 class DicomReader:
-    """Reads one film at a time in a child process, which starts with the first film.
+    """Reads one image at a time in a child process, started with the first image at the latest.
 
-    A child that dies, hangs or answers nonsense is killed, and the next film finds a new one.
+    A child that dies, hangs or answers nonsense is killed, and the next image finds a new one.
+
+    Attributes:
+        problem: why no image can be read at the moment; None while a child is there.
     """
 
     def __init__(self, max_pixels: int, seconds: float, memory_bytes: int) -> None:
-        """Set what a film may take.
+        """Set what an image may take.
 
         Args:
-            max_pixels: films with more are refused before pixels are decoded.
-            seconds: wall-clock time of one film, not counting its wait for those before it.
+            max_pixels: images with more are rejected before pixels are decoded.
+            seconds: wall-clock time of one image, not counting its wait for those before it.
             memory_bytes: address space of the child, of which it takes about 170 MB before the
-                first film. Only Linux holds a process to it.
+                first image. Only Linux holds a process to it.
         """
         self._max_pixels = max_pixels
         self._seconds = seconds
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
+        self.problem: str | None = "the process that decodes DICOM has not been started yet"
+
+    def start(self) -> None:
+        """Start the child, where there is none.
+
+        Raises:
+            DicomUnavailable: it does not start.
+        """
+        with self._lock:
+            self._start()
 
     def read(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Decode a film to what a viewer shows at first: bone bright, the first window applied.
+        """Decode an image to what a viewer shows at first: bone bright, the first window applied.
 
-        Any thread may call this; films wait for one another.
+        Any thread may call this; images wait for one another.
 
         Args:
             data: a DICOM file with one grey frame of a radiograph.
@@ -62,7 +83,8 @@ class DicomReader:
         Raises:
             UnsupportedFilm: a kind of DICOM file that is not accepted.
             FilmTooLarge: more than ``max_pixels`` pixels, or more than ``memory_bytes`` to decode.
-            UndecodableFilm: broken, not shown by its own window, or too slow to decode.
+            UndecodableFilm: broken, blank, or too slow to decode.
+            DicomUnavailable: the child does not start, which is no fault of the file.
         """
         with self._lock:
             answer = self._ask(data)
@@ -72,30 +94,22 @@ class DicomReader:
         return answer
 
     def close(self) -> None:
-        """End the child, after the film that it is at."""
+        """End the child, after the image that it is at."""
         with self._lock:
             self._dismiss()
 
     def _ask(self, data: bytes) -> "npt.NDArray[np.uint8] | Rejection":
         while True:
             fresh = self._worker is None
+            worker = self._start()
             try:
-                if self._worker is None:
-                    self._worker = _Worker(self._max_pixels, self._seconds, self._memory_bytes)
-            except (OSError, EOFError):
-                _log.error(
-                    "the process that decodes DICOM does not start: is the extra `dicom` "
-                    "installed, and memory left for it?"
-                )
-                return Rejection.STOPPED
-            try:
-                answer = self._worker.ask(data)
+                answer = worker.ask(data)
             except TimeoutError:
                 answer = Rejection.LATE
             except (OSError, EOFError):
                 answer = Rejection.STOPPED
             except BaseException:
-                self._dismiss()  # or the next film would get what is left of this one
+                self._dismiss()  # or the next image would get what is left of this one
                 raise
             if (
                 answer is not Rejection.LATE
@@ -105,9 +119,20 @@ class DicomReader:
                 return answer
             _log.warning("the process that decodes DICOM is replaced: %s", answer.name.lower())
             self._dismiss()
-            # What else an older child met may not be this film's doing; a new one decides.
+            # What else an older child met may not be this image's doing; a new one decides.
             if fresh or answer is Rejection.LATE:
                 return answer
+
+    def _start(self) -> "_Worker":
+        if self._worker is None:
+            try:
+                self._worker = _Worker(self._max_pixels, self._seconds, self._memory_bytes)
+            except (OSError, EOFError) as error:
+                _log.error("the process that decodes DICOM does not start: %s", error)
+                self.problem = "the process that decodes DICOM does not start; the log says why"
+                raise DicomUnavailable(f"DICOM cannot be read now: {self.problem}") from error
+            self.problem = None
+        return self._worker
 
     def _dismiss(self) -> None:
         if self._worker is not None:
@@ -123,28 +148,39 @@ class _Worker:
         self._seconds = seconds
         limits = (max_pixels, math.ceil(seconds), memory_bytes)
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-B", "-c", _CHILD, *map(str, limits)],
+            # No environment, no current or user's folder, no site-packages: what it may import is
+            # named to it.
+            [sys.executable, "-I", "-S", "-B", "-c", _CHILD, *map(str, limits), *_folders()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Where libraries complain, and quote what they complain about.
-            stderr=subprocess.DEVNULL,
+            # Closed by the child before it sees a file: libraries quote what they complain about.
+            stderr=subprocess.PIPE,
             cwd="/",
             env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            # Ctrl-C in a terminal is for the service, which finishes its films first.
+            # Ctrl-C in a terminal is for the service, which finishes its requests first.
             start_new_session=True,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._to, self._from = self._process.stdin, self._process.stdout
-        try:
-            with self._within(_START_SECONDS):
-                exactly(self._from, len(READY))
-        except BaseException:
-            self.stop()
-            raise
+        with self._process.stderr as complaints:
+            try:
+                with self._within(_START_SECONDS):
+                    exactly(self._from, len(READY))
+            except TimeoutError:
+                self.stop()
+                raise TimeoutError(f"not within {_START_SECONDS:g} s") from None
+            except (OSError, EOFError):
+                self.stop()
+                said = complaints.read().decode(errors="replace").strip()
+                raise EOFError(said.rpartition("\n")[2] or "it ended without a word") from None
+            except BaseException:
+                self.stop()
+                raise
 
     def ask(self, film: bytes) -> "npt.NDArray[np.uint8] | Rejection":
-        """Have a film decoded.
+        """Have an image decoded.
 
         Raises:
             TimeoutError: it took too long, and the child was killed.
@@ -159,8 +195,8 @@ class _Worker:
             if code:
                 if code > len(REJECTIONS):
                     raise EOFError
-                refusal: Rejection = REJECTIONS[code - 1]
-                return refusal
+                rejection: Rejection = REJECTIONS[code - 1]
+                return rejection
             if not 0 < height * width <= self._max_pixels:
                 raise EOFError
             pixels = np.frombuffer(exactly(self._from, height * width), np.uint8)
@@ -193,3 +229,18 @@ class _Worker:
             raise TimeoutError if late.is_set() else error from None
         finally:
             timer.cancel()
+
+
+def _folders() -> list[str]:
+    """Where this process finds what the child imports, in the order in which it looks there.
+
+    So a child runs wherever its service does, installed or not, and imports the same.
+    """
+    found: dict[str, None] = {}
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            is_package = spec.submodule_search_locations is not None
+            found[str(Path(spec.origin).absolute().parents[is_package])] = None
+    order = {folder: place for place, folder in reversed([*enumerate(sys.path)])}
+    return sorted(found, key=lambda folder: order.get(folder, len(order)))

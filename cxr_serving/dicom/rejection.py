@@ -2,20 +2,22 @@
 
 from enum import Enum
 
-from cxr_serving.preprocessing import FilmTooLarge, UndecodableFilm, UnsupportedFilm
+from cxr_serving.preprocessing import FilmError, FilmTooLarge, UndecodableFilm, UnsupportedFilm
 
-# Projection radiography, which chest films are labelled with: computed and digital, spot films of
-# fluoroscopy, digitised film, and DR, which is no term of the standard but what some devices write.
-# XA, MG, PX and IO are projections of something else; CT, MR, US and SR are no radiographs at all.
+# Projection radiography, which chest radiographs are labelled with: computed and digital, spot
+# images of fluoroscopy, digitised film, and DR, which is no term of the standard but what some
+# devices write. XA, MG, PX and IO are projections of something else; CT, MR, US and SR are no
+# radiographs at all.
 MODALITIES = ("CR", "DX", "DR", "RF", "RG")
 
 
 class Rejection(Enum):
-    """Why a film is not read, in all the words that are ever said about one."""
+    """Why a file is not read, in all the words that are ever said about one."""
 
-    PREAMBLE = (
+    NO_IMAGE = (
         UnsupportedFilm,
-        "the DICOM file begins as a file of another format; its first 128 bytes must be zero",
+        "the DICOM file holds no image: it is a DICOMDIR, a structured report or another record; "
+        "send the file of the image itself",
     )
     SYNTAX = (
         UnsupportedFilm,
@@ -30,43 +32,48 @@ class Rejection(Enum):
         UnsupportedFilm,
         "the DICOM file holds raw detector values; send the image that is FOR PRESENTATION",
     )
-    FRAMES = UnsupportedFilm, "the DICOM file has several frames; send one film"
+    FRAMES = UnsupportedFilm, "the DICOM file has several frames; send one image"
+    PALETTE = (
+        UnsupportedFilm,
+        "the DICOM image has the colours of a palette; save it in grey, as MONOCHROME2",
+    )
     COLOUR = (
         UnsupportedFilm,
-        "the DICOM file is not a grey film: Photometric Interpretation must be MONOCHROME1 or "
+        "the DICOM image is not grey: Photometric Interpretation must be MONOCHROME1 or "
         "MONOCHROME2, with one sample per pixel",
-    )
-    POLARITY = (
-        UnsupportedFilm,
-        "the DICOM file contradicts itself: Photometric Interpretation and Presentation LUT Shape "
-        "do not agree on what is white",
     )
     BITS = (
         UnsupportedFilm,
-        "the DICOM file's pixels are not read: Bits Allocated must be 8 or 16, and the lowest Bits "
-        "Stored of them used",
+        "the DICOM file's pixels are not read: Bits Allocated must be 8 or 16, and hold Bits "
+        "Stored of them up to High Bit",
     )
     SHADING = (
         UndecodableFilm,
-        "the DICOM film cannot be shown: its rescale, window or look-up table is not valid",
+        "the DICOM image cannot be shown: its rescaled values are not finite",
     )
-    BLANK = UndecodableFilm, "the DICOM film is blank: all pixels are shown in the same grey"
+    BLANK = UndecodableFilm, "the DICOM image is blank: all pixels are shown in the same grey"
     ELEMENTS = UndecodableFilm, "the DICOM file has too many or too large elements for a radiograph"
     BROKEN = UndecodableFilm, "the DICOM file is broken, or its sequences are nested too deeply"
     # pydicom does not say which: it makes one error of all that goes wrong in a decoder.
     PIXELS = (
         UndecodableFilm,
-        "the pixels of the DICOM film are missing, truncated or broken, or take too much memory",
+        "the pixels of the DICOM image are missing, truncated or broken, or take too much memory",
     )
-    AREA = FilmTooLarge, "the DICOM film has more than {max_pixels:,} pixels, the most decoded"
-    MEMORY = FilmTooLarge, "the DICOM film needs more memory than one film is given"
-    LATE = UndecodableFilm, "the DICOM film took longer than {seconds:g} s to read"
-    STOPPED = UndecodableFilm, "the DICOM film could not be read: its decoder stopped"
+    AREA = FilmTooLarge, "the DICOM image has more than {max_pixels:,} pixels, the most decoded"
+    MEMORY = FilmTooLarge, "the DICOM image needs more memory than one image is given"
+    LATE = UndecodableFilm, "the DICOM image took longer than {seconds:g} s to read"
+    STOPPED = UndecodableFilm, "the DICOM image could not be read: its decoder stopped"
 
 
 REJECTIONS = tuple(Rejection)
 
 
 class Rejected(Exception):
-    def __init__(self, refusal: Rejection) -> None:
-        self.refusal = refusal
+    """A file is not read, in the child."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        self.rejection = rejection
+
+
+class DicomUnavailable(FilmError):
+    """DICOM cannot be decoded at all: a fault of the installation or the machine, of no file."""

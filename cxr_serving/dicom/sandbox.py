@@ -16,7 +16,7 @@ from cxr_serving.dicom.header import check, parse
 from cxr_serving.dicom.rejection import REJECTIONS, Rejected, Rejection
 
 READY = b"+"
-# To the child: bytes that follow. From it: 0 or the number of a refusal, then height and width.
+# To the child: bytes that follow. From it: 0 or the number of a rejection, then height and width.
 REQUEST = struct.Struct("<Q")
 ANSWER = struct.Struct("<BII")
 
@@ -36,13 +36,16 @@ def exactly(stream: IO[bytes], size: int) -> bytes:
 def serve(max_pixels: int, seconds: int, memory_bytes: int) -> None:
     """Answer what comes in, until nothing more does."""
     _confine(memory_bytes)
-    # Before the clock of the first film runs.
+    # Before the clock of the first image runs.
     import gdcm  # noqa: F401
     import pydicom.pixels.decoders  # noqa: F401
     from PIL import Jpeg2KImagePlugin, JpegImagePlugin  # noqa: F401
 
     inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    # What a library prints is no answer, and what it complains about may name a patient.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     outbox.write(READY)
     outbox.flush()
     while header := inbox.read(REQUEST.size):
@@ -80,13 +83,13 @@ def _at_most(limit: int, value: int) -> int:
 
 def _answer(data: bytes, max_pixels: int) -> tuple[bytes, memoryview]:
     try:
-        film = read(data, max_pixels)
-        return ANSWER.pack(0, *film.shape), film.data
-    except Rejected as refused:
-        refusal = refused.refusal
+        pixels = read(data, max_pixels)
+        return ANSWER.pack(0, *pixels.shape), pixels.data
+    except Rejected as rejected:
+        rejection = rejected.rejection
     except MemoryError:
-        refusal = Rejection.MEMORY
-    return ANSWER.pack(REJECTIONS.index(refusal) + 1, 0, 0), memoryview(b"")
+        rejection = Rejection.MEMORY
+    return ANSWER.pack(REJECTIONS.index(rejection) + 1, 0, 0), memoryview(b"")
 
 
 def read(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:

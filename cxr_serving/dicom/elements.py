@@ -1,0 +1,92 @@
+"""What an element of a DICOM file says, read as forgivingly as viewers do."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from cxr_serving.dicom.rejection import Rejected, Rejection
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# A whole look-up table of 16 bits takes 128 KiB, and an image may offer several.
+_SEQUENCE_BYTES = 2**20
+
+
+def word(film: "Dataset", keyword: str) -> str:
+    """The first value of a text, in upper case and without blanks around it; "" without one."""
+    return next((str(value).strip().upper() for value in _values(film, keyword)), "")
+
+
+def numbers(film: "Dataset", keyword: str) -> list[float]:
+    """All values of an element, NaN for those that are no finite numbers.
+
+    Texts are parsed here: pydicom gives up on a decimal comma, which some devices write.
+    """
+    from pydicom.dataelem import RawDataElement
+    from pydicom.tag import Tag
+
+    if keyword not in film:
+        return []
+    element = film.get_item(Tag(keyword))
+    raw = element.value
+    if isinstance(element, RawDataElement) and isinstance(raw, bytes) and _is_text(keyword):
+        values: list[Any] = raw.decode("latin-1").replace(",", ".").rstrip("\0 ").split("\\")
+    else:
+        values = _values(film, keyword)
+    return [_number(value) for value in values]
+
+
+def real(film: "Dataset", keyword: str) -> float | None:
+    """The first value, None where that is no finite number."""
+    first = next(iter(numbers(film, keyword)), math.nan)
+    return first if math.isfinite(first) else None
+
+
+def integer(film: "Dataset", keyword: str, default: int | None = None) -> int:
+    """The first value.
+
+    Raises:
+        Rejected: it is no whole number and there is no default.
+    """
+    first = real(film, keyword)
+    value = default if first is None else round(first)
+    if value is None:
+        raise Rejected(Rejection.BROKEN)
+    return value
+
+
+def items(film: "Dataset", keyword: str) -> list["Dataset"]:
+    """The items of a sequence.
+
+    Raises:
+        Rejected: they take more memory than look-up tables do.
+    """
+    from pydicom.tag import Tag
+
+    if keyword not in film:
+        return []
+    raw = film.get_item(Tag(keyword)).value
+    if isinstance(raw, bytes) and len(raw) > _SEQUENCE_BYTES:
+        raise Rejected(Rejection.ELEMENTS)
+    return list(film[keyword].value or ())
+
+
+def _is_text(keyword: str) -> bool:
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR(keyword) in ("DS", "IS")
+
+
+def _values(film: "Dataset", keyword: str) -> list[Any]:
+    value = film.get(keyword)
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else [*value]
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
