@@ -2,24 +2,26 @@
 
 import io
 import struct
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_serving.dicom.header import SYNTAXES
 from cxr_serving.dicom.rejection import Rejected, Rejection
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Second bytes of the markers of JPEG Lossless and JPEG-LS: what begins a frame, and what else may
-# come before its scan, tables, restart interval, applications' own, comment and LS parameters.
-_FRAMES = (0xC3, 0xF7)
-_SEGMENTS = (*_FRAMES, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8)
+# Second bytes of the markers of JPEG: what begins a frame of JPEG Extended, or of JPEG Lossless and
+# JPEG-LS, and what else may come before its scan, tables, restart interval, applications' own,
+# comment and LS parameters.
+_LOSSY, _LOSSLESS = (0xC0, 0xC1), (0xC3, 0xF7)
+_SEGMENTS = (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8)
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 # Precision, height, width and number of components, then the only component.
 _FRAME = struct.Struct(">BHHB3x")
+_JPEG_LOSSLESS = "1.2.840.10008.1.2.4.57"
 
 
 def decode(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
@@ -29,7 +31,7 @@ def decode(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
         Rejected: there are no such pixels.
     """
     try:
-        return _DECODERS[SYNTAXES[syntax]](film, syntax)
+        return _DECODERS[syntax](film, syntax)
     except MemoryError:
         raise
     except Exception as error:
@@ -37,11 +39,16 @@ def decode(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
 
 
 def _native(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
-    """Uncompressed, or RLE."""
-    return _used(_by_pydicom(film, syntax, SYNTAXES[syntax], film.BitsAllocated), film)
+    if film["PixelData"].is_undefined_length:
+        raise ValueError("compressed, whatever the transfer syntax says")
+    return _used(_by_pydicom(film, syntax, ""), film.BitsStored, film.HighBit)
 
 
-def _baseline(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
+def _rle(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
+    return _used(_by_pydicom(film, syntax, "pydicom"), film.BitsStored, film.HighBit)
+
+
+def _jpeg_baseline(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
     """JPEG with 8 bits, whatever the file says that it allocates and stores."""
     from PIL import Image
 
@@ -50,6 +57,24 @@ def _baseline(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
             raise ValueError("another size than the file says, or colour")
         stored = np.array(image)
     return stored.view(np.int8) if film.PixelRepresentation else stored
+
+
+def _jpeg_extended(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
+    """JPEG with 12 bits, which Pillow does not read, or with 8."""
+    frame, bits = _whole(_frame(film), film, _LOSSY)
+    if bits == 8:
+        return _jpeg_baseline(film, syntax)
+    # Lossy values may lie a little above the bits that the file says are stored. GDCM goes by the
+    # frame, and pydicom asks it for 12 bits under another name only.
+    return _by_gdcm(film, _JPEG_LOSSLESS, frame, bits, stored=bits)
+
+
+def _jpeg_lossless(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
+    """JPEG Lossless and JPEG-LS."""
+    frame, bits = _whole(_frame(film), film, _LOSSLESS)
+    # With more bits than are allocated, the file does not know what it holds.
+    stored = film.BitsStored if bits <= film.BitsAllocated else bits
+    return _by_gdcm(film, syntax, frame, bits, stored)
 
 
 def _jpeg_2000(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
@@ -68,52 +93,60 @@ def _jpeg_2000(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
         stored = np.array(image)
     size, parameters = 8 * stored.itemsize, get_j2k_parameters(frame)
     # Pillow fills its 8 or 16 bits from above, and adds half their range to signed values.
-    unused = size - int(parameters["precision"])
     if parameters["is_signed"]:
-        return (stored ^ stored.dtype.type(2 ** (size - 1))).view(f"i{stored.itemsize}") >> unused
-    if film.PixelRepresentation:  # the bits of signed values, kept as if they were not
-        return stored.view(f"i{stored.itemsize}") >> unused
-    return stored >> unused
+        stored ^= stored.dtype.type(2 ** (size - 1))
+    if parameters["is_signed"] or film.PixelRepresentation:
+        stored = stored.view(f"i{stored.itemsize}")
+    shifted: npt.NDArray[Any] = stored >> (size - int(parameters["precision"]))
+    return shifted
 
 
-def _lossless(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
-    """JPEG Lossless and JPEG-LS."""
-    frame, bits = _whole(_frame(film), film)
-    if bits > film.BitsAllocated:  # nothing but the image can lie in them
-        film.BitsStored = film.HighBit = bits
-        film.HighBit -= 1
-    film.BitsAllocated = 8 if bits <= 8 else 16
-    film.BitsStored = min(film.BitsStored, film.BitsAllocated)
-    film.HighBit = min(film.HighBit, film.BitsAllocated - 1)
-    _replace(film, frame)
-    # GDCM aborts at fewer than 8, and pydicom leaves what lies above those of JPEG-LS.
-    return _used(_by_pydicom(film, syntax, "gdcm", film.BitsAllocated), film)
-
-
-_DECODERS = {
-    "": _native,
-    "pydicom": _native,
-    "pillow": _baseline,
-    "openjpeg": _jpeg_2000,
-    "gdcm": _lossless,
+_DECODERS: Mapping[str, Callable[["Dataset", str], npt.NDArray[Any]]] = {
+    "1.2.840.10008.1.2": _native,  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.1": _native,  # Explicit VR Little Endian
+    "1.2.840.10008.1.2.2": _native,  # Explicit VR Big Endian, retired
+    "1.2.840.10008.1.2.5": _rle,  # RLE Lossless
+    "1.2.840.10008.1.2.4.50": _jpeg_baseline,  # JPEG Baseline, 8 bits
+    "1.2.840.10008.1.2.4.51": _jpeg_extended,  # JPEG Extended, 12 bits
+    _JPEG_LOSSLESS: _jpeg_lossless,  # JPEG Lossless
+    "1.2.840.10008.1.2.4.70": _jpeg_lossless,  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": _jpeg_lossless,  # JPEG-LS, lossless only
+    "1.2.840.10008.1.2.4.81": _jpeg_lossless,  # JPEG-LS
+    "1.2.840.10008.1.2.4.90": _jpeg_2000,  # JPEG 2000, lossless only
+    "1.2.840.10008.1.2.4.91": _jpeg_2000,  # JPEG 2000
 }
+# Decoded by pydicom (MIT), Pillow (MIT-CMU) and GDCM (BSD-3).
+SYNTAXES = frozenset(_DECODERS)
 
 
-def _by_pydicom(film: "Dataset", syntax: str, plugin: str, bits: int) -> npt.NDArray[Any]:
+def _by_gdcm(
+    film: "Dataset", syntax: str, frame: bytes, bits: int, stored: int
+) -> npt.NDArray[Any]:
+    """A frame of ``bits`` bits, of which ``stored`` at most are the image."""
+    from pydicom.encaps import encapsulate
+
+    film.BitsAllocated = 8 if bits <= 8 else 16
+    stored = min(stored, film.BitsAllocated)
+    high = min(film.HighBit, film.BitsAllocated - 1) if stored == film.BitsStored else stored - 1
+    film.PixelData = encapsulate([frame])
+    film["PixelData"].is_undefined_length = True
+    return _used(_by_pydicom(film, syntax, "gdcm"), stored, high)
+
+
+def _by_pydicom(film: "Dataset", syntax: str, plugin: str) -> npt.NDArray[Any]:
     from pydicom.pixels.decoders.base import get_decoder
 
-    options: dict[str, Any] = {"decoding_plugin": plugin, "bits_stored": bits}
+    # All bits: pydicom leaves what lies above those stored, and GDCM aborts at fewer than 8.
+    options: dict[str, Any] = {"decoding_plugin": plugin, "bits_stored": film.BitsAllocated}
     stored, _ = get_decoder(syntax).as_array(film, index=0, raw=True, **options)
     return stored
 
 
-def _used(stored: npt.NDArray[Any], film: "Dataset") -> npt.NDArray[Any]:
-    """What lies from the high bit down: overlays of old may lie above it, and nothing below."""
+def _used(stored: npt.NDArray[Any], bits: int, high: int) -> npt.NDArray[Any]:
+    """``bits`` bits from the high bit down: overlays of old may lie above it, nothing below."""
     size = 8 * stored.itemsize
-    if film.BitsStored == size:
-        return stored
-    used: npt.NDArray[Any] = stored << (size - 1 - film.HighBit) >> (size - film.BitsStored)
-    return used
+    used: npt.NDArray[Any] = stored << (size - 1 - high) >> (size - bits)
+    return used if bits < size else stored
 
 
 def _frame(film: "Dataset") -> bytes:
@@ -122,15 +155,8 @@ def _frame(film: "Dataset") -> bytes:
     return get_frame(film.PixelData, 0, number_of_frames=1)
 
 
-def _replace(film: "Dataset", frame: bytes) -> None:
-    from pydicom.encaps import encapsulate
-
-    film.PixelData = encapsulate([frame])
-    film["PixelData"].is_undefined_length = True
-
-
-def _whole(frame: bytes, film: "Dataset") -> tuple[bytes, int]:
-    """A frame of JPEG Lossless or JPEG-LS without what pads it, and its bits.
+def _whole(frame: bytes, film: "Dataset", kinds: Collection[int]) -> tuple[bytes, int]:
+    """A frame of one of these kinds of JPEG without what pads it, and its bits.
 
     GDCM goes by the frame to another size, to colour and, above 16 bits, out of bounds; it aborts
     where anything lies between segments, and it decodes what pads a frame in place of what was cut
@@ -142,10 +168,10 @@ def _whole(frame: bytes, film: "Dataset") -> tuple[bytes, int]:
     """
     start, header = 2, b""
     while frame[start : start + 2] != _SCAN:
-        if frame[start] != 0xFF or frame[start + 1] not in _SEGMENTS:
+        if frame[start] != 0xFF or frame[start + 1] not in (*kinds, *_SEGMENTS):
             raise ValueError("no segment")
         end = start + 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
-        if frame[start + 1] in _FRAMES:
+        if frame[start + 1] in kinds:
             header += frame[start + 4 : end]
         start = end
     bits, *size = _FRAME.unpack(header)

@@ -97,7 +97,8 @@ def _voi(
         if math.isfinite(center) and width > 0 and width >= narrowest:
             return _window(levels, center, width, word(film, "VOILUTFunction"))
     low, high = levels[seen].min(), levels[seen].max()
-    return (np.clip(levels, low, high) - low) / ((high - low) or 1)
+    stretched: npt.NDArray[np.float64] = (levels - low) / ((high - low) or 1)
+    return stretched.clip(0, 1)
 
 
 def _window(
@@ -105,12 +106,14 @@ def _window(
 ) -> npt.NDArray[np.float64]:
     """0 to 1 by a window; a function that the standard does not know is its default, LINEAR."""
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (levels - center) / width))
+        with np.errstate(over="ignore"):  # of which infinity is right, and the shade 0
+            return 1 / (1 + np.exp(-4 * (levels - center) / width))
     if function != "LINEAR_EXACT" and width >= 1:
         center, width = center - 0.5, width - 1
     if width == 0:
         return (levels > center).astype(np.float64)
-    return np.clip((levels - center) / width + 0.5, 0, 1)
+    shades: npt.NDArray[np.float64] = (levels - center) / width + 0.5
+    return shades.clip(0, 1)
 
 
 def _look_up(
@@ -148,4 +151,5 @@ def _look_up(
         first,
     )
     index = np.clip(np.rint(levels) - first, 0, table.size - 1).astype(np.intp)
-    return table[index].astype(np.float64)
+    grey: npt.NDArray[np.float64] = table[index].astype(np.float64)
+    return grey

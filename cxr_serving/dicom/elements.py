@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # A whole look-up table of 16 bits takes 128 KiB, and an image may offer several.
 _SEQUENCE_BYTES = 2**20
+# Representations of numbers that are written as texts, rightly or not.
+_TEXTS = ("DS", "IS", "LO", "SH", "CS", "ST", "LT", "UT")
 
 
 def word(film: "Dataset", keyword: str) -> str:
@@ -22,14 +24,14 @@ def numbers(film: "Dataset", keyword: str) -> list[float]:
 
     Texts are parsed here: pydicom gives up on a decimal comma, which some devices write.
     """
-    from pydicom.dataelem import RawDataElement
+    from pydicom.datadict import dictionary_VR
     from pydicom.tag import Tag
 
     if keyword not in film:
         return []
     element = film.get_item(Tag(keyword))
-    raw = element.value
-    if isinstance(element, RawDataElement) and isinstance(raw, bytes) and _is_text(keyword):
+    raw, vr = element.value, element.VR
+    if isinstance(raw, bytes) and (dictionary_VR(keyword) if vr in (None, "UN") else vr) in _TEXTS:
         values: list[Any] = raw.decode("latin-1").replace(",", ".").rstrip("\0 ").split("\\")
     else:
         values = _values(film, keyword)
@@ -69,12 +71,6 @@ def items(film: "Dataset", keyword: str) -> list["Dataset"]:
     if isinstance(raw, bytes) and len(raw) > _SEQUENCE_BYTES:
         raise Rejected(Rejection.ELEMENTS)
     return list(film[keyword].value or ())
-
-
-def _is_text(keyword: str) -> bool:
-    from pydicom.datadict import dictionary_VR
-
-    return dictionary_VR(keyword) in ("DS", "IS")
 
 
 def _values(film: "Dataset", keyword: str) -> list[Any]:

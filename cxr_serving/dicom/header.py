@@ -2,9 +2,9 @@
 
 import io
 import zlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cxr_serving.dicom.decoding import SYNTAXES
 from cxr_serving.dicom.elements import integer, word
 from cxr_serving.dicom.recognition import elements_at
 from cxr_serving.dicom.rejection import MODALITIES, Rejected, Rejection
@@ -12,22 +12,6 @@ from cxr_serving.dicom.rejection import MODALITIES, Rejected, Rejection
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Transfer syntaxes, each with what decodes it: pydicom (MIT), Pillow (MIT-CMU) or GDCM (BSD-3).
-SYNTAXES: Mapping[str, str] = {
-    "1.2.840.10008.1.2": "",  # Implicit VR Little Endian
-    "1.2.840.10008.1.2.1": "",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2.1.99": "",  # Deflated Explicit VR Little Endian
-    "1.2.840.10008.1.2.2": "",  # Explicit VR Big Endian, retired
-    "1.2.840.10008.1.2.5": "pydicom",  # RLE Lossless
-    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG Baseline, 8 bits
-    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG Extended, of which 8 bits are read
-    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.80": "gdcm",  # JPEG-LS, lossless only
-    "1.2.840.10008.1.2.4.81": "gdcm",  # JPEG-LS
-    "1.2.840.10008.1.2.4.90": "openjpeg",  # JPEG 2000, lossless only
-    "1.2.840.10008.1.2.4.91": "openjpeg",  # JPEG 2000
-}
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 _DICOMDIR = "1.2.840.10008.1.3.10"
@@ -90,16 +74,14 @@ def parse(data: bytes) -> tuple["Dataset", str]:
         raise Rejected(Rejection.NO_IMAGE)
     # Without meta information, pydicom sees by the first element which of two it is.
     syntax = str(meta.get("TransferSyntaxUID") or _IMPLICIT)
-    if syntax not in SYNTAXES:
-        raise Rejected(Rejection.SYNTAX)
     if syntax == _DEFLATED:
         stream, syntax = _Reads(_inflated(data[stream.tell() :])), _EXPLICIT
+    if syntax not in SYNTAXES:
+        raise Rejected(Rejection.SYNTAX)
     tags = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
     film = read_dataset(stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, specific_tags=[*tags])
     if not film:  # pydicom forgets what it has read when compressed pixels end before their time
         raise Rejected(Rejection.BROKEN)
-    if not SYNTAXES[syntax] and "PixelData" in film and film["PixelData"].is_undefined_length:
-        raise Rejected(Rejection.SYNTAX)
     return film, syntax
 
 
@@ -112,8 +94,8 @@ def check(film: "Dataset", max_pixels: int) -> bool:
         Rejected: it is not accepted.
     """
     modality = word(film, "Modality")
-    if "PixelData" not in film and modality not in MODALITIES:
-        raise Rejected(Rejection.NO_IMAGE)
+    if "PixelData" not in film:
+        raise Rejected(Rejection.PIXELS if modality in MODALITIES else Rejection.NO_IMAGE)
     if modality not in MODALITIES:
         raise Rejected(Rejection.MODALITY)
     if word(film, "PresentationIntentType") == "FOR PROCESSING":
@@ -125,8 +107,6 @@ def check(film: "Dataset", max_pixels: int) -> bool:
         raise Rejected(Rejection.PALETTE)
     if not photometric.startswith("MONOCHROME") or integer(film, "SamplesPerPixel", 1) != 1:
         raise Rejected(Rejection.COLOUR)
-    if "PixelData" not in film:
-        raise Rejected(Rejection.PIXELS)
     allocated = integer(film, "BitsAllocated")
     used = integer(film, "BitsStored", allocated)
     high = integer(film, "HighBit", used - 1)

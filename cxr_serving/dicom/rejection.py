@@ -16,13 +16,13 @@ class Rejection(Enum):
 
     NO_IMAGE = (
         UnsupportedFilm,
-        "the DICOM file holds no image: it is a DICOMDIR, a structured report or another record; "
-        "send the file of the image itself",
+        "the DICOM file holds no image: it is a DICOMDIR, a structured report or the like; send "
+        "the file of the image itself",
     )
     SYNTAX = (
         UnsupportedFilm,
         "the DICOM file's transfer syntax is not read; save it as Implicit or Explicit VR Little "
-        "Endian, RLE Lossless, JPEG Baseline, JPEG Lossless, JPEG-LS or JPEG 2000",
+        "Endian, RLE Lossless, JPEG, JPEG Lossless, JPEG-LS or JPEG 2000",
     )
     MODALITY = (
         UnsupportedFilm,
@@ -51,7 +51,11 @@ class Rejection(Enum):
         UndecodableFilm,
         "the DICOM image cannot be shown: its rescaled values are not finite",
     )
-    BLANK = UndecodableFilm, "the DICOM image is blank: all pixels are shown in the same grey"
+    BLANK = (
+        UndecodableFilm,
+        "the DICOM image is blank: by its window or look-up table, or without one, all pixels are "
+        "shown in the same grey",
+    )
     ELEMENTS = UndecodableFilm, "the DICOM file has too many or too large elements for a radiograph"
     BROKEN = UndecodableFilm, "the DICOM file is broken, or its sequences are nested too deeply"
     # pydicom does not say which: it makes one error of all that goes wrong in a decoder.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,22 +23,24 @@ from dicoms import compressed, dicom, image, lossless, lut, rle, rle_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.pixels import apply_windowing
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    MediaStorageDirectoryStorage,
     RLELossless,
+    generate_uid,
 )
 
 from cxr_serving.dicom import DicomReader, is_dicom
@@ -320,8 +323,33 @@ def test_radiographs_are_accepted(reader: DicomReader, modality: str) -> None:
     assert reader.read(data).shape == (HEIGHT, WIDTH)
 
 
-def preamble(magic: bytes) -> bytes:
-    return magic + dicom(grey())[len(magic) :]
+def record(**elements: object) -> bytes:
+    """A file without an image."""
+    film = Dataset()
+    film.SOPClassUID, film.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", generate_uid()
+    for keyword, value in elements.items():
+        setattr(film, keyword, value)
+    return dicoms.encode(film)
+
+
+def directory() -> bytes:
+    """The DICOMDIR of a disc."""
+    film = Dataset()
+    film.SOPClassUID, film.SOPInstanceUID = MediaStorageDirectoryStorage, generate_uid()
+    film.FileSetID = "DISC"
+    film.DirectoryRecordSequence = Sequence([])
+    return dicoms.encode(film)
+
+
+def bomb() -> bytes:
+    """Half a megabyte, which is more than the largest image when it is inflated."""
+    plain = dicom(grey())
+    # Behind the meta information, which has a name of two bytes more in the other file.
+    head = plain.index(b"\x08\x00\x16\x00UI") + 2
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = deflater.compress(plain[head:])
+    packed += b"".join(deflater.compress(bytes(2**20)) for _ in range(150)) + deflater.flush()
+    return dicom(grey(), DeflatedExplicitVRLittleEndian)[:head] + packed
 
 
 def appended(elements: bytes) -> bytes:
@@ -381,7 +409,6 @@ FRAMES: dict[str, Callable[[UID], bytes]] = {
     "smaller": partial(lossless_frame, Rows=HEIGHT - 1),
     "larger": partial(lossless_frame, Rows=HEIGHT + 1),
     "turned": partial(lossless_frame, Rows=WIDTH, Columns=HEIGHT),
-    "deeper": partial(lossless_frame, dtype=np.uint8),
     "too deep": partial(lossless_frame, change=partial(declaring, position=6, value=17)),
     "colour": partial(lossless_frame, change=partial(declaring, position=11, value=3)),
     "twice": partial(lossless_frame, change=lambda frame: frame[:15] + frame[2:]),
@@ -390,34 +417,37 @@ FRAMES: dict[str, Callable[[UID], bytes]] = {
 
 
 REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
-    "TIFF": (partial(preamble, b"II*\0"), UnsupportedFilm, "another format"),
-    "program": (partial(preamble, b"MZ"), UnsupportedFilm, "another format"),
-    "PDF": (partial(preamble, b"\n%PDF-1.7"), UnsupportedFilm, "another format"),
-    "deflated": (
-        lambda: dicom(grey(), DeflatedExplicitVRLittleEndian),
-        UnsupportedFilm,
-        "transfer syntax",
-    ),
-    "big endian": (
-        lambda: dicom(grey(8, np.uint8), ExplicitVRBigEndian),
-        UnsupportedFilm,
-        "transfer syntax",
-    ),
     "cut": (
         lambda: compressed(grey(), JPEGLosslessSV1, lossless(grey(), JPEGLosslessSV1))[:-200],
         UndecodableFilm,
         "broken",
     ),
-    "JPEG Extended": (
-        lambda: compressed(grey(), JPEGExtended12Bit, b"\xff\xd8\xff\xd9"),
+    "nothing": (lambda: bytes(128) + b"DICM", UndecodableFilm, "broken"),
+    "garbage": (
+        lambda: bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000),
+        UndecodableFilm,
+        "broken",
+    ),
+    "unknown syntax": (
+        lambda: dicom(grey()).replace(ExplicitVRLittleEndian.encode(), b"1.2.840.10008.9.2.1"),
         UnsupportedFilm,
         "transfer syntax",
     ),
-    "no syntax": (lambda: bytes(128) + b"DICM", UnsupportedFilm, "transfer syntax"),
-    "garbage": (
-        lambda: bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000),
-        UnsupportedFilm,
-        "transfer syntax",
+    "inflated": (bomb, UndecodableFilm, "too large"),
+    "cut while deflated": (
+        lambda: dicom(grey(), DeflatedExplicitVRLittleEndian)[:-200],
+        UndecodableFilm,
+        "broken",
+    ),
+    "directory": (directory, UnsupportedFilm, "holds no image"),
+    "report": (partial(record, Modality="SR"), UnsupportedFilm, "holds no image"),
+    "without pixels": (partial(record, Modality="DX"), UndecodableFilm, "missing"),
+    "compressed, as it does not say": (
+        lambda: compressed(grey(), JPEGLosslessSV1, lossless(grey(), JPEGLosslessSV1)).replace(
+            JPEGLosslessSV1.encode(), ExplicitVRLittleEndian.encode().ljust(22, b"\0")
+        ),
+        UndecodableFilm,
+        "broken",
     ),
     **{
         modality: (partial(dicom, grey(), Modality=modality), UnsupportedFilm, "not a radiograph")
@@ -433,30 +463,24 @@ REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
     "palette": (
         partial(dicom, grey(), PhotometricInterpretation="PALETTE COLOR"),
         UnsupportedFilm,
-        "grey film",
+        "palette",
     ),
     "colour": (
         partial(dicom, grey(), PhotometricInterpretation="RGB", SamplesPerPixel=3),
         UnsupportedFilm,
-        "grey film",
+        "not grey",
     ),
-    "samples": (partial(dicom, grey(), SamplesPerPixel=3), UnsupportedFilm, "grey film"),
-    "polarity": (
-        partial(dicom, grey(), PresentationLUTShape="INVERSE"),
-        UnsupportedFilm,
-        "contradicts itself",
-    ),
+    "samples": (partial(dicom, grey(), SamplesPerPixel=3), UnsupportedFilm, "not grey"),
     "32 bits": (partial(dicom, grey().astype(np.uint32)), UnsupportedFilm, "Bits Allocated"),
     "bits": (partial(dicom, grey(), BitsStored=17), UnsupportedFilm, "Bits Stored"),
     "high bit": (
-        partial(dicom, grey(), BitsStored=12, HighBit=15),
+        partial(dicom, grey(), BitsStored=12, HighBit=10),
         UnsupportedFilm,
-        "Bits Stored",
+        "High Bit",
     ),
     "area": (partial(dicom, grey(), Rows=65535, Columns=65535), FilmTooLarge, "64,000,000 pixels"),
     "rows": (partial(dicom, grey(), Rows=HEIGHT + 1), UndecodableFilm, "truncated"),
     "no rows": (partial(dicom, grey(), Rows=0), UndecodableFilm, "truncated"),
-    "two rows": (partial(dicom, grey(), Rows=[30, 30]), UndecodableFilm, "broken"),
     "truncated": (lambda: dicom(grey())[:-100], UndecodableFilm, "truncated"),
     "head only": (lambda: dicom(grey())[:600], UndecodableFilm, "broken"),
     "empty RLE": (
@@ -475,22 +499,6 @@ REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
         for name, make in FRAMES.items()
         for syntax in (JPEGLosslessSV1, JPEGLSLossless)
     },
-    "width 0": (window(WindowCenter=5, WindowWidth=0), UndecodableFilm, "window"),
-    "negative width": (
-        window(WindowCenter=5, WindowWidth=-2, VOILUTFunction="SIGMOID"),
-        UndecodableFilm,
-        "window",
-    ),
-    "unknown window": (
-        window(WindowCenter=5, WindowWidth=9, VOILUTFunction="CUBIC"),
-        UndecodableFilm,
-        "window",
-    ),
-    "NaN": (
-        lambda: window(WindowCenter="12345678", WindowWidth=9)().replace(b"12345678", b"     nan"),
-        UndecodableFilm,
-        "window",
-    ),
     "infinite": (
         window(WindowCenter=0, WindowWidth=9, RescaleSlope="1e308", RescaleIntercept=0),
         UndecodableFilm,
@@ -502,12 +510,6 @@ REFUSALS: dict[str, tuple[Callable[[], bytes], type[FilmError], str]] = {
         partial(dicom, np.full((9, 9), 7, np.uint16), PixelPaddingValue=7),
         UndecodableFilm,
         "blank",
-    ),
-    "short table": (partial(with_table, 1000, 16, bytes(1998)), UndecodableFilm, "look-up"),
-    "overfull table": (
-        partial(with_table, 4, 8, b"\0\1" * 4),
-        UndecodableFilm,
-        "look-up",
     ),
     "large table": (partial(with_table, 9, 8, bytes(2**20)), UndecodableFilm, "too large elements"),
     "nesting": (partial(nested, 1000), UndecodableFilm, "nested too deeply"),
@@ -539,13 +541,6 @@ def test_refusals_say_why_and_name_nobody(
 @pytest.mark.parametrize("data", [nested(20), many(2000)], ids=["nesting", "elements"])
 def test_what_devices_add_is_passed_over(reader: DicomReader, data: bytes) -> None:
     assert np.array_equal(reader.read(data), stretched(grey()))
-
-
-def test_a_name_in_a_field_of_numbers_is_not_quoted(reader: DicomReader) -> None:
-    data = window(WindowCenter="12345678", WindowWidth=9)()
-    with pytest.raises(UndecodableFilm) as refused:
-        reader.read(data.replace(b"12345678", dicoms.PATIENT.encode()))
-    assert "Doe" not in repr(refused.value)
 
 
 def test_what_libraries_say_of_a_file_goes_nowhere() -> None:
@@ -729,5 +724,4 @@ def test_threads_get_their_own_films(reader: DicomReader) -> None:
 
 def test_other_files_are_not_dicom() -> None:
     assert not is_dicom(b"")
-    assert not is_dicom(b"DICM")
     assert not is_dicom(image(grey(8, np.uint8), "PNG"))
