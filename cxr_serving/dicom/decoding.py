@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 # Second bytes of the markers of JPEG: what begins a frame of JPEG Extended, or of JPEG Lossless and
-# JPEG-LS, and what else may come before its scan, tables, restart interval, applications' own,
-# comment and LS parameters.
+# JPEG-LS; what else a decoder needs before the scan, tables, restart interval and LS parameters;
+# and what grey pixels do not need, applications' own and comments.
 _LOSSY, _LOSSLESS = (0xC0, 0xC1), (0xC3, 0xF7)
-_SEGMENTS = (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8)
+_NEEDED = (0xC4, 0xDB, 0xDD, 0xF8)
+_UNNEEDED = (*range(0xE0, 0xF0), 0xFE)
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 # Precision, height, width and number of components, then the only component.
 _FRAME = struct.Struct(">BHHB3x")
@@ -156,23 +157,29 @@ def _frame(film: "Dataset") -> bytes:
 
 
 def _whole(frame: bytes, film: "Dataset", kinds: Collection[int]) -> tuple[bytes, int]:
-    """A frame of one of these kinds of JPEG without what pads it, and its bits.
+    """What pixels need of a frame of one of these kinds of JPEG, and its bits.
 
     GDCM goes by the frame to another size, to colour and, above 16 bits, out of bounds; it aborts
-    where anything lies between segments, and it decodes what pads a frame in place of what was cut
-    off. Devices pad with zeros, FF, blanks or line feeds; no marker occurs within a scan, so that
-    the first one that ends the image is its end.
+    where anything lies between segments and at a version of JFIF that it does not know, and it
+    decodes what pads a frame in place of what was cut off. Devices pad with zeros, FF, blanks or
+    line feeds; no marker occurs within a scan, so that the first one that ends the image is its
+    end.
 
     Raises:
         ValueError: the frame is not what the file says, or not whole.
     """
-    start, header = 2, b""
+    start, header, needed = 2, b"", bytearray(frame[:2])
     while frame[start : start + 2] != _SCAN:
-        if frame[start] != 0xFF or frame[start + 1] not in (*kinds, *_SEGMENTS):
+        marker = frame[start + 1]
+        if frame[start] != 0xFF or marker not in (*kinds, *_NEEDED, *_UNNEEDED):
             raise ValueError("no segment")
         end = start + 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
-        if frame[start + 1] in kinds:
-            header += frame[start + 4 : end]
+        if marker in kinds:
+            if header:
+                raise ValueError("two frames")
+            header = frame[start + 4 : end]
+        if marker not in _UNNEEDED:
+            needed += frame[start:end]
         start = end
     bits, *size = _FRAME.unpack(header)
     if size != [film.Rows, film.Columns, 1] or not 2 <= bits <= 16:
@@ -180,4 +187,4 @@ def _whole(frame: bytes, film: "Dataset", kinds: Collection[int]) -> tuple[bytes
     end = frame.find(_END, start)
     if end < 0:
         raise ValueError("no end")
-    return frame[: end + 2], bits
+    return bytes(needed + frame[start : end + 2]), bits

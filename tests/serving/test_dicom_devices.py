@@ -127,6 +127,14 @@ def test_what_pads_a_frame_is_passed_over(syntax: UID, padding: bytes) -> None:
     assert np.array_equal(shown(data), stretched(GREY))
 
 
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
+def test_what_a_frame_says_besides_is_passed_over(syntax: UID) -> None:
+    frame = lossless(GREY, syntax, 12)
+    unknown = b"\xff\xe0\0\x10JFIF\0\x09\x09" + bytes(7) + b"\xff\xfe\0\x06text"
+    data = compressed(GREY, syntax, frame[:2] + unknown + frame[2:], BitsStored=12)
+    assert np.array_equal(shown(data), stretched(GREY))
+
+
 @pytest.mark.parametrize("padding", [b"", b"\0", b"\xff", b"\0\0\0"])
 @pytest.mark.parametrize("open_tile", [False, True])
 @pytest.mark.parametrize("side", [30, 31, 32, 33])
