@@ -170,6 +170,9 @@ def _whole(frame: bytes, film: "Dataset", kinds: Collection[int]) -> tuple[bytes
     """
     start, header, needed = 2, b"", bytearray(frame[:2])
     while frame[start : start + 2] != _SCAN:
+        if frame[start : start + 2] == b"\xff\xff":  # a marker may be preceded by any number of FF
+            start += 1
+            continue
         marker = frame[start + 1]
         if frame[start] != 0xFF or marker not in (*kinds, *_NEEDED, *_UNNEEDED):
             raise ValueError("no segment")

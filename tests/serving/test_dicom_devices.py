@@ -130,7 +130,7 @@ def test_what_pads_a_frame_is_passed_over(syntax: UID, padding: bytes) -> None:
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
 def test_what_a_frame_says_besides_is_passed_over(syntax: UID) -> None:
     frame = lossless(GREY, syntax, 12)
-    unknown = b"\xff\xe0\0\x10JFIF\0\x09\x09" + bytes(7) + b"\xff\xfe\0\x06text"
+    unknown = b"\xff\xff\xff\xe0\0\x10JFIF\0\x09\x09" + bytes(7) + b"\xff\xff\xfe\0\x06text\xff"
     data = compressed(GREY, syntax, frame[:2] + unknown + frame[2:], BitsStored=12)
     assert np.array_equal(shown(data), stretched(GREY))
 
