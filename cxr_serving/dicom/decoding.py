@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LOSSY, _LOSSLESS = (0xC0, 0xC1), (0xC3, 0xF7)
 _NEEDED = (0xC4, 0xDB, 0xDD, 0xF8)
 _UNNEEDED = (*range(0xE0, 0xF0), 0xFE)
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_SCAN, _TILE, _END = b"\xff\xda", b"\xff\x90", b"\xff\xd9"
 # Precision, height, width and number of components, then the only component.
 _FRAME = struct.Struct(">BHHB3x")
 _JPEG_LOSSLESS = "1.2.840.10008.1.2.4.57"
@@ -83,11 +83,7 @@ def _jpeg_2000(film: "Dataset", syntax: str) -> npt.NDArray[Any]:
     from PIL import Image
     from pydicom.pixels.utils import get_j2k_parameters
 
-    frame = _frame(film)
-    # A tile whose length is left open (Psot is 0) ends with the frame, and the byte that pads this
-    # to an even length would be a part of it.
-    end = frame.rfind(_END)
-    frame = frame[: end + 2] if end >= 0 else frame
+    frame = _tiles(_frame(film))
     with Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as image:
         if image.size != (film.Columns, film.Rows) or image.mode not in ("L", "I;16"):
             raise ValueError("another size than the file says, or colour")
@@ -154,6 +150,28 @@ def _frame(film: "Dataset") -> bytes:
     from pydicom.encaps import get_frame
 
     return get_frame(film.PixelData, 0, number_of_frames=1)
+
+
+def _tiles(frame: bytes) -> bytes:
+    """A codestream of JPEG 2000 that ends with its last tile (ISO 15444-1 A.4.2).
+
+    A tile whose length is left open (Psot is 0) ends with the frame, and the byte that pads this to
+    an even length would be a part of it. Others pad by a comment behind the last tile, where
+    OpenJPEG takes it for broken.
+    """
+    end = frame.rfind(_END)
+    if end < 0 or not frame.startswith(b"\xff\x4f"):
+        return frame
+    start = 2
+    while frame[start : start + 2] != _TILE:
+        length = int.from_bytes(frame[start + 2 : start + 4], "big")
+        if frame[start : start + 1] != b"\xff" or length < 2:
+            raise ValueError("no segment")
+        start += 2 + length
+    while frame[start : start + 2] == _TILE:
+        length = int.from_bytes(frame[start + 6 : start + 10], "big")
+        start = start + length if length else end
+    return frame[: min(start, end)] + _END
 
 
 def _whole(frame: bytes, film: "Dataset", kinds: Collection[int]) -> tuple[bytes, int]:

@@ -148,6 +148,13 @@ def test_jpeg_2000_may_leave_its_tile_open(side: int, open_tile: bool, padding: 
     assert np.array_equal(shown(data), stretched(pixels))
 
 
+def test_a_comment_may_pad_jpeg_2000() -> None:
+    frame = image(GREY, "JPEG2000", no_jp2=True)
+    padded = frame[:-2] + b"\xff\x64\0\x0b\0\1PADDING" + frame[-2:]
+    data = compressed(GREY, JPEG2000Lossless, padded, BitsStored=12)
+    assert np.array_equal(shown(data), stretched(GREY))
+
+
 @pytest.mark.parametrize("stored", [8, 12, 16])
 def test_jpeg_baseline_has_8_bits_whatever_is_allocated(stored: int) -> None:
     frame = image(BYTES, "JPEG", quality=95)
