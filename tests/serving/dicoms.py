@@ -9,13 +9,18 @@ from PIL import Image
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEGLSTransferSyntaxes,
     generate_uid,
 )
+
+from cxr_serving.dicom import is_dicom
+from cxr_serving.dicom.sandbox import read
 
 # A tag of a real file names a patient; this one must appear in no message.
 PATIENT = "Doe^Jane"
@@ -129,3 +134,41 @@ def lut(entries: int, first: int, bits: int, data: bytes) -> Dataset:
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [entries % 2**16, first, bits])
     item.add_new("LUTData", "OW", data)
     return item
+
+
+# What follows is read without the child process: what it does is a function of bytes.
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+# Every second value of 12 bits, so that a window and the range of the pixels differ.
+GREY = np.random.default_rng(0).integers(1000, 3000, (30, 40)).astype(np.uint16)
+BYTES = (GREY >> 4).astype(np.uint8)
+LITTLE_ENDIAN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+def shown(data: bytes) -> np.ndarray:
+    """The grey levels of a file, [H, W]."""
+    assert is_dicom(data)
+    return read(data, max_pixels=10**6).astype(int)
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    """The lowest value black, the highest white."""
+    values = values.astype(np.float64)
+    return np.rint(255 * (values - values.min()) / np.ptp(values)).astype(int)
+
+
+def cr(
+    pixels: np.ndarray = GREY, syntax: UID = ExplicitVRLittleEndian, **elements: object
+) -> bytes:
+    """An uncompressed file of 12 bits."""
+    return dicom(pixels, syntax, **{"BitsStored": 12, **elements})
+
+
+def table(data: bytes, entries: int = 4096, first: int = 0, bits: int = 12) -> Sequence:
+    """A sequence of one look-up table."""
+    return Sequence([lut(entries, first, bits, data)])
+
+
+def words(values: np.ndarray) -> bytes:
+    """The data of a table of 16 bits."""
+    return np.asarray(values).astype("<u2").tobytes()
