@@ -26,7 +26,10 @@ class KeysError(ValueError):
 
 
 class Keys:
-    """The keys in a file, a line ``name key`` each; ``#`` begins a comment.
+    """The keys in a file, one line ``name key`` each.
+
+    Blank lines and lines that begin with ``#`` are passed over; anywhere else ``#`` is a character
+    like others. A name may stand in several lines, with its old key and its new one.
 
     The file is read again whenever it has changed: keys are rotated without a restart. A change
     that cannot be read leaves the keys that were valid before, and is logged.
@@ -137,23 +140,45 @@ def _authenticate(request: Request, keys: Keys) -> str:
 
 def _read(path: Path) -> list[tuple[str, bytes]]:
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeysError(f"{path} cannot be read: {error}") from error
-    digests = []
-    for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
-        if not words:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise KeysError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:  # whose message quotes the file
+        raise KeysError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    lines: dict[bytes, int] = {}
+    owners = []
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2 or len(words[1]) < _SHORTEST:
-            raise KeysError(
-                f"{path}, line {number}: expected a name and a key of at least {_SHORTEST} "
-                "characters, as in: ward-3 $(openssl rand -hex 32)"
-            )
-        digests.append((words[0], _digest(words[1])))
-    if not digests:
+        problem = _problem(words)
+        if problem is None:
+            name, key = words
+            digest = _digest(key)
+            first = lines.setdefault(digest, number)
+            if first == number:
+                owners.append((name, digest))
+                continue
+            problem = f"the key is that of line {first}"
+        raise KeysError(
+            f"{path}, line {number}: {problem}; expected a name and a key, "
+            "as in: ward-3 $(openssl rand -hex 32)"
+        )
+    if not owners:
         raise KeysError(f"{path} holds no key")
-    return digests
+    return owners
+
+
+def _problem(words: list[str]) -> str | None:
+    """What is wrong with a line of the file, without a word of it."""
+    if len(words) != 2:
+        return f"{len(words)} word{'s' * (len(words) > 1)}, and a comment needs a line of its own"
+    _, key = words
+    if len(key) < _SHORTEST:
+        return f"the key has fewer than {_SHORTEST} characters"
+    if not (key.isascii() and key.isprintable()):
+        return "the key has characters that an HTTP header cannot carry; use letters and digits"
+    return None
 
 
 def _digest(key: str) -> bytes:
