@@ -5,7 +5,8 @@ A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once 
 transformers, ``model.onnx`` and ``model.int8.onnx`` where exported, ``golden.safetensors`` and
 ``reference.json`` where made, the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the
 record defined here, which carries the sha256 of every other file.
-``<models>/<asset>/latest.json`` points to the newest one.
+``<models>/<asset>/latest.json`` points to the newest one, and says when the pipeline last confirmed
+that it is.
 """
 
 import logging
@@ -148,11 +149,38 @@ class BundleRecord(BaseModel):
 
 
 class Pointer(BaseModel):
-    """The contents of ``latest.json``: the version that readers should use."""
+    """The contents of ``latest.json``.
+
+    Attributes:
+        version: that readers should use.
+        confirmed_at: when the pipeline last found that it is this one, which a run that reuses a
+            model does, too; null of a pointer that an older version of this code wrote.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str = Field(pattern=rf"^{_VERSION.pattern}$")
+    confirmed_at: AwareDatetime | None = None
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """The pointer in ``directory``, or None when there is none yet.
+
+        Raises:
+            BundleError: it cannot be read or is not one.
+        """
+        path = directory / POINTER_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise BundleError(
+                f"{path} is not a pointer ({_problems(error)}): delete it, then materialise again "
+                "what it points to"
+            ) from error
 
 
 def asset_directory(data_root: Path, asset: str) -> Path:
@@ -248,8 +276,8 @@ def _publish(
 
 
 def write_pointer(directory: Path, version: str) -> None:
-    """Atomically replace ``latest.json`` in ``directory``."""
-    content = Pointer(version=version).model_dump_json() + "\n"
+    """Atomically replace ``latest.json`` in ``directory``: ``version`` is confirmed now."""
+    content = Pointer(version=version, confirmed_at=datetime.now(UTC)).model_dump_json() + "\n"
     atomic.write_file(directory / POINTER_FILE, content.encode())
 
 
@@ -259,18 +287,8 @@ def read_pointer(directory: Path) -> str | None:
     Raises:
         BundleError: the pointer cannot be read or is not one.
     """
-    path = directory / POINTER_FILE
-    try:
-        return Pointer.model_validate_json(path.read_bytes()).version
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise BundleError(
-            f"{path} is not a pointer ({_problems(error)}): delete it, then materialise again what "
-            "it points to"
-        ) from error
+    pointer = Pointer.read(directory)
+    return None if pointer is None else pointer.version
 
 
 def latest(asset_directory: Path) -> Path:

@@ -111,16 +111,16 @@ class Metrics:
         self.model_pinned = Gauge(
             "cxr_model_pinned", "1 while a model is pinned.", registry=registry
         )
-        self.model_created = Gauge(
-            "cxr_model_created_timestamp_seconds",
-            "When the model that serves was made; its age is time() less this.",
+        self.model_confirmed = Gauge(
+            "cxr_model_confirmed_timestamp_seconds",
+            "When the pipeline last made the model that serves, or confirmed it by reusing it.",
             registry=registry,
         )
         self._model = Info("cxr_model", "The model that serves.", registry=registry)
 
     def describe_model(self, record: BundleRecord, runtime: str) -> None:
         """Name the model that serves."""
-        self.model_created.set(record.created_at.timestamp())
+        self.model_confirmed.set(record.created_at.timestamp())
         self._model.info(
             {
                 "asset": record.asset,

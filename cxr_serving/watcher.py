@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxr_serving import bundle
-from cxr_serving.bundle import BundleError, BundleRecord
+from cxr_serving.bundle import BundleError, BundleRecord, Pointer
 from cxr_serving.metrics import Metrics
 from cxr_serving.predictor import Predictor
 
@@ -156,17 +156,26 @@ class Watcher:
                 return
 
     def _follow(self) -> None:
+        if self.state.pinned is not None:
+            self._follow_to(self.state.pinned)
+            return
         try:
-            version = self.state.pinned or bundle.read_pointer(self._directory)
+            pointer = Pointer.read(self._directory)
         except BundleError as error:
             self._report(str(error))
             return
-        if version is None:
+        if pointer is None:
             self._report(
                 f"no model: {self._directory / bundle.POINTER_FILE} does not exist; run the job "
                 "retrain"
             )
-        elif self._serves(version):
+            return
+        self._follow_to(pointer.version)
+        if pointer.confirmed_at is not None and self._serves(pointer.version):
+            self._metrics.model_confirmed.set(pointer.confirmed_at.timestamp())
+
+    def _follow_to(self, version: str) -> None:
+        if self._serves(version):
             self._report(None)
         else:
             try:

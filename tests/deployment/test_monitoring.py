@@ -240,7 +240,7 @@ def latency(slow: str, fast: str) -> list[dict[str, str]]:
 def model(age: int, ready: str = "1x90", pinned: str = "0x90") -> list[dict[str, str]]:
     """A model that is so many seconds old at the start, which promtool calls 0."""
     return [
-        series("cxr_model_created_timestamp_seconds", f"-{age}x90"),
+        series("cxr_model_confirmed_timestamp_seconds", f"-{age}x90"),
         series("cxr_model_ready", ready),
         series("cxr_model_pinned", pinned),
     ]

@@ -217,7 +217,11 @@ def test_the_same_training_is_reused_and_another_is_not(trained):
     directory = bundle.latest(layout.models("convnext_model"))
     plan = make_plan("convnext_model", experiment(), layout)
     assert plan.settled() == f"reused {directory.name}"
+    before = bundle.Pointer.read(plan.bundles)
     assert export(plan) == (directory, False)
+    after = bundle.Pointer.read(plan.bundles)
+    assert after.version == before.version
+    assert after.confirmed_at > before.confirmed_at
     assert not list(plan.work.parent.iterdir())
     for change in ("seed=1", "model.lr=3e-3", "model.depths=[1,1,2,1]", "trainer.patience=2"):
         other = make_plan("convnext_model", experiment(change), layout)

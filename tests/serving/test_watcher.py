@@ -2,6 +2,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cxr_serving.watcher import Watcher
 
 PublishBundle = Callable[..., Path]
 Damage = Callable[[Path], object]
+CONFIRMED = "cxr_model_confirmed_timestamp_seconds"
 
 
 @pytest.fixture
@@ -198,6 +200,37 @@ def test_bundle_moved_under_another_version_is_refused(
     watcher.poll()
     assert watcher.state.model is None
     assert f"holds convnext_model {directory.name}" in str(watcher.state.problem)
+
+
+def test_run_that_reuses_the_model_confirms_it_and_nothing_is_loaded_again(
+    tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle
+) -> None:
+    made = datetime.now(UTC) - timedelta(days=12)
+    directory = publish_bundle(tmp_path, 1, created_at=made)
+    pointer = directory.parent / "latest.json"
+    pointer.write_text(json.dumps({"version": directory.name}))  # by an older version of the code
+    watcher.poll()
+    model = watcher.state.model
+    assert model is not None
+    assert value(metrics, CONFIRMED) == pytest.approx(made.timestamp())
+
+    before = time.time()
+    bundle.write_pointer(directory.parent, directory.name)
+    watcher.poll()
+    assert before <= value(metrics, CONFIRMED) <= time.time()
+    assert watcher.state.model is model
+    assert value(metrics, "cxr_model_loads_total") == 1
+
+    # What is confirmed from now on is another model, and not the one that still serves.
+    confirmed = value(metrics, CONFIRMED)
+    bad = publish_bundle(tmp_path, 2, finish=other_answers)
+    for refusals in (1, 2):
+        for _ in range(2):  # tried once for each time that the pointer is written
+            watcher.poll()
+            assert watcher.state.model is model
+            assert value(metrics, CONFIRMED) == confirmed
+            assert value(metrics, "cxr_model_refusals_total") == refusals
+        bundle.write_pointer(directory.parent, bad.name)
 
 
 def test_pinned_version_serves_whatever_is_newer(
