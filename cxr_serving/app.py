@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 from cxr_serving import errors, explanation, figures, tracing, upload
+from cxr_serving.admission import guarded
 from cxr_serving.batching import Batcher
 from cxr_serving.bundle import BundleError
 from cxr_serving.classifier import Classified, Classifier
@@ -55,6 +56,7 @@ Classifies a frontal chest radiograph of a child as bacterial pneumonia, viral p
 **{DISCLAIMER}** Films are processed in memory and never stored.
 """
 _PAGE = Path(str(files("cxr_serving") / "page"))
+_ADMIN_BYTES = 2**16  # of the body of a request that says which model serves
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -78,7 +80,13 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         settings.pin,
     )
-    batcher = Batcher(settings.max_batch, settings.max_delay_seconds, settings.max_queue, metrics)
+    batcher = Batcher(
+        settings.max_batch,
+        settings.max_delay_seconds,
+        settings.max_queue,
+        settings.deadline_seconds,
+        metrics,
+    )
     classifier = Classifier(batcher, settings.threads, settings.confidence, metrics)
 
     @asynccontextmanager
@@ -109,11 +117,13 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     open_to_all = APIRouter()
     users = APIRouter(
-        dependencies=[Depends(HTTPBearer(auto_error=False)), Depends(guard.user)],
+        route_class=guarded(guard.user, settings.max_upload_bytes, settings.deadline_seconds),
+        dependencies=[Depends(HTTPBearer(auto_error=False))],  # for OpenAPI
         responses=_errors(401, 429),
     )
     admins = APIRouter(
-        dependencies=[Depends(HTTPBearer(auto_error=False)), Depends(guard.admin)],
+        route_class=guarded(guard.admin, _ADMIN_BYTES, settings.deadline_seconds),
+        dependencies=[Depends(HTTPBearer(auto_error=False))],
         responses=_errors(401, 403),
     )
 
@@ -123,15 +133,6 @@ def create_app(settings: Settings) -> FastAPI:
             retry = max(1, round(settings.poll_seconds))
             raise ServiceError(503, "not_ready", str(state.problem), {"Retry-After": str(retry)})
         return state.model
-
-    async def read(request: Request, max_films: int) -> list[bytes]:
-        try:
-            async with asyncio.timeout(_deadline(request) - time.monotonic()):
-                return await upload.read_films(request, settings.max_upload_bytes, max_films)
-        except TimeoutError as error:
-            raise ServiceError(
-                408, "upload_too_slow", f"no whole request in {settings.deadline_seconds:g} s"
-            ) from error
 
     def _deadline(request: Request) -> float:
         started: float = request.state.started
@@ -167,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
 
     async def one(request: Request, model: Predictor) -> tuple[Classified, float]:
-        [film] = await read(request, 1)
+        [film] = await upload.read_images(request, 1)
         read_seconds = time.monotonic() - request.state.started
         [result] = await classify(request, model, [film])
         if isinstance(result, FilmError):
@@ -201,7 +202,7 @@ def create_app(settings: Settings) -> FastAPI:
         """Classify several films; one that cannot be read does not spoil the others."""
         with batcher.admitted(1):
             model = serving()
-            films = await read(request, settings.max_films)
+            films = await upload.read_images(request, settings.max_films)
             read_seconds = time.monotonic() - request.state.started
             with batcher.admitted(len(films) - 1):
                 results = await classify(request, model, films)
@@ -304,7 +305,7 @@ def create_app(settings: Settings) -> FastAPI:
         """The versions on disk, newest first."""
         return await versions(request)
 
-    @admins.post("/model/pin", responses=_errors(400, 409, 422))
+    @admins.post("/model/pin", responses=_errors(400, 408, 409, 413, 422))
     async def pin(request: Request, body: Pin) -> ModelVersions:
         """Serve one version, whatever becomes newest: a rollback."""
         try:
@@ -330,6 +331,13 @@ def create_app(settings: Settings) -> FastAPI:
         if app.state.draining:
             raise ServiceError(503, "draining", "the service is being stopped")
         model = serving()
+        if batcher.progress.stalled:
+            raise ServiceError(
+                503,
+                "stalled",
+                f"images wait and none was answered for {settings.deadline_seconds:g} s: send "
+                "fewer, and restart the service if it stays so",
+            )
         return Readiness(
             model=ModelName.of(model.record),
             warning=watcher.state.problem,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from cxr_serving.errors import ServiceError
 from cxr_serving.metrics import Metrics
 from cxr_serving.predictor import Predictor
+from cxr_serving.progress import Progress
 
 T = TypeVar("T")
 
@@ -55,9 +57,20 @@ class Batcher:
     While a forward pass runs, films gather; the next one takes what is there, first come, first
     served. An idle service computes a film at once: it only ever waits, and no longer than
     ``max_delay`` seconds, for films that are being decoded at that moment.
+
+    Attributes:
+        progress: whether images are answered.
     """
 
-    def __init__(self, max_batch: int, max_delay: float, max_queue: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        max_batch: int,
+        max_delay: float,
+        max_queue: int,
+        deadline_seconds: float,
+        metrics: Metrics,
+    ) -> None:
+        self.progress = Progress(deadline_seconds)
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._max_queue = max_queue
@@ -67,7 +80,7 @@ class Batcher:
         self._changed = asyncio.Event()
         self._admitted = 0
         self._decoding = 0
-        # Seconds that a film takes, as of late: whether a deadline can still be met.
+        # Seconds that an image took in the last pass: an estimate of which deadlines can be met.
         self._pace = 0.0
 
     async def run(self) -> None:
@@ -91,13 +104,14 @@ class Batcher:
         """
         if self._admitted + films > self._max_queue:
             self._metrics.rejections.labels("queue_full").inc()
-            wait = max(1, math.ceil(self._admitted * self._pace))
+            # None of those before takes longer than its deadline, whatever the last pass took.
+            wait = min(self._admitted * self._pace, self.progress.seconds)
             raise ServiceError(
                 429,
                 "queue_full",
                 f"{self._admitted} films are in the house, {self._max_queue} have room: ask again "
                 "later",
-                {"Retry-After": str(wait)},
+                {"Retry-After": str(max(1, math.ceil(wait)))},
             )
         self._admitted += films
         try:
@@ -168,18 +182,29 @@ class Batcher:
                 return
 
     def _take(self) -> list[_Film]:
-        batch: list[_Film] = []
-        while self._queue and len(batch) < self._max_batch:
-            film = self._queue[0]
-            if batch and film.model is not batch[0].model:
-                break
-            self._queue.popleft()
+        now = time.monotonic()
+        waiting = []
+        for film in self._queue:
             if film.answer.done():  # whoever asked has given up
                 continue
-            if film.deadline < time.monotonic() + self._pace:
+            if film.deadline < now:
                 film.answer.set_exception(self._late())
-                continue
-            batch.append(film)
+            else:
+                waiting.append(film)
+        in_time = [film for film in waiting if film.deadline >= now + self._pace]
+        if waiting and not in_time:
+            # All are late if the last pass is any guide, but it may have been a stall. There is
+            # nothing better to compute than the one with the most time, which renews the estimate.
+            batch = [max(waiting, key=lambda film: film.deadline)]
+        else:
+            for film in waiting:
+                if film.deadline < now + self._pace:
+                    film.answer.set_exception(self._late())
+            of_one_model = takewhile(lambda film: film.model is in_time[0].model, in_time)
+            batch = list(islice(of_one_model, self._max_batch))
+        self._queue = deque(
+            film for film in waiting if not film.answer.done() and film not in batch
+        )
         self._metrics.queue_films.set(len(self._queue))
         return batch
 

@@ -77,7 +77,7 @@ class Classifier:
         Raises:
             ServiceError: 504 when there is no time left.
         """
-        return await asyncio.gather(*(self._classify(model, film, deadline) for film in films))
+        return await asyncio.gather(*(self._answer(model, film, deadline) for film in films))
 
     def uncertain(self, probabilities: npt.NDArray[np.float32]) -> bool:
         """Whether the most probable class has too little."""
@@ -91,6 +91,12 @@ class Classifier:
         self._metrics.confidence.observe(float(probabilities.max()))
         self._metrics.uncertain.inc(self.uncertain(probabilities))
         self._drift.observe(model, film.pixels, predicted)
+
+    async def _answer(
+        self, model: Predictor, film: bytes, deadline: float
+    ) -> Classified | FilmError:
+        with self._batcher.progress.image():
+            return await self._classify(model, film, deadline)
 
     async def _classify(
         self, model: Predictor, film: bytes, deadline: float

@@ -49,6 +49,11 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # Answered as GET is (RFC 9110, 9.3.2); the server, whose scope this is not, leaves out
+            # the body. So no route, and no OpenAPI document, has to say so.
+            scope = {**scope, "method": "GET"}
         request_id = _request_id(Headers(scope=scope))
         started = time.monotonic()
         scope.setdefault("state", {}).update(request_id=request_id, started=started)
@@ -82,9 +87,11 @@ class RequestMiddleware:
             await response(scope, receive, send_identified)
         finally:
             self._metrics.requests_in_progress.dec()
-            self._record(scope, status, time.monotonic() - started, request_id)
+            self._record(scope, method, status, time.monotonic() - started, request_id)
 
-    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _record(
+        self, scope: Scope, method: str, status: int, seconds: float, request_id: str
+    ) -> None:
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.requests.labels(route, status).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
@@ -92,7 +99,7 @@ class RequestMiddleware:
             "request",
             extra={
                 "request_id": request_id,
-                "method": scope["method"],
+                "method": method,
                 "route": route,
                 "status": status,
                 "ms": round(1000 * seconds, 1),

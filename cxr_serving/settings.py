@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_serving import bundle
 from cxr_serving.predictor import cores
+from cxr_serving.preprocessing import MAX_PIXELS
 
 ASSET = "convnext_model"
 
@@ -59,9 +60,11 @@ class Settings(BaseSettings):
         "run on; a container's CPU quota is not among what it sees.",
     )
     max_upload_bytes: int = Field(
-        default=32 * 2**20,
+        default=2 * MAX_PIXELS + 2**20,
         ge=1,
-        description="Bytes of a request body at most; larger ones are answered with 413.",
+        description="Bytes of a request body at most; larger ones are answered with 413. The "
+        "default is the largest image that is decoded, uncompressed with 16 bits a pixel, and "
+        "1 MiB for headers.",
     )
     max_films: int = Field(default=32, ge=1, description="Films of a batch request at most.")
     max_batch: int = Field(default=8, ge=1, description="Films of a forward pass at most.")

@@ -88,6 +88,7 @@ function inPlainWords(status, code, withKey) {
   if (status === 429 && code === "queue_full") return "Too many films are waiting.";
   if (status === 429) return "Too many requests in a short time.";
   if (status === 503 && code === "draining") return "The service is being stopped.";
+  if (status === 503 && code === "stalled") return "The service does not keep up.";
   if (status === 503) return "No model serves yet.";
   if (status === 504) return "The service is too busy to answer in time.";
   return "The service failed.";

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -146,6 +146,7 @@ class Server:
     port: int
     data_root: Path
     log_file: Path
+    headers: dict[str, str] = field(default_factory=dict)
 
     def log(self) -> str:
         return self.log_file.read_text()
@@ -227,3 +228,43 @@ def ready_server(
     server = serve(folder, max_upload_bytes=300_000)
     server.wait_for_version(version)
     return server
+
+
+KEY = "0123456789abcdef"
+
+
+def _with_keys(
+    serve: Callable[..., Server], publish_bundle: PublishBundle, folder: Path, **settings: object
+) -> Server:
+    keys = folder / "keys"
+    keys.write_text(f"all {KEY}\n")
+    server = serve(folder, keys_file=keys, admin_keys_file=keys, **settings)
+    server.headers["Authorization"] = f"Bearer {KEY}"
+    server.wait_for_version(publish_bundle(server.data_root, seed=1).name)
+    return server
+
+
+@pytest.fixture(scope="session")
+def guarded(
+    serve: Callable[..., Server],
+    publish_bundle: PublishBundle,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Server:
+    """A server that asks for a key, which is in its ``headers``; all else is as by default."""
+    return _with_keys(serve, publish_bundle, tmp_path_factory.mktemp("guarded"))
+
+
+@pytest.fixture(scope="session")
+def hasty(
+    serve: Callable[..., Server],
+    publish_bundle: PublishBundle,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Server:
+    """As ``guarded``, but a request has 2 s, and its body 200,000 bytes."""
+    return _with_keys(
+        serve,
+        publish_bundle,
+        tmp_path_factory.mktemp("hasty"),
+        deadline_seconds=2,
+        max_upload_bytes=200_000,
+    )

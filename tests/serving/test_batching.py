@@ -41,7 +41,12 @@ def soon() -> float:
 @asynccontextmanager
 async def running(**options: Any) -> AsyncIterator[tuple[Batcher, Metrics]]:
     metrics = Metrics()
-    settings = {"max_batch": 4, "max_delay": 0.0, "max_queue": 8} | options
+    settings = {
+        "max_batch": 4,
+        "max_delay": 0.0,
+        "max_queue": 8,
+        "deadline_seconds": 30.0,
+    } | options
     batcher = Batcher(**settings, metrics=metrics)
     task = asyncio.create_task(batcher.run())
     try:
@@ -185,5 +190,42 @@ def test_failing_model_fails_its_own_batch_only() -> None:
             with pytest.raises(RuntimeError, match="broken"):
                 await batcher.submit(Broken(), film(1), soon())
             assert (await batcher.submit(Model(), film(2), soon())).films == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_stall_is_not_taken_for_the_pace_of_every_pass() -> None:
+    async def scenario() -> None:
+        async with running(max_batch=1) as (batcher, _):
+            model = Model()
+            model.gate.clear()
+            stalled = asyncio.create_task(batcher.submit(model, film(0), soon()))
+            await until(lambda: model.batches)
+            stall = time.monotonic() + 1
+            await until(lambda: time.monotonic() > stall)
+            model.gate.set()
+            await stalled
+            # Each has less time than the last pass took; all are answered none the less.
+            late = [batcher.submit(model, film(n), time.monotonic() + 0.9) for n in (1, 2, 3)]
+            answers = await asyncio.gather(*late)
+            assert [answer.probabilities[0] for answer in answers] == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_retry_after_is_never_longer_than_those_before_may_take() -> None:
+    async def scenario() -> None:
+        async with running(deadline_seconds=1.0) as (batcher, _):
+            model = Model()
+            model.gate.clear()
+            stalled = asyncio.create_task(batcher.submit(model, film(0), soon()))
+            await until(lambda: model.batches)
+            stall = time.monotonic() + 0.5
+            await until(lambda: time.monotonic() > stall)
+            model.gate.set()
+            await stalled
+            with batcher.admitted(8), pytest.raises(ServiceError) as caught, batcher.admitted(1):
+                pass
+            assert (caught.value.headers or {})["Retry-After"] == "1"
 
     asyncio.run(scenario())

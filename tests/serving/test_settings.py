@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from cxr_serving.preprocessing import MAX_PIXELS
 from cxr_serving.settings import Settings
 
 
@@ -21,6 +22,10 @@ def test_defaults_listen_on_loopback_only() -> None:
     assert settings.host == "127.0.0.1"
     assert settings.port == 8000
     assert settings.data_root == Path("data")
+
+
+def test_the_largest_image_that_is_decoded_is_accepted_by_default() -> None:
+    assert Settings().max_upload_bytes > 2 * MAX_PIXELS + 10_000
 
 
 def test_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from dicoms import dicom
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -153,6 +154,135 @@ def test_missing_field_is_422(ready_server: Any, body: dict[str, Any]) -> None:
     answer = ready_server.client.post("/predict", **body)
     assert_error(answer, 422, "missing_file")
     assert "curl -F file=@film.jpeg" in answer.json()["error"]["message"]
+
+
+def form(*parts: tuple[bytes, bytes]) -> bytes:
+    """A form of parts, each with its headers and contents; the boundary is ``x``."""
+    body = b"".join(b"--x\r\n%b\r\n\r\n%b\r\n" % part for part in parts)
+    return body + b"--x--\r\n"
+
+
+def post_form(
+    server: Any, *parts: tuple[bytes, bytes], path: str = "/predict", boundary: str = "x"
+) -> httpx.Response:
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", **server.headers}
+    answer: httpx.Response = server.client.post(path, content=form(*parts), headers=headers)
+    return answer
+
+
+IN_FILE = b'Content-Disposition: form-data; name="file"'
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        IN_FILE,
+        IN_FILE + b"\r\nContent-Type: image/jpeg",
+        IN_FILE + b"; filename*=UTF-8''r%C3%B6ntgen.jpeg",
+        b'content-disposition:form-data;name=file;filename="a; b.jpeg"',
+        IN_FILE + b"; filename=a.jpeg\r\nContent-Transfer-Encoding: Binary",
+    ],
+)
+def test_an_image_needs_no_file_name(guarded: Any, film: bytes, headers: bytes) -> None:
+    named = (IN_FILE + b'; filename="film.jpeg"', film)
+    expected = post_form(guarded, named).json()["probs"]
+    answer = post_form(guarded, (headers, film + bytes(2 * 2**20)))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["probs"] == pytest.approx(expected, abs=1e-6)
+    other = (b'Content-Disposition: form-data; name="notes"', b"x" * 2**21)
+    mixed = post_form(guarded, other, (headers, film), named, path="/predict/batch").json()
+    for result in mixed["results"]:
+        assert result["prediction"]["probs"] == pytest.approx(expected, abs=1e-6)
+    assert len(mixed["results"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "code", "says"),
+    [
+        ((IN_FILE, b"/home/jane/film.jpeg"), 422, "missing_file", "holds text instead of a file"),
+        ((IN_FILE, b""), 422, "missing_file", "holds text instead of a file"),
+        ((IN_FILE + b'; filename=""', b""), 400, "undecodable_image", "is empty"),
+        ((IN_FILE.replace(b"file", b"image"), b"\xff\xd8"), 422, "missing_file", "field 'file'"),
+        ((b'Content-Disposition: form-data; filename="f"', b""), 400, None, "with a name"),
+        ((b"Content-Type: image/jpeg", b"\xff\xd8"), 400, None, "with a name"),
+        (
+            (IN_FILE + b"\r\nContent-Type: multipart/mixed; boundary=y", b"--y--"),
+            400,
+            None,
+            "parts of its own",
+        ),
+        (
+            (IN_FILE + b"\r\nContent-Transfer-Encoding: base64", b"/9j/4AAQ"),
+            400,
+            None,
+            "send its bytes as they are",
+        ),
+    ],
+)
+def test_form_that_holds_no_image_is_told_what_is_wrong(
+    ready_server: Any, part: tuple[bytes, bytes], status: int, code: str | None, says: str
+) -> None:
+    answer = post_form(ready_server, part)
+    assert_error(answer, status, code or "malformed_multipart")
+    message = answer.json()["error"]["message"]
+    assert says in message
+    assert "jane" not in message
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "most"),
+    [("/predict", 2, 1), ("/predict", 3, 1), ("/explain", 2, 1), ("/predict/batch", 35, 32)],
+)
+def test_too_many_images_are_413_with_the_true_numbers(
+    ready_server: Any, film: bytes, path: str, sent: int, most: int
+) -> None:
+    answer = post_form(ready_server, *[(IN_FILE + b"; filename=f", film[:100])] * sent, path=path)
+    assert_error(answer, 413, "too_many_films")
+    assert f"{sent} images in one request, of which this route takes {most}" in answer.text
+
+
+def test_forms_as_libraries_write_them(ready_server: Any, film: bytes) -> None:
+    def post(content: bytes, boundary: str) -> httpx.Response:
+        headers = {"Content-Type": f"multipart/form-data{boundary}"}
+        answer: httpx.Response = ready_server.client.post(
+            "/predict", content=content, headers=headers
+        )
+        return answer
+
+    body = multipart(film)
+    assert post(body, '; boundary="x"').status_code == 200
+    assert post(body, "; charset=utf-8; Boundary=x").status_code == 200
+    assert post(b"\r\n" + body + b"an epilogue", "; boundary=x").status_code == 200
+    for content, boundary, says in (
+        (body, "", "has no boundary; leave that header to the HTTP library"),
+        (body, "; boundary=", "has no boundary"),
+        (body, "; boundary=y", "does not have the parts, headers and boundary"),
+        (b"Jane Doe\r\n" + body, "; boundary=x", "does not have the parts"),
+        (body[:-6], "; boundary=x", "ends before its last boundary"),
+    ):
+        answer = post(content, boundary)
+        assert_error(answer, 400, "malformed_multipart")
+        assert says in answer.json()["error"]["message"]
+    fields = [(b'Content-Disposition: form-data; name="a"', b"1")] * 17
+    answer = post_form(ready_server, (IN_FILE + b"; filename=f", film), *fields)
+    assert_error(answer, 413, "too_many_fields")
+
+
+def test_largest_detector_is_answered_by_default(guarded: Any) -> None:
+    """17 x 17 inches of 0.1 mm, 16 bits a pixel: 36 MB in a DICOM file, uncompressed."""
+    grey = (np.arange(4248) // 2)[:, np.newaxis] + np.arange(4248, dtype=np.uint16)
+    image = dicom(grey.astype(np.uint16), BitsStored=13)
+    assert len(image) > 36_000_000
+    answer = guarded.client.post("/predict", files={"file": image}, headers=guarded.headers)
+    assert answer.status_code == 200, answer.text
+    answer = guarded.client.post(
+        "/predict/batch",
+        files=[("file", image), ("file", image[:1000])],
+        headers=guarded.headers,
+    )
+    first, second = answer.json()["results"]
+    assert first["error"] is None
+    assert second["error"]["code"] == "undecodable_image"
 
 
 @pytest.mark.parametrize(

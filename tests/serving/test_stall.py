@@ -1,0 +1,90 @@
+"""A real service that stands still for longer than the deadline of a request, and goes on."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from dicoms import dicom
+
+DEADLINE = 2.0
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+@contextmanager
+def asking(server: Any, file: bytes, clients: int) -> Iterator[list[int]]:
+    """Clients that send a film again and again; the statuses of their answers, as they come."""
+    statuses: list[int] = []
+    done = Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            statuses.append(server.predict(file, headers=server.headers).status_code)
+
+    with ThreadPoolExecutor(clients) as pool:
+        asked = [pool.submit(ask) for _ in range(clients)]
+        try:
+            yield statuses
+        finally:
+            done.set()
+    for client in asked:
+        client.result()
+
+
+def ready(server: Any) -> httpx.Response:
+    answer: httpx.Response = server.client.get("/ready")
+    return answer
+
+
+def test_service_that_was_paused_answers_at_once(hasty: Any, film: bytes) -> None:
+    for _ in range(2):
+        with asking(hasty, film, clients=4) as statuses:
+            hasty.wait(lambda seen=statuses: 200 in seen, 10)
+            with stopped(hasty.process.pid):
+                Event().wait(1.5 * DEADLINE)
+            answer = hasty.predict(film, headers=hasty.headers, timeout=DEADLINE)
+            assert answer.status_code == 200, answer.text
+        assert ready(hasty).status_code == 200
+
+
+def child(process: int) -> int:
+    children = Path(f"/proc/{process}/task").glob("*/children")
+    [found] = [int(pid) for path in children for pid in path.read_text().split()]
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a child in /proc")
+def test_ready_is_red_while_images_wait_in_vain_and_green_after_an_answer(
+    hasty: Any,
+) -> None:
+    grey = np.arange(80 * 90, dtype=np.uint16).reshape(80, 90)
+    file = dicom(grey)
+    assert hasty.predict(file, headers=hasty.headers).status_code == 200
+    with asking(hasty, file, clients=2) as statuses:
+        with stopped(child(hasty.process.pid)):
+            hasty.wait(lambda: ready(hasty).status_code == 503, 15)
+            answer = ready(hasty).json()["error"]
+            assert (answer["code"], "none was answered for 2 s" in answer["message"]) == (
+                "stalled",
+                True,
+            )
+            assert 504 in statuses
+            assert hasty.client.get("/health").status_code == 200
+        hasty.wait(lambda: ready(hasty).status_code == 200, 15)
+        hasty.wait(lambda: statuses[-1] == 200, 15)
+    assert ready(hasty).status_code == 200
