@@ -258,7 +258,7 @@ def _forms() -> Iterator[Upload]:
         "line feeds alone": (whole.replace(b"\r\n", b"\n"), _MULTIPART, False),
         "another field": (whole.replace(b'name="file"', b'name="film"'), _MULTIPART, True),
         "no field": (whole.replace(b' name="file";', b""), _MULTIPART, True),
-        "not a file": (whole.replace(b' filename="film.jpeg"', b""), _MULTIPART, True),
+        "no file name": (whole.replace(b' filename="film.jpeg"', b""), _MULTIPART, False),
         "no disposition": (whole.replace(b"Content-Disposition", b"X"), _MULTIPART, True),
         "a disposition of 1 MB": (form([good], b"x" * 2**20), _MULTIPART, False),
         "a header without a colon": (whole.replace(b"Type: ", b"Type ", 1), _MULTIPART, False),
