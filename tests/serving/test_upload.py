@@ -263,6 +263,7 @@ def test_forms_as_libraries_write_them(ready_server: Any, film: bytes) -> None:
         answer = post(content, boundary)
         assert_error(answer, 400, "malformed_multipart")
         assert says in answer.json()["error"]["message"]
+    assert "boundary character" not in ready_server.log(), "a library's, with bytes of the body"
     fields = [(b'Content-Disposition: form-data; name="a"', b"1")] * 17
     answer = post_form(ready_server, (IN_FILE + b"; filename=f", film), *fields)
     assert_error(answer, 413, "too_many_fields")
