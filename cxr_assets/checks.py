@@ -6,21 +6,58 @@ import dagster as dg
 
 from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import read_metrics
-from cxr_assets.radiographs import dataset
+from cxr_assets.radiographs import dataset, leakage
 from cxr_assets.resources import DataRoot, Experiment
 from cxr_serving import bundle
 from cxr_serving.bundle import BundleError
 
+_SHOWN = 20
+
 
 @dg.asset_check(
-    asset="processed_dataset", blocking=True, description="No patient has films in two splits."
+    asset="processed_dataset",
+    blocking=True,
+    description=(
+        "No patient has images in two splits, as far as three things tell: the manifest, the file "
+        "names compared without the marks of a copy, and the images compared with one another."
+    ),
 )
 def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
-    films = dataset.manifest(data_root.layout.processed).query("kept")
-    splits = films.groupby("patient")["split"].nunique()
+    processed = data_root.layout.processed
+    images = dataset.manifest(processed).query("kept")
+    splits = images.groupby("patient")["split"].nunique()
     shared = sorted(splits.index[splits > 1])
+    size = dataset.DatasetRecord.read(processed).image_size
+    by_name, by_image = leakage.by_name(images), leakage.by_image(processed, images, size)
     return dg.AssetCheckResult(
-        passed=not shared, metadata={"patients": len(splits), "in_two_splits": shared[:20]}
+        passed=not (shared or by_name or by_image),
+        description=(
+            "Patients seem to have images in two splits. Look at the pairs below; remove one of "
+            "each from the source, or move both to one split, then materialise raw_kaggle and "
+            "processed_dataset again."
+        )
+        if shared or by_name or by_image
+        else None,
+        metadata={
+            "patients": len(splits),
+            "in_two_splits": shared[:_SHOWN],
+            "pairs_by_name": [list(pair) for pair in by_name[:_SHOWN]],
+            "pairs_by_image": [list(pair) for pair in by_image[:_SHOWN]],
+            "number_of_pairs": len(by_name) + len(by_image),
+        },
+    )
+
+
+@dg.asset_check(
+    asset="processed_dataset",
+    description="The patient of every image is known; else leakage cannot be excluded.",
+)
+def patients_known(data_root: DataRoot) -> dg.AssetCheckResult:
+    unknown = dataset.DatasetRecord.read(data_root.layout.processed).unknown_patients
+    return dg.AssetCheckResult(
+        passed=not unknown,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"images_of_unknown_patients": unknown},
     )
 
 
@@ -124,6 +161,7 @@ probe_bundle_verifies = _bundle_check("dinov2_probe")
 
 checks = [
     patients_disjoint,
+    patients_known,
     no_class_empty,
     no_duplicates_across_splits,
     convnext_bundle_verifies,

@@ -65,6 +65,8 @@ class Data(Group):
         seed: of the draw of these patients and of phantoms. The training's ``seed`` has no part
             in it, so that trainings of several seeds share dataset and split.
         max_corrupt_fraction: share of unreadable films above which preparation fails.
+        unknown_patients: what becomes of images whose name says no patient: ``exclude`` leaves
+            them out, ``own`` counts each as a patient of its own, and leakage cannot be excluded.
         in_memory_limit: bytes that the films of train and val may take in memory; a larger dataset
             is read from disk batch by batch, with the same result.
     """
@@ -78,6 +80,7 @@ class Data(Group):
     val_fraction: Annotated[float, Field(gt=0, le=0.5)]
     seed: Seed
     max_corrupt_fraction: Fraction
+    unknown_patients: Literal["exclude", "own"]
     in_memory_limit: Annotated[int, Field(ge=0, lt=2**63)]
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_assets.radiographs import dataset, raw
+from cxr_assets.radiographs import dataset, naming, raw
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.bundle import BundleRecord
 from cxr_serving.predictor import Predictor
@@ -34,6 +34,7 @@ class Films:
         data_version: of the dataset they belong to; None for a folder of which nothing is known.
         synthetic: whether they are phantoms.
         skipped: files that are no such films, with the reason.
+        unknown_patients: images whose name says no patient, each counted as a patient of its own.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Films:
     data_version: str | None
     synthetic: bool
     skipped: dict[str, str]
+    unknown_patients: int
 
     @property
     def paths(self) -> list[Path]:
@@ -76,6 +78,7 @@ def test_split(processed: Path) -> Films:
         data_version=data.data_version,
         synthetic=data.synthetic,
         skipped={},
+        unknown_patients=int(rows["patient"].str.startswith(naming.UNKNOWN).sum()),
     )
 
 
@@ -90,6 +93,8 @@ def folder(directory: Path, progress: Callable[[str], None] = lambda line: None)
     inventory = raw.survey(directory, progress)
     named = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
     skipped = inventory[inventory["problem"].notna()]
+    unknown = named["patient"].isna()
+    named["patient"] = named["patient"].where(~unknown, naming.UNKNOWN + named["path"])
     columns = ["path", "class", "patient", "sha256", "width", "height"]
     return Films(
         root=directory,
@@ -98,6 +103,7 @@ def folder(directory: Path, progress: Callable[[str], None] = lambda line: None)
         data_version=None,
         synthetic=False,
         skipped=dict(zip(skipped["path"], skipped["problem"], strict=True)),
+        unknown_patients=int(unknown.sum()),
     )
 
 

@@ -306,6 +306,7 @@ def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -
         "films_from": films.source,
         "films_sha256": identity.hexdigest(),
         "patients": int(films.table["patient"].nunique()),
+        "unknown_patients": films.unknown_patients,
         "skipped": films.skipped,
         "data_version": films.data_version,
         **_of_model(main, targets),

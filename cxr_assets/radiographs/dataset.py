@@ -38,6 +38,7 @@ class DatasetRecord(BaseModel):
         val_fraction: share of the patients that went to validation.
         seed: of the draw of these patients.
         counts: films by split and class.
+        unknown_patients: images whose patient is unknown, each counted as a patient of its own.
         skipped: films left out, by kind of reason; the manifest has each with its reason.
     """
 
@@ -50,6 +51,7 @@ class DatasetRecord(BaseModel):
     val_fraction: float
     seed: int
     counts: dict[str, dict[str, int]]
+    unknown_patients: int = 0
     skipped: dict[str, int]
 
     @classmethod

@@ -1,50 +1,76 @@
-"""What folder and file name say about a film: split, class and patient."""
+"""What folder and file name say about an image: split, class and patient."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import PurePath
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SPLITS = ("train", "val", "test")
+# Before the path of an image whose patient is unknown: together they stand for a patient.
+UNKNOWN = "unknown/"
 
-_PNEUMONIA = re.compile(r"^(?P<patient>.+?)_(?P<cause>bacteria|virus)_\d+", re.IGNORECASE)
-# IM-0533-0001 and IM-0533-0001-0002 are films of one child, IM-0533: the number after IM decides.
-_NORMAL = re.compile(r"^(?P<patient>(?:NORMAL\d*-)?IM-\d+)(?:-\d+)+$", re.IGNORECASE)
+_CAUSE = re.compile(r"(?P<patient>.*?)_(?P<cause>bacteria|virus)_\d")
+# What else stands before or after the number does not count: IM-0533-0001-0002, "IM-0533-0001 (1)"
+# and "Copy of IM-0533-0001" show one patient. A letter or digit just before makes another word.
+_NORMAL = re.compile(r"(?<![^\W_])(?P<series>normal\d*-)?im-(?P<number>\d+)")
+_PERSON = re.compile(r"(?<![^\W_])person(?P<number>\d+)$")
+# As file managers and Google Drive begin the name of a copy, in the languages of _COPIES.
+_COPIES = "copy|kopie|kopia|kopi|copie|copia|cópia|копия|コピー|副本"
+_COPY_OF = re.compile(
+    rf"^(?:(?:{_COPIES})(?![^\W\d_])[\W_]*(?:\d+\)[\W_]*)?"
+    r"(?:(?:of|von|van|de|di|af|av)(?![^\W\d_]))?[\W_]*)+"
+)
 _CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
 
 
 class UnnamedFilm(ValueError):
-    """Folder and file name do not say what the film shows; the message says what was expected."""
+    """Folder and file name do not say what the image shows; the message says what was expected."""
 
 
 @dataclass(frozen=True)
 class FilmName:
-    """What the path of a film says.
+    """What the path of an image says.
 
     Attributes:
         label: one of ``CLASSES``.
-        patient: identifies the child. Numbers repeat between bacterial and viral films and are
-            different children there, so the cause is part of it.
+        patient: identifies the patient; None where the name says none. Numbers repeat between
+            bacterial and viral images and are different patients there, so the cause is part of it.
     """
 
     label: str
-    patient: str
+    patient: str | None
 
 
 def parse(path: PurePath) -> FilmName:
     """Read class and patient from ``<split>/{NORMAL,PNEUMONIA}/<file>`` (Kermany's naming).
 
+    Names that differ in case, leading zeros or the marks of a copy are those of one patient.
+
     Raises:
-        UnnamedFilm: the path says neither; nothing is guessed.
+        UnnamedFilm: the path does not say the class; nothing is guessed.
     """
     folder = path.parent.name.upper()
+    name = unicodedata.normalize("NFKC", path.name).casefold()
     if folder == "NORMAL":
-        match = _NORMAL.match(path.stem)
-        return FilmName("normal", f"normal/{match['patient'] if match else path.stem}")
+        return FilmName("normal", _normal_patient(name))
     if folder == "PNEUMONIA":
-        match = _PNEUMONIA.match(path.name)
+        match = _CAUSE.match(name)
         if match is None:
             raise UnnamedFilm("the file name has neither _bacteria_ nor _virus_ in it")
-        cause = match["cause"].lower()
-        return FilmName(_CLASS_OF_CAUSE[cause], f"{cause}/{match['patient']}")
+        cause = match["cause"]
+        patient = _pneumonia_patient(match["patient"])
+        return FilmName(_CLASS_OF_CAUSE[cause], f"{cause}/{patient}" if patient else None)
     raise UnnamedFilm(f"the folder {path.parent.name} is neither NORMAL nor PNEUMONIA")
+
+
+def _normal_patient(name: str) -> str | None:
+    match = _NORMAL.search(name)
+    if match is None:
+        return None
+    return f"normal/{(match['series'] or '').upper()}IM-{int(match['number']):04}"
+
+
+def _pneumonia_patient(text: str) -> str:
+    match = _PERSON.search(text)
+    return f"person{int(match['number'])}" if match else _COPY_OF.sub("", text).strip()

@@ -16,7 +16,7 @@ from cxr_assets import written
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.provenance import code_version, fingerprint
-from cxr_assets.radiographs import dataset
+from cxr_assets.radiographs import dataset, naming
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -33,6 +33,10 @@ from cxr_serving.preprocessing import FilmError, Preprocessing
 
 KIND = "processed dataset"
 _foreign = partial(written.foreign, kind=KIND)
+UNKNOWN_PATIENT = (
+    "unknown patient: the file name says none; data.unknown_patients=own keeps such images, each "
+    "as a patient of its own"
+)
 
 
 class PreparationError(Exception):
@@ -100,6 +104,7 @@ def _write(
     progress: Callable[[str], None],
 ) -> DatasetRecord:
     films = _plan(raw.inventory, data)
+    _count(films, raw.root)  # what is missing already is not decoded for
     for split in SPLITS:
         for label in CLASSES:
             (directory / split / label).mkdir(parents=True)
@@ -127,16 +132,7 @@ def _write(
     kept = films["reason"].isna()
     films["kept"] = kept
     films.loc[~kept, "file"] = None
-    counts = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
-    for (split, label), number in films[kept].groupby(["split", "label"]).size().items():
-        counts[split][label] = int(number)
-    for split, labels in counts.items():
-        for label, number in labels.items():
-            if number == 0:
-                raise PreparationError(
-                    f"no {label} film is left in {split}, from {raw.root}: "
-                    "every split needs films of every class"
-                )
+    counts = _count(films, raw.root)
     films.rename(columns={"label": "class"})[MANIFEST_COLUMNS].to_parquet(
         directory / MANIFEST_FILE, index=False
     )
@@ -148,10 +144,29 @@ def _write(
         val_fraction=data.val_fraction,
         seed=data.seed,
         counts=counts,
+        unknown_patients=int((kept & films["unknown"]).sum()),
         skipped=dict(Counter(reason.split(":")[0] for reason in films.loc[~kept, "reason"])),
     )
     (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
     return record
+
+
+def _count(films: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
+    """Images that are not left out, by split and class; none may be zero."""
+    counts = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
+    usable = films[films["reason"].isna()]
+    for (split, label), number in usable.groupby(["split", "label"]).size().items():
+        counts[split][label] = int(number)
+    for split, labels in counts.items():
+        for label, number in labels.items():
+            if number == 0:
+                out = films[(films["label"] == label) & films["reason"].notna()]["reason"]
+                aside = f" ({len(out)} are left out: {out.mode()[0]}, ...)" if len(out) else ""
+                raise PreparationError(
+                    f"no {label} image is left in {split}, from {root}{aside}: "
+                    "every split needs images of every class"
+                )
+    return counts
 
 
 def _refuse_corrupt(films: pd.DataFrame, root: Path, data: Data) -> None:
@@ -169,11 +184,18 @@ def _plan(inventory: pd.DataFrame, data: Data) -> pd.DataFrame:
     """One row per source film: new split, file name below the dataset, and why it is left out."""
     films = inventory.sort_values("path", ignore_index=True)
     films["reason"] = films["problem"].astype(object).where(films["problem"].notna(), None)
-    # The same bytes twice would weigh double in training or, across splits, leak: outside test the
-    # first one stays, and none that is in test too. Test itself stays as it is.
+    films["unknown"] = films["reason"].isna() & films["patient"].isna()
+    if data.unknown_patients == "own":
+        films["patient"] = films["patient"].where(~films["unknown"], naming.UNKNOWN + films["path"])
+    else:
+        films.loc[films["unknown"], "reason"] = UNKNOWN_PATIENT
+    # The same bytes twice would weigh double in training or, across splits, leak: outside test one
+    # stays, and none that is in test too. Test itself stays as it is. The one that stays has a
+    # known patient where one has, and the shortest name: that of a copy is longer.
     usable = films[films["reason"].isna()]
-    in_test = usable["split"] == "test"
-    ordered = pd.concat([usable[in_test], usable[~in_test]])
+    ordered = usable.assign(
+        elsewhere=usable["split"] != "test", length=usable["path"].str.len()
+    ).sort_values(["elsewhere", "unknown", "length", "path"])
     first = ordered.drop_duplicates("sha256").set_index("sha256")["path"]
     repeated = ordered.index[ordered.duplicated("sha256") & (ordered["split"] != "test")]
     films.loc[repeated, "reason"] = "duplicate: of " + films.loc[repeated, "sha256"].map(first)
@@ -197,6 +219,7 @@ def _version(raw: RawFilms, data: Data) -> str:
         "image_size": data.image_size,
         "val_fraction": data.val_fraction,
         "seed": data.seed,
+        "unknown_patients": data.unknown_patients,
         "code": code_version(__name__),
     }
     return fingerprint(content)

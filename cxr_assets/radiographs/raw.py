@@ -48,8 +48,9 @@ class RawFilms:
         unchanged: whether the inventory before this one described the same content.
         inventory: a row for every file: ``path`` (posix, below the root), ``split``, ``bytes``,
             ``mtime_ns``, ``sha256`` (None where the file cannot be read), ``width`` and ``height``
-            in pixels (0 where there is no image), ``label`` and ``patient`` (None where skipped),
-            ``problem``: None, or why the file is skipped, after ``corrupt:`` or ``unnamed:``.
+            in pixels (0 where there is no image), ``label`` and ``patient`` (None where skipped;
+            ``patient`` also where the name says none), ``problem``: None, or why the file is
+            skipped, after ``corrupt:`` or ``unnamed:``.
     """
 
     root: Path

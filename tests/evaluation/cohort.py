@@ -30,4 +30,4 @@ def films(**columns: object) -> Films:
             **columns,
         }
     )
-    return Films(Path("films"), table, "made up", None, False, {})
+    return Films(Path("films"), table, "made up", None, False, {}, 0)

@@ -1,9 +1,11 @@
 import json
+from io import BytesIO
 
 import dagster as dg
 import pandas as pd
 import pytest
 import tiny
+from PIL import Image
 
 from cxr_assets import checks
 from cxr_assets.layout import Layout
@@ -45,6 +47,72 @@ def test_clean_data_passes(layout):
 def test_a_patient_in_two_splits_is_found(layout):
     rewrite(layout, "patient")
     assert not passed(checks.patients_disjoint, layout)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("IM-0009-0001.jpeg", "IM-0009-0001 (1).jpeg"),
+        ("IM-0009-0001.jpeg", "Copy of IM-0009-0002.jpeg"),
+        ("NORMAL2-IM-0009-0001.jpeg", "normal2-im-0009-0002.JPEG"),
+        ("scan seven.png", "scan seven - Copy.png"),
+        ("scan seven (copy).png", "Kopie von scan seven.png"),
+        ("scan seven.png", "scan seven (1) (1).png"),
+    ],
+)
+def test_names_of_one_patient_in_two_splits_are_found_whatever_the_parser_said(layout, train, test):
+    assert not passed(checks.patients_disjoint, rename(layout, train, test))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("IM-0009-0001.jpeg", "NORMAL2-IM-0009-0001.jpeg"),
+        ("IM-0009-0001.jpeg", "IM-0010-0001 (1).jpeg"),
+        ("1.png", "1.png"),  # numbered from 1 in each folder
+        ("normal (1).png", "normal (2).png"),  # as Windows numbers what it renames
+    ],
+)
+def test_names_that_do_not_tell_of_one_patient_pass(layout, train, test):
+    assert passed(checks.patients_disjoint, rename(layout, train, test))
+
+
+def rename(layout: Layout, train: str, test: str) -> Layout:
+    """Give the first normal image of train, and of test, a source name."""
+    path = layout.processed / MANIFEST_FILE
+    films = pd.read_parquet(path)
+    for split, name in (("train", train), ("test", test)):
+        index = films.index[(films["split"] == split) & (films["class"] == "normal")][0]
+        films.loc[index, "path"] = f"{split}/NORMAL/{name}"
+    films.to_parquet(path)
+    return layout
+
+
+def test_the_same_image_saved_again_under_another_patients_name_is_found(layout):
+    before = Image.open(layout.processed / "test/normal/film-0.png")
+    saved = BytesIO()
+    before.point(lambda grey: grey * 0.8 + 30).save(saved, "JPEG", quality=80)
+    Image.open(saved).save(layout.processed / "train/viral_pneumonia/film-0.png")
+    result = checks.patients_disjoint(data_root=DataRoot(path=str(layout.root)))
+    assert not result.passed
+    assert result.metadata["number_of_pairs"].value == 1
+    ((first, second, _),) = result.metadata["pairs_by_image"].data
+    assert {first, second} == {"test/normal/film-0.png", "train/viral_pneumonia/film-0.png"}
+
+
+def test_a_blank_image_in_two_splits_is_found(layout):
+    for file in ("test/normal/film-0.png", "val/normal/film-0.png"):
+        Image.new("L", (tiny.SIZE, tiny.SIZE), 90).save(layout.processed / file)
+    assert not passed(checks.patients_disjoint, layout)
+
+
+def test_images_of_unknown_patients_are_a_warning(layout):
+    assert passed(checks.patients_known, layout)
+    path = layout.processed / DATASET_FILE
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"unknown_patients": 2}))
+    result = checks.patients_known(data_root=DataRoot(path=str(layout.root)))
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 def test_a_film_in_two_splits_is_found(layout):

@@ -44,6 +44,7 @@ def test_checks_guard_data_models_and_release():
     }
     assert checks == {
         ("processed_dataset", "patients_disjoint"),
+        ("processed_dataset", "patients_known"),
         ("processed_dataset", "no_class_empty"),
         ("processed_dataset", "no_duplicates_across_splits"),
         ("convnext_model", "bundle_verifies"),

@@ -12,7 +12,9 @@ from cxr_assets.radiographs.naming import CLASSES, FilmName, UnnamedFilm, parse
         ("train/NORMAL/IM-0533-0001-0002.jpeg", "normal", "normal/IM-0533"),
         ("train/NORMAL/NORMAL2-IM-1337-0001.jpeg", "normal", "normal/NORMAL2-IM-1337"),
         ("test/normal/IM-0001-0001.JPEG", "normal", "normal/IM-0001"),
-        ("test/NORMAL/film of a child.png", "normal", "normal/film of a child"),
+        ("test/NORMAL/an image of somebody.png", "normal", None),
+        ("test/NORMAL/child7_a.png", "normal", None),
+        ("train/PNEUMONIA/_bacteria_3.png", "bacterial_pneumonia", None),
         (
             "train/PNEUMONIA/person12_bacteria_47.jpeg",
             "bacterial_pneumonia",
@@ -49,3 +51,34 @@ def test_nothing_is_guessed(path, reason):
 
 def test_classes_are_in_alphabetical_order():
     assert list(CLASSES) == sorted(CLASSES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IM-0009-0001.jpeg",
+        "IM-0009-0001 (1).jpeg",
+        "IM-0009-0001 2.jpeg",
+        "IM-0009-0001 - Copy.jpeg",
+        "IM-0009-0001 - Copy (2).jpeg",
+        "IM-0009-0001 copy 2.jpeg",
+        "IM-0009-0001_copy.jpeg",
+        "IM-0009-0001 (another copy).jpeg",
+        "Copy of IM-0009-0001.jpeg",
+        "Copy (2) of IM-0009-0001 (1).jpeg",
+        "Copy of Copy of IM-0009-0002.jpeg",
+        "Kopie von IM-0009-0001.jpeg",
+        "im-0009-0003.JPG",
+        "IM-9-1.png",
+    ],
+)
+def test_whatever_a_file_manager_adds_the_patient_is_the_same(name):
+    assert parse(PurePosixPath("train/NORMAL") / name).patient == "normal/IM-0009"
+    prefixed = name.replace("IM-", "NORMAL2-IM-").replace("im-", "normal2-im-")
+    other = parse(PurePosixPath("train/NORMAL") / prefixed)
+    assert other.patient == "normal/NORMAL2-IM-0009", "another patient than IM-0009"
+    pneumonia = name.replace("IM-0009-000", "Child7_Bacteria_").replace("IM-9-", "child7_bacteria_")
+    pneumonia = pneumonia.replace("im-0009-000", "CHILD7_BACTERIA_")
+    assert parse(PurePosixPath("train/PNEUMONIA") / pneumonia).patient == "bacteria/child7"
+    kaggle = pneumonia.lower().replace("child7", "Person07")
+    assert parse(PurePosixPath("train/PNEUMONIA") / kaggle).patient == "bacteria/person7"

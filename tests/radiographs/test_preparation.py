@@ -280,6 +280,51 @@ def test_the_same_bytes_never_lie_in_two_splits(source, layout):
     assert "test/NORMAL/IM-0010-0019.jpeg" in set(kept["path"])
 
 
+def test_a_copy_stays_with_its_patient(source, layout):
+    folder = source / "train/NORMAL"
+    for original in list(folder.iterdir()):
+        shutil.copy(original, original.with_stem(f"{original.stem} (1)"))
+        with Image.open(original) as image:
+            image.save(original.with_stem(f"Copy of {original.stem.lower()}"), quality=60)
+    record, _ = make(source, layout)
+    rows = manifest(layout.processed)
+    assert record.skipped == {"duplicate": 6}
+    assert rows[~rows["kept"]]["path"].str.contains(r"\(1\)").all(), "the original stays"
+    kept = rows[rows["kept"] & rows["path"].str.contains("train/NORMAL")]
+    number = kept["path"].str.extract(r"(?i)(im-\d+)")[0].str.lower()
+    assert len(kept) == 12
+    assert kept.groupby(number)["split"].nunique().max() == 1
+
+
+def test_images_of_unknown_patients_are_left_out_unless_they_shall_stay(source, layout):
+    known = source / "train/NORMAL/IM-0001-0001.jpeg"
+    shutil.copy(known, known.with_name("a.jpeg"))
+    for split in ("train", "test"):
+        for number in range(2):
+            pixels = np.random.default_rng([number, len(split)]).integers(0, 255, (50, 70))
+            path = source / split / "NORMAL" / f"child7_{number}.jpeg"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    record, _ = make(source, layout)
+    assert (record.unknown_patients, record.skipped) == (0, {"unknown patient": 5})
+    rows = manifest(layout.processed).set_index("path")
+    assert rows.loc["train/NORMAL/IM-0001-0001.jpeg", "kept"]
+    assert "data.unknown_patients=own" in rows.loc["test/NORMAL/child7_0.jpeg", "reason"]
+    record, reused = make(source, layout, unknown_patients="own")
+    assert (record.unknown_patients, record.skipped, reused) == (4, {"duplicate": 1}, False)
+    rows = manifest(layout.processed)
+    own = rows[rows["kept"] & rows["path"].str.contains("child7")]
+    assert own["patient"].nunique() == 4
+
+
+def test_a_folder_whose_normals_name_no_patient_says_how_to_use_it(source, layout):
+    for path in list(source.glob("*/NORMAL/*")):
+        path.rename(path.with_stem(f"scan {path.stem[-2:]}"))
+    with pytest.raises(PreparationError, match=r"no normal image.*data\.unknown_patients=own"):
+        make(source, layout)
+    record, _ = make(source, layout, unknown_patients="own")
+    assert record.unknown_patients == 8
+
+
 def test_equal_names_do_not_overwrite_each_other(source, layout):
     twin = source / "train/NORMAL/IM-0001-0001.png"
     Image.fromarray(np.arange(4900, dtype=np.uint32).reshape(70, 70).astype(np.uint8)).save(twin)
