@@ -23,27 +23,13 @@ _SHOWN = 20
     ),
 )
 def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
-    processed = data_root.layout.processed
-    images = dataset.manifest(processed).query("kept")
-    splits = images.groupby("patient")["split"].nunique()
-    shared = sorted(splits.index[splits > 1])
-    size = dataset.DatasetRecord.read(processed).image_size
-    by_name, by_image = leakage.by_name(images), leakage.by_image(processed, images, size)
+    pairs = leakage.pairs_across_splits(data_root.layout.processed)
     return dg.AssetCheckResult(
-        passed=not (shared or by_name or by_image),
-        description=(
-            "Patients seem to have images in two splits. Look at the pairs below; remove one of "
-            "each from the source, or move both to one split, then materialise raw_kaggle and "
-            "processed_dataset again."
-        )
-        if shared or by_name or by_image
-        else None,
+        passed=not pairs,
+        description=leakage.REMEDY if pairs else None,
         metadata={
-            "patients": len(splits),
-            "in_two_splits": shared[:_SHOWN],
-            "pairs_by_name": [list(pair) for pair in by_name[:_SHOWN]],
-            "pairs_by_image": [list(pair) for pair in by_image[:_SHOWN]],
-            "number_of_pairs": len(by_name) + len(by_image),
+            "number_of_pairs": len(pairs),
+            "pairs": [list(pair) for pair in pairs[:_SHOWN]],
         },
     )
 

@@ -20,7 +20,8 @@ from cxr_assets.resources import DataRoot, Experiment
     description=(
         "8-bit grey PNGs at the networks' input size under `{train,val,test}/{class}/`, with a "
         "manifest of every source film. Validation is drawn patient-wise from Kaggle's train and "
-        "val; test is left as it is."
+        "val; test stays test. Images whose name says no patient are left out, unless "
+        "`data.unknown_patients=own`."
     ),
 )
 def processed_dataset(
@@ -46,6 +47,7 @@ def processed_dataset(
             "synthetic": record.synthetic,
             "image_size": record.image_size,
             "counts": dg.MetadataValue.md(counts.to_markdown()),
+            "unknown_patients": record.unknown_patients,
             "corrupt": record.skipped.get("corrupt", 0),
             "skipped": record.skipped,
             "samples": pictures.markdown(

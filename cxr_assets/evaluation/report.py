@@ -1,4 +1,4 @@
-"""The report: models on films they never saw, through the predictor that serves."""
+"""The report: models on the test split or a folder of images, through the predictor that serves."""
 
 import functools
 import json

@@ -22,6 +22,11 @@ from cxr_assets.radiographs import dataset
 # 2 and dHash 305 at distance 0: at that scale all chests look the same.)
 SIMILAR = 0.9
 
+REMEDY = (
+    "patients seem to have images in two splits: look at each pair, remove one of its images from "
+    "the source or move both to one split, and materialise raw_kaggle and processed_dataset again"
+)
+
 _SIDE = 32
 _SIGMA = 1.0
 # In squared grey levels: what is fainter than two of them is noise, and is not amplified.
@@ -48,6 +53,21 @@ class Pair(NamedTuple):
     first: str
     second: str
     why: str
+
+
+def pairs_across_splits(directory: Path) -> list[Pair]:
+    """All that shows a patient to be in two splits of the processed dataset.
+
+    Raises:
+        DatasetError: there is no dataset, or an image of it cannot be read.
+    """
+    images = dataset.manifest(directory).query("kept")
+    by_manifest = []
+    for _, group in images.groupby("patient"):
+        rows = list(zip(group["path"], group["split"], strict=True))
+        by_manifest += _across(rows, "same patient in the manifest")
+    size = dataset.DatasetRecord.read(directory).image_size
+    return [*by_manifest, *by_name(images), *by_image(directory, images, size)]
 
 
 def by_name(images: pd.DataFrame) -> list[Pair]:

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.overrides import PATHS
 from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_assets.radiographs.leakage import SIMILAR
 from cxr_assets.release.rights import KERMANY, base_model, licence, terms
 from cxr_serving.bundle import BundleRecord
 
@@ -113,6 +114,9 @@ def model_card(
         record=record,
         repo=repo,
         metrics=metrics,
+        data=data,
+        similar=SIMILAR,
+        margin=f"{experiment.margin:g}",
         pictures=pictures,
         samples=SAMPLES_FILE,
         population=_POPULATION[source],

@@ -11,6 +11,7 @@ from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import latest_report, read_metrics
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
+from cxr_assets.radiographs import leakage
 from cxr_assets.radiographs.dataset import DatasetRecord, manifest, samples
 from cxr_assets.release.card import CARD_FILE, DATA, SAMPLES_FILE, model_card, title
 from cxr_assets.release.rights import (
@@ -52,8 +53,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     Raises:
         ReportError: there is no report yet.
         BundleError: the bundle is gone or broken.
-        ReleaseError: the dataset or the experiment is not the one of the report, or the model does
-            not clearly beat the baseline.
+        ReleaseError: the dataset or the experiment is not the one of the report, the model does
+            not clearly beat the baseline, or a patient seems to have images in two splits.
     """
     report = latest_report(layout)
     metrics = read_metrics(report)
@@ -61,6 +62,13 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     record = bundle.verify(evaluated)
     data = DatasetRecord.read(layout.processed)
     _check(record, metrics, data, experiment)
+    # The card claims it, and the check of the asset may have run on another dataset, or not at all.
+    if pairs := leakage.pairs_across_splits(layout.processed):
+        first = pairs[0]
+        raise ReleaseError(
+            f"{first.first} and {first.second} ({first.why}; {len(pairs)} such pairs): "
+            f"{leakage.REMEDY}"
+        )
     pictures = sorted(
         (path.name for path in report.glob("*.png")),
         key=lambda name: (name.startswith("baseline_"), name),

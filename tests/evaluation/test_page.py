@@ -61,6 +61,11 @@ def test_the_page_needs_nothing_but_itself_and_says_what_it_is(reported: Layout)
     assert (reported.reports / "report.html").read_bytes() == (report / "report.html").read_bytes()
 
 
+def test_it_says_that_the_release_depends_on_these_images(reported: Layout) -> None:
+    text = Page((reported.reports / "report.html").read_text()).text
+    assert "a model is released only if it clearly exceeds the baseline" in " ".join(text.split())
+
+
 def test_its_numbers_are_those_of_the_metrics(reported: Layout) -> None:
     report = latest_report(reported)
     metrics = read_metrics(report)
@@ -139,6 +144,24 @@ def test_classes_that_a_folder_lacks_are_absent_and_broken_films_are_named(
     text = Page((out / "report.html").read_text()).text
     assert "neither evaluated nor counted in any mean" in " ".join(text.split())
     assert path in text
+
+
+def test_unknown_patients_of_a_folder_are_counted_and_reported(
+    layout: Layout, films: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hospital" / "NORMAL"
+    folder.mkdir(parents=True)
+    images = sorted((films / "test" / "NORMAL").iterdir())
+    for number, image in enumerate(images):
+        name = f"scan {number}.jpeg" if number < 2 else image.name
+        (folder / name).write_bytes(image.read_bytes())
+    main, _ = bundles(layout)
+    out = report_on_folder(main, folder.parent, tmp_path / "out", None, lambda line: None)
+    metrics = read_metrics(out)
+    assert (metrics["unknown_patients"], metrics["films"]) == (2, len(images))
+    text = " ".join(Page((out / "report.html").read_text()).text.split())
+    assert "The patients of 2 of the evaluated images are unknown" in text
+    assert "released only if" not in text, "no release depends on this folder"
 
 
 def test_what_is_no_report_is_not_replaced(layout: Layout, films: Path, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_same_image_saved_again_under_another_patients_name_is_found(layout)
     result = checks.patients_disjoint(data_root=DataRoot(path=str(layout.root)))
     assert not result.passed
     assert result.metadata["number_of_pairs"].value == 1
-    ((first, second, _),) = result.metadata["pairs_by_image"].data
+    ((first, second, _),) = result.metadata["pairs"].data
     assert {first, second} == {"test/normal/film-0.png", "train/viral_pneumonia/film-0.png"}
 
 

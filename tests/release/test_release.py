@@ -27,7 +27,7 @@ from cxr_assets.evaluation.report import (
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
-from cxr_assets.radiographs.dataset import DatasetRecord, manifest
+from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord, manifest
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.release import release as release_module
 from cxr_assets.release import rights
@@ -298,6 +298,26 @@ def test_phantoms_are_the_first_thing_said(reported: Layout) -> None:
     assert "never seen a radiograph of a patient" in first
     assert "Not a medical device" in body(release)
     assert (release / "samples.png").exists()
+
+
+def test_the_card_says_what_was_checked_and_what_the_test_split_decided(real: Layout) -> None:
+    text = body(write_release(real, None, FOLDER))
+    assert "in macro F1 by at least -1 " in text, "the margin of this experiment"
+    assert "chose nothing" not in text
+    assert "cannot be found this way" in text
+    assert "leakage cannot be excluded" not in text
+    path = real.processed / DATASET_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unknown_patients": 4}))
+    text = body(write_release(real, None, FOLDER))
+    assert "patients of 4 images are unknown" in text
+    assert "leakage cannot be excluded" in text
+
+
+def test_what_shows_a_patient_in_two_splits_is_no_release(real: Layout) -> None:
+    image = (real.processed / "test/normal/film-0.png").read_bytes()
+    (real.processed / "train/normal/film-0.png").write_bytes(image)
+    with pytest.raises(ReleaseError, match=r"film-0\.png and .*materialise raw_kaggle"):
+        write_release(real, None, FOLDER)
 
 
 def test_real_films_stay_at_home(real: Layout) -> None:
