@@ -45,15 +45,16 @@ def main() -> None:
         for seed in SEEDS
         for arm, overrides in ARMS.items()
     }
-    tracking.open_store(settings.mlflow_uri, layout)
     place = layout.sweeps / "ablation.csv"
     progress = partial(print, file=sys.stderr, flush=True)
+    tracking.open_store(settings.mlflow_uri, layout, progress)
     rows = []
     with tracking.training_run("ablation", {"overrides": " ".join(common)}):
         results = sweep.run(list(jobs.values()), layout, progress)
         for (arm, seed), result in zip(jobs, results, strict=True):
             rows.append({"ingredient": arm, "seed": seed, **asdict(result)})
             sweep.save(place, pd.DataFrame(rows), progress)
+    tracking.close("FINISHED")
     print(table(pd.DataFrame(rows)))
 
 

@@ -16,6 +16,7 @@ from cxr_assets.executor import tracked_in_process
 from cxr_assets.jobs import retrain
 from cxr_assets.resources import DataRoot, Experiment, mlflow, settings
 from cxr_assets.schedules import weekly_retrain
+from cxr_assets.sensors import killed_runs
 
 if not os.environ.get("DAGSTER_HOME"):
     logging.getLogger(__name__).warning(
@@ -36,6 +37,7 @@ definitions = dg.Definitions(
     asset_checks=checks,
     jobs=[retrain],
     schedules=[weekly_retrain],
+    sensors=[killed_runs],
     resources={"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow},
     executor=tracked_in_process,
 )

@@ -1,23 +1,23 @@
-"""The executor: runs steps in the run's own process and closes the MLflow run with its outcome.
+"""The executor: runs steps in the run's own process, shows that it lives, and ends its MLflow run.
 
-dagster-mlflow opens one MLflow run for each Dagster run, but its hook closes it after every step,
-needs the resource in all of them, and is not there when assets are materialised outside a job. The
-executor is the one place that every launch passes through (``job execute``, the UI, the schedule,
+It is the one place that every launch passes through (``job execute``, the UI, the schedule,
 ``asset materialize``) and that knows how the run ended.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
-import mlflow
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 
+from cxr_assets import liveness, tracking
+
 
 class TrackedExecutor(dg.Executor):
-    """Delegates to another executor and ends the active MLflow run as the Dagster run ends."""
+    """Delegates to another executor, holds the run's lock, and ends its MLflow run as it ends."""
 
     def __init__(self, steps: dg.Executor) -> None:
         self._steps = steps
@@ -31,6 +31,18 @@ class TrackedExecutor(dg.Executor):
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
         """Run the steps; MLflow ends FINISHED, FAILED or KILLED as Dagster does."""
+        instance = plan_context.instance
+        try:
+            # Held until the process ends: Dagster has yet to write the end of the run when this is
+            # left. `fail_dead_runs` removes it.
+            liveness.Lock(_locks(instance) / plan_context.run_id, {})
+        except OSError as error:
+            plan_context.log.warning(
+                f"This run has no lock ({error}): should its process be killed, Dagster takes it "
+                "for running until `max_runtime_seconds` of dagster.yaml are over"
+            )
+        for dead in fail_dead_runs(instance):
+            plan_context.log.warning(f"Run {dead} had been killed and is marked as failed")
         status = "KILLED"
         try:
             failed = False
@@ -42,8 +54,37 @@ class TrackedExecutor(dg.Executor):
             status = "FAILED"
             raise
         finally:
-            while mlflow.active_run() is not None:
-                mlflow.end_run(status)
+            tracking.close(status)
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs as failed, or canceled, that are unfinished and whose process is gone.
+
+    A run without a lock is left alone: it is not executing yet, or on a host that does not share
+    Dagster's storage.
+
+    Returns:
+        Their ids.
+    """
+    found = []
+    for lock, _ in liveness.dead(_locks(instance)):
+        run = instance.get_run_by_id(lock.name)
+        if run is not None and not run.is_finished:
+            found.append(run.run_id)
+            message = (
+                "The process of this run is gone: it was killed, ran out of memory, or the machine "
+                "stopped. Launch it again: a training resumes from its last checkpoint."
+            )
+            if run.status is dg.DagsterRunStatus.CANCELING:
+                instance.report_run_canceled(run, message)
+            else:
+                instance.report_run_failed(run, message)
+        lock.unlink(missing_ok=True)
+    return found
+
+
+def _locks(instance: dg.DagsterInstance) -> Path:
+    return Path(instance.storage_directory()) / "running"
 
 
 @dg.executor(name="tracked_in_process")

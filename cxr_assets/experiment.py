@@ -23,6 +23,7 @@ from cxr_assets.groups import (
     Model,
     Probe,
     Seed,
+    Tracking,
     Trainer,
 )
 from cxr_assets.overrides import EXAMPLE, ExperimentError, for_hydra
@@ -35,6 +36,7 @@ __all__ = [
     "ExperimentError",
     "Model",
     "Probe",
+    "Tracking",
     "Trainer",
     "compose",
     "presets",
@@ -66,6 +68,7 @@ class Experiment(Group):
     model: Model
     probe: Probe
     trainer: Trainer
+    tracking: Tracking
 
     def require_runnable(self) -> None:
         """Reject at the start of a run what only a later step would stumble over.

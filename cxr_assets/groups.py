@@ -222,3 +222,14 @@ class Trainer(Group):
                 f"trainer.max_epochs={self.max_epochs}"
             )
         return self
+
+
+class Tracking(Group):
+    """What MLflow is to a run; it shapes no result.
+
+    Attributes:
+        required: whether a run fails when MLflow does; otherwise it continues, and MLflow gets
+            later what it missed.
+    """
+
+    required: bool

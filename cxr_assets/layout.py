@@ -68,3 +68,8 @@ class Layout:
     def mlflow_artifacts(self) -> Path:
         """Artifacts of the default MLflow store."""
         return self.root / "mlflow" / "artifacts"
+
+    @property
+    def mlflow_running(self) -> Path:
+        """Locks of the MLflow runs that are under way, whatever store they are in."""
+        return self.root / "mlflow" / "running"

@@ -1,10 +1,8 @@
 """Dagster resources: the experiment, the data root and MLflow."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-from dagster_mlflow.resources import MlFlow
 from pydantic import Field
 
 from cxr_assets import experiment as experiments
@@ -47,21 +45,23 @@ class DataRoot(dg.ConfigurableResource[Layout]):
 
 @dg.resource(
     config_schema={"uri": dg.Field(dg.Noneable(str), default_value=settings.mlflow_uri)},
-    required_resource_keys={"data_root"},
-    description="One MLflow run for each Dagster run, by dagster-mlflow.",
+    required_resource_keys={"data_root", "experiment"},
+    description="One MLflow run for each Dagster run.",
 )
-def mlflow(context: dg.InitResourceContext) -> Iterator[MlFlow | None]:
-    """Open the store, then hand over to dagster-mlflow; the executor closes the run."""
+def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
+    """Begin the MLflow run; the executor ends it, which knows how the Dagster run ended."""
     instance, run_id = context.instance, context.run_id
     run = instance.get_run_by_id(run_id) if instance and run_id else None
     if run is not None and run.is_finished:
-        # `dagster job execute` sets up all resources once more after the run, to read its outputs:
-        # that would open the MLflow run again and end it FINISHED whatever had happened.
-        yield None
-        return
+        # `dagster job execute` sets up all resources once more after the run, to read its outputs.
+        return None
     root: DataRoot = context.resources.data_root
-    uri = tracking.open_store(context.resource_config["uri"], root.layout)
-    # Without the clean-up of its resource function, which ends interrupted runs as FAILED.
-    yield MlFlow(
-        context.replace_config({"experiment_name": tracking.EXPERIMENT, "mlflow_tracking_uri": uri})
-    )
+    experiment: Experiment = context.resources.experiment
+    try:
+        required = experiment.resolve().tracking.required
+    except experiments.ExperimentError:
+        required = False  # the first asset says what is wrong with it
+    log = context.log.warning if context.log else print
+    tracking.open_store(context.resource_config["uri"], root.layout, log, required)
+    name = run.job_name if run else "dagster"
+    return tracking.start_run(name, {"dagster_run_id": run_id or ""})

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from cxr_assets.executor import fail_dead_runs
 from cxr_assets.jobs import retrain
 from cxr_assets.resources import settings
 
@@ -22,6 +23,7 @@ UNFINISHED = [
     description="Sundays at 03:00; skips while a retrain is still running.",
 )
 def weekly_retrain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    fail_dead_runs(context.instance)
     running = context.instance.get_runs(
         dg.RunsFilter(job_name=retrain.name, statuses=UNFINISHED), limit=1
     )

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -241,24 +240,28 @@ def main() -> None:
     layout = settings.layout
     if len(jobs) > 1 and not arguments.multirun:
         sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
-    tracking.open_store(settings.mlflow_uri, layout)
     progress = partial(print, file=sys.stderr, flush=True)
+    required = any(job.experiment.tracking.required for job in jobs)
     sweep = tracking.training_run("sweep", {"overrides": shlex.join(arguments.overrides)})
     table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     rows: list[dict[str, Any]] = []
     try:
-        with sweep if arguments.multirun else nullcontext():
+        tracking.open_store(settings.mlflow_uri, layout, progress, required)
+        with sweep if arguments.multirun else nullcontext() as tracked:
             for result in run(jobs, layout, progress):
                 rows.append(asdict(result))
                 if arguments.multirun:
                     save(table, pd.DataFrame(rows), progress)
-            if table.exists():
-                mlflow.log_artifact(str(table))
+            if tracked is not None and table.exists():
+                tracked.log_artifact(table)
                 progress(f"table: {table}")
     except KeyboardInterrupt:
         progress("stopped: the same command goes on from here")
         sys.exit(130)
+    except tracking.TrackingError as error:
+        sys.exit(f"error: {error}")
     finally:
+        tracking.close("KILLED")
         if rows:
             _show(pd.DataFrame(rows))
     sys.exit(int(any(row["version"] == FAILED for row in rows)))

@@ -1,90 +1,233 @@
-"""MLflow: the store, and one nested run for each training."""
+"""MLflow: a run for each Dagster run or sweep, and one nested in it for each training.
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+Tracking is a witness: what it watches goes on without it, unless ``tracking.required`` is set.
+"""
+
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import mlflow
-from lightning.pytorch.loggers import MLFlowLogger
-from sqlalchemy.engine import URL
+from lightning.pytorch.loggers.logger import Logger
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning.fit import fit as untracked_fit
 from cxr_assets.learning.fit import locked
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.recipe import Progress
+from cxr_assets.liveness import Lock
+from cxr_assets.store import EXPERIMENT as EXPERIMENT
+from cxr_assets.store import Store
+from cxr_assets.witness import TrackingError as TrackingError
+from cxr_assets.witness import Witness
 from cxr_serving.bundle import CHECKPOINT_FILE
 
-EXPERIMENT = "cxr-retraining"
+_PARAMETERS_AT_ONCE = 100  # MLflow takes no more
+_LONGEST_PARAMETER = 500
 
 
-def open_store(uri: str | None, layout: Layout) -> str:
-    """Make sure that store and experiment exist, and use them.
+@dataclass
+class _Session:
+    """What this process tracks.
+
+    Attributes:
+        store: where.
+        witness: that passes it on.
+        running: runs that have begun and not ended, the outermost first.
+    """
+
+    store: Store
+    witness: Witness
+    running: list["Run"] = field(default_factory=list)
+
+
+_session: _Session | None = None
+
+
+def open_store(uri: str | None, layout: Layout, report: Progress, required: bool = False) -> None:
+    """Reach the store of the runs of this process; without it they go on all the same.
 
     Args:
         uri: of a tracking server; None for a SQLite file below the data root.
         layout: where that file and its artifacts lie.
+        report: called with a line when the store is lost, is back, or has missed something.
+        required: whether a store that is out of reach is an error.
 
-    Returns:
-        The tracking URI.
+    Raises:
+        TrackingError: it is out of reach, and it is required.
     """
-    location = None
-    if uri is None:
-        layout.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
-        # Written out by the library: a data root may hold characters that an address escapes.
-        address = URL.create("sqlite", database=str(layout.mlflow_database))
-        uri = address.render_as_string(hide_password=False)
-        location = layout.mlflow_artifacts.as_uri()
-    mlflow.set_tracking_uri(uri)
-    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-        mlflow.create_experiment(EXPERIMENT, artifact_location=location)
-    mlflow.set_experiment(EXPERIMENT)
-    return uri
+    global _session
+    store = Store(uri, layout)
+    _session = _Session(store, Witness(f"MLflow ({store.uri})", store.reach, report, required))
+    _session.witness.reach()
 
 
-class Curves(MLFlowLogger):
-    """Lightning's MLflow logger, writing in a thread of its own.
+def close(status: str) -> None:
+    """End what has not ended, deliver what the store missed, and report what is lost.
 
-    An interrupt, which reaches the main thread alone, then never cuts a write to the store short:
-    that would leave its SQLite file locked, and the run could not even be ended.
+    Args:
+        status: of the runs that have not ended: FINISHED, FAILED or KILLED.
+
+    Raises:
+        TrackingError: something is lost, and the store is required.
+    """
+    if _session is not None:
+        while _session.running:
+            _session.running[-1].end(status)
+        _session.witness.close()
+
+
+class Run:
+    """An MLflow run that has begun. What is logged reaches the store now, later, or is reported as
+    lost; the times are those of the logging.
+
+    Attributes:
+        id: None as long as the store does not know of it.
     """
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(EXPERIMENT, tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+    def __init__(self, session: _Session, name: str, tags: Mapping[str, str]) -> None:
+        self.id: str | None = None
+        self._name = name
+        self._session = session
+        self._lock: Lock | None = None
+        parent = session.running[-1] if session.running else None
+        session.running.append(self)
+        started = _now()
+        tags = resolve_tags(tags)
+
+        def begin() -> None:
+            nested = {MLFLOW_PARENT_RUN_ID: parent.id} if parent and parent.id else {}
+            store = session.store
+            run = store.client.create_run(
+                store.experiment_id, started, {**tags, **nested}, run_name=name
+            )
+            self.id = run.info.run_id
+            self._lock = store.lock(self.id)
+
+        session.witness.record(f"the run {name}", begin)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log one point of each curve."""
+        now = _now()
+        points = [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
+        self._record("metrics", lambda run: self._client.log_batch(run, metrics=points))
+
+    def log_params(self, parameters: Mapping[str, Any]) -> None:
+        """Log settings, nested or not; a long value is cut off."""
+        flat = [Param(k, v[:_LONGEST_PARAMETER]) for k, v in _flatten(parameters).items()]
+
+        def pass_on(run: str) -> None:
+            for start in range(0, len(flat), _PARAMETERS_AT_ONCE):
+                self._client.log_batch(run, params=flat[start : start + _PARAMETERS_AT_ONCE])
+
+        self._record("parameters", pass_on)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        some = [RunTag(key, value) for key, value in tags.items()]
+        self._record("tags", lambda run: self._client.log_batch(run, tags=some))
+
+    def log_artifact(self, path: Path) -> None:
+        """Keep a file beside the run."""
+        self._record(path.name, lambda run: self._client.log_artifact(run, str(path)))
+
+    def end(self, status: str) -> None:
+        """The run has ended: FINISHED, FAILED or KILLED."""
+        self._session.running.remove(self)
+        now = _now()
+        if self._lock is not None:
+            self._session.store.ended(self._lock, status, now)
+
+        def tell(run: str) -> None:
+            self._client.set_terminated(run, status, now)
+            if self._lock is not None:
+                self._lock.release()
+
+        self._record("end", tell)
+
+    @property
+    def _client(self) -> Any:
+        return self._session.store.client
+
+    def _record(self, what: str, pass_on: Callable[[str], None]) -> None:
+        def named() -> None:
+            if self.id is None:
+                raise MlflowException(f"the store does not know the run {self._name}")
+            pass_on(self.id)
+
+        self._session.witness.record(f"{what} of the run {self._name}", named)
+
+
+class Curves(Logger):
+    """Lightning's way to an MLflow run."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """Of MLflow's experiment."""
+        return EXPERIMENT
+
+    @property
+    def version(self) -> str | None:
+        """Id of the MLflow run, None as long as it has none."""
+        return self._run.id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write one point of every curve."""
-        self._writer.submit(super().log_metrics, metrics, step).result()
+        self._run.log_metrics(metrics, step)
 
-    def finalize(self, status: str = "success") -> None:
-        """Write what is left, after all that was begun."""
-        self._writer.submit(super().finalize, status).result()
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *more: Any, **rest: Any) -> None:
+        """Write what the Lightning module was made with."""
+        self._run.log_params(vars(params) if isinstance(params, Namespace) else params)
+
+    def finalize(self, status: str) -> None:
+        """The training has ended: what the store missed is delivered."""
+        self._run._session.witness.deliver()
+
+
+def start_run(name: str, tags: Mapping[str, str] | None = None) -> Run:
+    """Begin a run, nested in the one that has begun before it, if any.
+
+    Raises:
+        TrackingError: the store does not take it, and it is required.
+    """
+    if _session is None:
+        raise RuntimeError("open_store comes first")
+    return Run(_session, name, tags or {})
 
 
 @contextmanager
-def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[Curves]:
-    """Nested MLflow run for one training; it ends FINISHED, FAILED or KILLED as the training does.
+def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[Run]:
+    """A run that ends FINISHED, FAILED or KILLED as what is inside does.
 
     Args:
         name: of the run.
         parameters: settings, nested as they are in the experiment.
 
-    Yields:
-        The Lightning logger that writes to it.
+    Raises:
+        TrackingError: the store does not take it, and it is required.
     """
-    run = mlflow.start_run(run_name=name, nested=True)
+    run = start_run(name)
     status = "KILLED"
     try:
-        mlflow.log_params(_flatten(parameters))
-        yield Curves(run.info.run_id)
+        run.log_params(parameters)
+        yield run
         status = "FINISHED"
     except Exception:
         status = "FAILED"
         raise
     finally:
-        mlflow.end_run(status)
+        run.end(status)
 
 
 def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
@@ -97,17 +240,33 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
 
     Raises:
         TrainingError: see :func:`cxr_assets.learning.fit.fit`.
+        TrackingError: the store does not take what it is given, and it is required.
     """
     with locked(plan, progress):
         if not force and (settled := plan.settled()):
             progress(f"{plan.asset}: {settled}")
             return
-        with training_run(plan.asset, plan.experiment.model_dump()) as logger:
-            mlflow.set_tags(
+        with training_run(plan.asset, plan.experiment.model_dump()) as run:
+            run.set_tags(
                 {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
             )
-            untracked_fit(plan, progress, logger, force)
-            mlflow.log_artifact(str(plan.work / CHECKPOINT_FILE))
+            untracked_fit(plan, progress, Curves(run), force)
+            run.log_artifact(plan.work / CHECKPOINT_FILE)
+
+
+def end_dead_runs(uri: str | None, layout: Layout) -> None:
+    """End the runs in the store whose process was killed, if there are any.
+
+    Raises:
+        Exception: what MLflow, the network or the database has to say, when it does not answer.
+    """
+    store = Store(uri, layout)
+    if store.has_dead_runs:
+        store.reach()
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

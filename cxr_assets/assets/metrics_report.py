@@ -3,7 +3,6 @@
 from functools import partial
 
 import dagster as dg
-from dagster_mlflow.resources import MlFlow
 
 from cxr_assets import written
 from cxr_assets.assets import pictures
@@ -11,6 +10,7 @@ from cxr_assets.assets.convnext_model import convnext_model
 from cxr_assets.assets.dinov2_probe import dinov2_probe
 from cxr_assets.evaluation.report import REPORT, read_metrics, write_report
 from cxr_assets.resources import DataRoot, Experiment
+from cxr_assets.tracking import Run
 from cxr_serving import bundle
 
 
@@ -28,7 +28,7 @@ def metrics_report(
     context: dg.AssetExecutionContext,
     experiment: Experiment,
     data_root: DataRoot,
-    mlflow: dg.ResourceParam[MlFlow],
+    mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
     layout = data_root.layout
     main = bundle.latest(layout.models("convnext_model"))

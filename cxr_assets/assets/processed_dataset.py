@@ -2,7 +2,6 @@
 
 import dagster as dg
 import pandas as pd
-from dagster_mlflow.resources import MlFlow
 
 from cxr_assets.assets import pictures
 from cxr_assets.assets.raw_kaggle import raw_kaggle
@@ -10,6 +9,7 @@ from cxr_assets.evaluation import figures
 from cxr_assets.radiographs import dataset, raw
 from cxr_assets.radiographs.preparation import prepare
 from cxr_assets.resources import DataRoot, Experiment
+from cxr_assets.tracking import Run
 
 
 @dg.asset(
@@ -28,7 +28,7 @@ def processed_dataset(
     context: dg.AssetExecutionContext,
     experiment: Experiment,
     data_root: DataRoot,
-    mlflow: dg.ResourceParam[MlFlow],
+    mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
     settings = experiment.resolve()
     layout = data_root.layout

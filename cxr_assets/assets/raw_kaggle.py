@@ -1,10 +1,10 @@
 """Asset ``raw_kaggle``: the films as they came, verified."""
 
 import dagster as dg
-from dagster_mlflow.resources import MlFlow
 
 from cxr_assets.radiographs import raw
 from cxr_assets.resources import DataRoot, Experiment
+from cxr_assets.tracking import Run
 
 
 @dg.asset(
@@ -21,7 +21,7 @@ def raw_kaggle(
     context: dg.AssetExecutionContext,
     experiment: Experiment,
     data_root: DataRoot,
-    mlflow: dg.ResourceParam[MlFlow],
+    mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
     settings = experiment.resolve()
     settings.require_runnable()

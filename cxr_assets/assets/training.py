@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
-from dagster_mlflow.resources import MlFlow
 from pydantic import Field
 
 from cxr_assets import tracking
@@ -17,6 +16,7 @@ from cxr_assets.learning.export import export as export_bundle
 from cxr_assets.learning.fit import DivergedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.resources import DataRoot, Experiment
+from cxr_assets.tracking import Run
 from cxr_serving.bundle import HISTORY_FILE, BundleRecord
 
 RETRY_SECONDS = 10
@@ -58,7 +58,7 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         config: FitConfig,
         experiment: Experiment,
         data_root: DataRoot,
-        mlflow: dg.ResourceParam[MlFlow],
+        mlflow: dg.ResourceParam[Run],
     ) -> None:
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
         with retried(DivergedError):
@@ -69,7 +69,7 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         context: dg.OpExecutionContext,
         experiment: Experiment,
         data_root: DataRoot,
-        mlflow: dg.ResourceParam[MlFlow],
+        mlflow: dg.ResourceParam[Run],
     ) -> dg.Output[None]:
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
         with retried(ExportError):
@@ -93,7 +93,7 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
                     figures.learning_curves(history, asset, record.synthetic)
                 ),
                 "mlflow_run_id": record.mlflow_run_id or "none",
-                "mlflow_parent_run_id": mlflow.mlflow_run_id or mlflow.active_run().info.run_id,
+                "mlflow_parent_run_id": mlflow.id or "none",
                 "pruned": ", ".join(pruned) or "none",
             },
             data_version=dg.DataVersion(record.fingerprint),

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers.logger import Logger
 from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.learning.allocator import keep_freed_memory
@@ -66,9 +66,7 @@ def locked(plan: Plan, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def fit(
-    plan: Plan, progress: Progress, logger: MLFlowLogger | None = None, force: bool = False
-) -> None:
+def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: bool = False) -> None:
     """Train until done, going on where an interrupted run of the same fingerprint stopped.
 
     SIGINT and SIGTERM stop it at the next batch boundary, its state on disk, and are then handed
@@ -98,7 +96,7 @@ def fit(
             for leftover in plan.work.glob(".*"):
                 leftover.unlink()  # of a write that was killed
         history = _train(plan, progress, logger)
-        run_id = logger.run_id if logger else None
+        run_id = logger.version if logger else None
         with writing(plan.work):
             write_file(plan.work / HISTORY_FILE, history.to_csv(index=False).encode())
             plan.finish(run_id)
@@ -111,7 +109,7 @@ warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not emp
 disable_progress_bar()
 
 
-def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.DataFrame:
+def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFrame:
     keep_freed_memory()
     L.seed_everything(plan.experiment.seed, verbose=False)
     module, datamodule = plan.recipe.prepare(plan.network, plan.layout, progress)
@@ -143,7 +141,7 @@ def _train(plan: Plan, progress: Progress, logger: MLFlowLogger | None) -> pd.Da
         ),
         interruption,
     ]
-    in_terminal = sys.stderr.isatty()
+    in_terminal = sys.stderr is not None and sys.stderr.isatty()
     if in_terminal:
         callbacks.append(TQDMProgressBar())
     trainer = L.Trainer(

@@ -1,0 +1,145 @@
+"""The MLflow store: its experiment, where its artifacts lie, and runs whose process was killed."""
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from mlflow.entities import LifecycleStage, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import URL, make_url
+
+from cxr_assets import liveness
+from cxr_assets.layout import Layout
+
+_log = logging.getLogger(__name__)
+
+EXPERIMENT = "cxr-retraining"
+
+# MLflow's own are 120 s and 7 retries, which is minutes for every single call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+class Store:
+    """A tracking server, or a SQLite file below the data root; nothing is opened yet.
+
+    Args:
+        uri: of a tracking server; None for the SQLite file.
+        layout: where that file, its artifacts and the locks of running runs lie.
+
+    Attributes:
+        uri: the tracking URI.
+        client: of the store, once it was reached.
+        experiment_id: likewise.
+    """
+
+    client: MlflowClient
+    experiment_id: str
+
+    def __init__(self, uri: str | None, layout: Layout) -> None:
+        self._given = uri
+        self._layout = layout
+        self.uri = uri or _address(layout.mlflow_database)
+
+    def reach(self) -> None:
+        """Make sure that store and experiment are there; end the runs whose process is gone.
+
+        An experiment that was deleted is restored with its runs.
+
+        Raises:
+            Exception: what MLflow, the network or the database has to say, when it does not answer.
+        """
+        artifacts = self._layout.mlflow_artifacts.as_uri()
+        location = None
+        if self._given is None:
+            location = artifacts
+            self._layout.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
+            # Without this MLflow records the working directory as the place of artifacts.
+            SqlAlchemyStore(self.uri, artifacts)
+        self.client = MlflowClient(self.uri)
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            self.experiment_id = self.client.create_experiment(EXPERIMENT, location)
+        else:
+            self.experiment_id = experiment.experiment_id
+            if experiment.lifecycle_stage == LifecycleStage.DELETED:
+                self.client.restore_experiment(self.experiment_id)
+            if location is not None:
+                self._relocate(experiment.artifact_location, location)
+        self._end_dead_runs()
+
+    def lock(self, run_id: str) -> liveness.Lock | None:
+        """The lock of a run that this process has begun, None where there can be none."""
+        note = {"uri": self._given, "status": "KILLED"}
+        try:
+            return liveness.Lock(self._layout.mlflow_running / run_id, note)
+        except OSError as error:
+            _log.warning("if this process is killed, its run stays RUNNING in MLflow: %s", error)
+            return None
+
+    def ended(self, lock: liveness.Lock, status: str, end_time: int) -> None:
+        """Note how a run ended, for whoever finds its lock if the store is not told before."""
+        lock.note({"uri": self._given, "status": status, "end_time": end_time})
+
+    @property
+    def has_dead_runs(self) -> bool:
+        """Whether there are runs whose process is gone, without asking the store."""
+        return any(
+            note.get("uri") == self._given for _, note in liveness.dead(self._layout.mlflow_running)
+        )
+
+    def _end_dead_runs(self) -> None:
+        for lock, note in liveness.dead(self._layout.mlflow_running):
+            if note.get("uri") != self._given:
+                continue
+            try:
+                info = self.client.get_run(lock.name).info
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise
+            else:
+                running = info.status == RunStatus.to_string(RunStatus.RUNNING)
+                if running and info.lifecycle_stage == LifecycleStage.ACTIVE:
+                    self.client.set_terminated(
+                        lock.name, note.get("status", "KILLED"), note.get("end_time")
+                    )
+            lock.unlink(missing_ok=True)
+
+    def _relocate(self, old: str, new: str) -> None:
+        """Artifacts are found, and written, where the data root lies now.
+
+        MLflow keeps absolute places, and has no call to change them.
+        """
+        with closing(sqlite3.connect(self._layout.mlflow_database)) as database, database:
+            if old != new:
+                database.execute(
+                    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
+                    " WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                    (new, len(old) + 1, self.experiment_id, len(old), old),
+                )
+                database.execute(
+                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+                    (new, self.experiment_id),
+                )
+            # MLflow's experiment "Default", which nothing here uses.
+            database.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0"
+                " AND artifact_location LIKE '%/mlruns/0'"
+                " AND NOT EXISTS (SELECT * FROM runs WHERE experiment_id = 0)",
+                (f"{new}/0",),
+            )
+
+
+def _address(database: Path) -> str:
+    """Address of a SQLite file; ``?`` and ``%20`` in its path are not read as an address's."""
+    address = f"sqlite:///{database}"
+    if make_url(address).database == str(database):
+        return address
+    # With the driver's name: for any other MLflow makes a folder of the escaped path, too.
+    escaped = URL.create("sqlite+pysqlite", database=str(database))
+    return escaped.render_as_string(hide_password=False)
