@@ -129,7 +129,8 @@ class Store:
             # MLflow's experiment "Default", which nothing here uses.
             database.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0"
-                " AND artifact_location LIKE '%/mlruns/0'"
+                " AND (artifact_location LIKE '%/mlruns/0'"
+                " OR artifact_location LIKE '%/mlflow/artifacts/0')"
                 " AND NOT EXISTS (SELECT * FROM runs WHERE experiment_id = 0)",
                 (f"{new}/0",),
             )

@@ -76,12 +76,14 @@ def close(status: str) -> None:
         status: of the runs that have not ended: FINISHED, FAILED or KILLED.
 
     Raises:
-        TrackingError: something is lost, and the store is required.
+        TrackingError: the store does not take an end, and it is required.
     """
     if _session is not None:
-        while _session.running:
-            _session.running[-1].end(status)
-        _session.witness.close()
+        try:
+            while _session.running:
+                _session.running[-1].end(status)
+        finally:
+            _session.witness.close()
 
 
 class Run:

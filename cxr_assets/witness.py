@@ -76,13 +76,13 @@ class Witness:
                     self._turn = self._start()
                 self._turn.result(max(0.0, until - time.monotonic()))
         except Exception as error:
-            self._out = True
             why = str(error).splitlines()[0] if str(error) else f"no answer in {LIMIT:.0f} s"
             if self._required:
                 raise TrackingError(
                     f"{self._name} is out of reach ({why}). Start it, or train without it: "
                     "tracking.required=false"
                 ) from error
+            self._out = True
             self._report(
                 f"{self._name} is out of reach ({why}): continuing without it; "
                 "it gets what it misses when the training ends, if it answers then"
@@ -91,11 +91,7 @@ class Witness:
             raise TrackingError(f"{self._name} did not take {self._lost[0]}")
 
     def deliver(self) -> None:
-        """Try once more to pass on what waits, if the store was out of reach.
-
-        Raises:
-            TrackingError: it is out of reach, and it is required.
-        """
+        """Try once more to pass on what waits, if the store was out of reach."""
         if self._out:
             missed = len(self._waiting)
             self.reach()
@@ -103,11 +99,7 @@ class Witness:
                 self._report(f"{self._name} is back and has the {missed} records that it missed")
 
     def close(self) -> None:
-        """Deliver, and report what is lost.
-
-        Raises:
-            TrackingError: something is lost, and the store is required.
-        """
+        """Deliver, and report what is lost."""
         self.deliver()
         lost = [*self._lost, *(what for what, _ in self._waiting)]
         self._waiting.clear()

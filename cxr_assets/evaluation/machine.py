@@ -2,7 +2,7 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -19,12 +19,26 @@ _LIBRARIES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python and libraries, and the machine, for JSON."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    """Versions of Python and libraries, and the machine, for JSON; None for what is not known."""
     return {
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: _version(name) for name in _LIBRARIES},
         "system": platform.platform(),
         "processors": os.cpu_count(),
-        "accelerator": str(accelerator) if accelerator else None,
+        "accelerator": _accelerator(),
     }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # another one that is imported by the same name
+        return None
+
+
+def _accelerator() -> str | None:
+    try:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+    except RuntimeError:  # its driver does not fit
+        return None
+    return str(accelerator) if accelerator else None

@@ -1,10 +1,14 @@
 """The energy that a training takes, where the machine tells it."""
 
+import logging
+from functools import cache
 from pathlib import Path
 
 # RAPL, by which Linux shows what processors of Intel and AMD count, often to root alone:
 # https://docs.kernel.org/power/powercap/powercap.html
 COUNTERS = Path("/sys/class/powercap")
+
+_log = logging.getLogger(__name__)
 
 
 class Meter:
@@ -19,7 +23,7 @@ class Meter:
         self._last = _read()
 
     def joules(self) -> float | None:
-        """Joules until now; None where there is no counter, or it may not be read."""
+        """Joules until now; None where there is no counter, or it cannot be read."""
         now = _read()
         if now.keys() != self._last.keys() or not now:
             return None
@@ -30,13 +34,29 @@ class Meter:
 
 
 def _read() -> dict[str, tuple[int, int]]:
-    """Count and largest count of each package, in microjoules; nothing where one is forbidden."""
+    """Count and largest count of each package, in microjoules; nothing where one is not readable.
+
+    Counters are absent in most virtual machines, and kept to root in most others. In a container
+    they may be links to nowhere; what else is wrong with them is logged, once.
+    """
     counts = {}
     try:
         for zone in COUNTERS.glob("intel-rapl:*"):
             if (zone / "name").read_text().startswith("package"):
-                count = int((zone / "energy_uj").read_text())
-                counts[zone.name] = count, int((zone / "max_energy_range_uj").read_text())
+                count, end = (
+                    int((zone / name).read_text()) for name in ("energy_uj", "max_energy_range_uj")
+                )
+                if not 0 <= count <= end or end == 0:
+                    raise ValueError(f"{zone} counts {count} of {end} microjoules")
+                counts[zone.name] = count, end
     except PermissionError:
         return {}
+    except (OSError, ValueError) as error:
+        _warn(str(error))
+        return {}
     return counts
+
+
+@cache
+def _warn(why: str) -> None:
+    _log.warning("the energy of trainings is not counted: %s", why)

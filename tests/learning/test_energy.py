@@ -1,3 +1,6 @@
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,5 +52,55 @@ def test_counters_that_only_root_may_read(counters: Path, monkeypatch: pytest.Mo
 
     meter = Meter()
     monkeypatch.setattr(Path, "read_text", forbidden)
+    assert meter.joules() is None
+    assert Meter().joules() is None
+
+
+def test_what_cannot_be_read_is_logged_once_and_fails_nothing(
+    counters: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container on bare metal, where the folder of the counters is masked."""
+    energy._warn.cache_clear()
+    meter = Meter()
+    zone = counters / "intel-rapl:1"
+    shutil.rmtree(zone)
+    zone.symlink_to(counters / "nowhere")
+    assert meter.joules() is None
+    assert Meter().joules() is None
+    assert [record.message for record in caplog.records] == [
+        f"the energy of trainings is not counted: [Errno 2] No such file or directory: "
+        f"'{zone / 'name'}'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("energy_uj", b"\n"),
+        ("energy_uj", b"many\n"),
+        ("energy_uj", b"-1\n"),
+        ("energy_uj", b"2000000\n"),
+        ("max_energy_range_uj", b"0\n"),
+        ("name", b"\xff\xfe"),
+    ],
+)
+def test_a_counter_that_makes_no_sense_is_not_counted(
+    file: str, content: bytes, counters: Path
+) -> None:
+    meter = Meter()
+    (counters / "intel-rapl:0" / file).write_bytes(content)
+    assert meter.joules() is None
+    assert Meter().joules() is None
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENODEV, errno.ENODATA, errno.ELOOP])
+def test_no_error_of_the_system_fails_a_training(
+    code: int, counters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> str:
+        raise OSError(code, os.strerror(code), str(path))
+
+    meter = Meter()
+    monkeypatch.setattr(Path, "read_text", broken)
     assert meter.joules() is None
     assert Meter().joules() is None
