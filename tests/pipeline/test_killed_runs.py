@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -131,7 +132,9 @@ def test_the_next_run_finds_it_out_without_a_daemon(instance):
 def test_the_schedule_does_not_skip_for_it(instance):
     run, _ = begun(instance)
     context = dg.build_schedule_context(
-        instance=instance, repository_def=definitions.get_repository_def()
+        instance=instance,
+        scheduled_execution_time=datetime(2026, 1, 4, 3, tzinfo=UTC),
+        repository_def=definitions.get_repository_def(),
     )
     data = definitions.resolve_schedule_def("weekly_retrain").evaluate_tick(context)
     assert len(data.run_requests) == 1

@@ -1,12 +1,12 @@
 """A fit that fails is run once more by Dagster, and goes on from its checkpoint."""
 
 import dagster as dg
-import mlflow as tracking
 import pandas as pd
 import pytest
 import tiny
 import torch
 
+from cxr_assets import tracking
 from cxr_assets.assets import training
 from cxr_assets.assets.training import model_asset
 from cxr_assets.layout import Layout
@@ -42,11 +42,8 @@ def materialize(layout, monkeypatch):
             raise_on_error=False,
         )
 
-    store = tracking.get_tracking_uri()
     yield run
-    while tracking.active_run() is not None:
-        tracking.end_run()
-    tracking.set_tracking_uri(store)
+    tracking.close("FINISHED")
 
 
 def steps(result: dg.ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[str | None]:
