@@ -5,6 +5,7 @@ import dagster as dg
 from cxr_assets import tracking
 from cxr_assets.executor import fail_dead_runs
 from cxr_assets.resources import settings
+from cxr_assets.witness import masked
 
 
 @dg.sensor(
@@ -21,5 +22,5 @@ def killed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     try:
         tracking.end_dead_runs(settings.mlflow_uri, settings.layout)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is shown and tried again
-        return dg.SkipReason(f"{found}; MLflow is out of reach ({error})")
+        return dg.SkipReason(f"{found}; MLflow is out of reach ({masked(str(error))})")
     return dg.SkipReason(found)

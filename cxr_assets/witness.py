@@ -1,5 +1,6 @@
 """A witness: a store that what it records does not wait for, and does not fail with."""
 
+import re
 import threading
 import time
 from collections import deque
@@ -16,6 +17,11 @@ LIMIT = 60.0
 
 class TrackingError(TrainingError):
     """The tracking store does not take what it is given, and it is required."""
+
+
+def masked(text: str) -> str:
+    """``text`` without the user and password of the addresses in it."""
+    return re.sub(r"//[^/\s@]+@", "//***@", text)
 
 
 class Witness:
@@ -38,7 +44,7 @@ class Witness:
     def __init__(
         self, name: str, reach: Callable[[], None], report: Progress, required: bool
     ) -> None:
-        self._name = name
+        self._name = masked(name)
         self._reach = reach
         self._report = report
         self._required = required
@@ -68,23 +74,26 @@ class Witness:
         Raises:
             TrackingError: it is out of reach, and it is required.
         """
-        self._out = False
+        was_out, self._out = self._out, False
         until = time.monotonic() + LIMIT
         try:
             while self._waiting or not self._reached:
                 if self._turn is None or self._turn.done():
                     self._turn = self._start()
                 self._turn.result(max(0.0, until - time.monotonic()))
-        except Exception as error:
-            why = str(error).splitlines()[0] if str(error) else f"no answer in {LIMIT:.0f} s"
+        except Exception as error:  # noqa: BLE001 - whatever the store has to say
+            said = masked(str(error)).splitlines()
+            why = said[0] if said else f"no answer in {LIMIT:.0f} s"
             if self._required:
                 raise TrackingError(
                     f"{self._name} is out of reach ({why}). Start it, or train without it: "
                     "tracking.required=false"
-                ) from error
+                ) from None  # MLflow's own words may hold a password
             self._out = True
             self._report(
-                f"{self._name} is out of reach ({why}): continuing without it; "
+                f"{self._name} is still out of reach"
+                if was_out
+                else f"{self._name} is out of reach ({why}): continuing without it; "
                 "it gets what it misses when the training ends, if it answers then"
             )
         if self._lost and self._required:
@@ -140,5 +149,5 @@ class Witness:
                 try:
                     pass_on()
                 except Exception as error:  # noqa: BLE001 - reported as lost
-                    self._lost.append(f"{what} ({error})")
+                    self._lost.append(f"{what} ({masked(str(error))})")
             self._waiting.popleft()

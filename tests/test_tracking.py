@@ -192,8 +192,15 @@ def test_a_server_that_never_answers_is_waited_for_once(
     assert len(lines) == 1
     assert time.monotonic() - began < 60, "not once for each record"
     tracking.close("FINISHED")
+    assert "still out of reach" in lines[1]
     assert "1003 records are lost, the first of them the run training" in lines[-1]
     assert "history.csv" in lines[-1]
+
+
+def test_a_password_in_the_address_is_not_reported(layout, lines):
+    tracking.open_store("http://me:s3cret@127.0.0.1:9", layout, lines.append)
+    assert lines[0].startswith("MLflow (http://***@127.0.0.1:9) is out of reach")
+    assert "s3cret" not in lines[0]
 
 
 def test_by_default_a_request_is_given_up_soon():
