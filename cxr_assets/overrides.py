@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -30,6 +31,14 @@ def split(text: str) -> list[str]:
         raise ExperimentError(
             f"the overrides {text!r} cannot be read ({error}): quote as in a shell, as in {EXAMPLE}"
         ) from error
+
+
+def join(overrides: Sequence[str]) -> str:
+    """The opposite of :func:`split`, quoted only where that needs it."""
+    return " ".join(
+        shlex.quote(override) if re.search(r"[\s\\'\"]", override) or not override else override
+        for override in overrides
+    )
 
 
 def for_hydra(override: str, sweep: bool = False) -> str:

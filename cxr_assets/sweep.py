@@ -1,7 +1,6 @@
 """Trainings of the main model without Dagster: one, or a sweep of Hydra overrides."""
 
 import argparse
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.recipe import Progress
-from cxr_assets.overrides import for_hydra, split
+from cxr_assets.overrides import for_hydra, join, split
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
@@ -73,7 +72,7 @@ class Result:
     """What a training came to; its metrics are None where it failed.
 
     Attributes:
-        overrides: of the job, quoted where a shell would need it.
+        overrides: of the job, as ``CXR_OVERRIDES`` takes them.
         version: of the bundle, or ``failed``.
         macro_f1, auroc: on the validation split.
         epochs: that were trained.
@@ -153,7 +152,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
 def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
     """Train the jobs one after the other; whatever fails one, the next has its turn."""
     for number, job in enumerate(jobs, 1):
-        overrides = shlex.join(job.overrides)
+        overrides = join(job.overrides)
         progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
         try:
             result = _result(overrides, train(job.experiment, layout, progress))
@@ -242,7 +241,7 @@ def main() -> None:
         sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
     progress = partial(print, file=sys.stderr, flush=True)
     required = any(job.experiment.tracking.required for job in jobs)
-    sweep = tracking.training_run("sweep", {"overrides": shlex.join(arguments.overrides)})
+    sweep = tracking.training_run("sweep", {"overrides": join(arguments.overrides)})
     table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     rows: list[dict[str, Any]] = []
     try:

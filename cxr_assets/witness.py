@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from cxr_assets.learning.fit import TrainingError
+from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.recipe import Progress
 
 # Seconds that the store is waited for before what it watches goes on without it. A fresh SQLite

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_assets.experiment import ExperimentError, compose
-from cxr_assets.overrides import split
+from cxr_assets.overrides import join, split
 
 ODD = [
     "/data/my images (2024)/Häuser",
@@ -53,6 +53,12 @@ def test_hydras_grammar_still_holds_for_other_keys() -> None:
     assert experiment.model.depths == (1, 1, 2, 1)
     assert experiment.trainer.augmentation.flip == 0.25
     assert experiment.model.pretrained is None
+
+
+def test_what_is_joined_is_split_again() -> None:
+    words = [f"data.folder={path}" for path in ODD] + ["model.depths=[1,1]", "a='b c'", ""]
+    assert split(join(words)) == words
+    assert join(["seed=7", "model.depths=[1,1]"]) == "seed=7 model.depths=[1,1]"
 
 
 def test_a_mistake_shows_how_to_quote() -> None:

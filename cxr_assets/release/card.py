@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cxr_assets.experiment import Experiment, compose
-from cxr_assets.overrides import PATHS
+from cxr_assets.overrides import PATHS, join
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
 from cxr_assets.release.rights import KERMANY, base_model, licence, terms
@@ -270,7 +269,7 @@ def _command(experiment: Experiment) -> str:
     environment = f"CXR_EXPERIMENT={experiment.preset}"
     if overrides:
         # Within double quotes a shell still reads these four.
-        quoted = re.sub(r'([\\"$`])', r"\\\1", shlex.join(overrides))
+        quoted = re.sub(r'([\\"$`])', r"\\\1", join(overrides))
         environment += f' CXR_OVERRIDES="{quoted}"'
     return f"{environment} \\\n  dagster job execute -m cxr_assets.definitions -j retrain"
 
