@@ -32,10 +32,10 @@ def _zero_or_concentration(mixing: float) -> float:
 # What the code under them takes. Lightning's and NumPy's generators are seeded by 32 bits; epochs
 # stay below what separates the streams of two seeds (cxr_assets.radiographs.datamodule.epoch_seed).
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Width = Annotated[int, Field(ge=1, le=4096)]
-Depth = Annotated[int, Field(ge=1, le=100)]
+Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+Width = Annotated[int, Field(gt=0, le=4096)]
+Depth = Annotated[int, Field(gt=0, le=100)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=1e-12, le=1e6)]

@@ -31,14 +31,13 @@ def problems(error: ValidationError, model: type[BaseModel]) -> str:
 def _problem(problem: dict[str, Any], model: type[BaseModel]) -> str:
     if problem["type"] == "value_error" and isinstance(problem["input"], (dict, BaseModel)):
         return str(problem["ctx"]["error"])
-    message = problem["msg"].removeprefix("Value error, ")
-    bounds = _range(model.model_json_schema(), problem["loc"])
-    if bounds and problem["type"] != "value_error":
-        message = f"it must be {' and '.join(bounds)}"
-        if problem["type"].startswith(("int", "finite", "float")):
-            message = f"{problem['msg']}; {message}"
     key = ".".join(map(str, problem["loc"]))
-    return f"{key}={str(problem['input'])[:100]}: {message}"
+    message = problem["msg"].removeprefix("Value error, ")
+    told = f"{key}: {message}, not {str(problem['input'])[:100]}"
+    bounds = _range(model.model_json_schema(), problem["loc"])
+    if not bounds or problem["type"] == "value_error":
+        return told
+    return f"{told}; it must be {' and '.join(bounds)}"
 
 
 def _range(schema: dict[str, Any], place: tuple[int | str, ...]) -> list[str]:
