@@ -120,7 +120,8 @@ class Model(Group):
     patch_size: Width
     initializer_range: Rate
     drop_path_rate: Fraction
-    lr: Rate
+    # As far as float32 goes: one that is too large ends the training, with that as the reason.
+    lr: Annotated[float, Field(gt=0, le=1e30)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
 
 

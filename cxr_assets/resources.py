@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dagster as dg
+from dagster_mlflow.resources import MlFlow
 from pydantic import Field
 
 from cxr_assets import experiment as experiments
@@ -46,7 +47,7 @@ class DataRoot(dg.ConfigurableResource[Layout]):
 @dg.resource(
     config_schema={"uri": dg.Field(dg.Noneable(str), default_value=settings.mlflow_uri)},
     required_resource_keys={"data_root", "experiment"},
-    description="One MLflow run for each Dagster run.",
+    description="One MLflow run for each Dagster run, which dagster-mlflow opens.",
 )
 def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
     """Begin the MLflow run; the executor ends it, which knows how the Dagster run ended."""
@@ -62,6 +63,11 @@ def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
     except experiments.ExperimentError:
         required = False  # the first asset says what is wrong with it
     log = context.log.warning if context.log else print
-    tracking.open_store(context.resource_config["uri"], root.layout, log, required)
-    name = run.job_name if run else "dagster"
-    return tracking.start_run(name, {"dagster_run_id": run_id or ""})
+    uri = tracking.open_store(context.resource_config["uri"], root.layout, log, required)
+
+    def create() -> str:
+        settings = {"experiment_name": tracking.EXPERIMENT, "mlflow_tracking_uri": uri}
+        opened: str = MlFlow(context.replace_config(settings)).active_run().info.run_id
+        return opened
+
+    return tracking.start_run(run.job_name if run else "dagster", create)

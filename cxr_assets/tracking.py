@@ -51,7 +51,7 @@ class _Session:
 _session: _Session | None = None
 
 
-def open_store(uri: str | None, layout: Layout, report: Progress, required: bool = False) -> None:
+def open_store(uri: str | None, layout: Layout, report: Progress, required: bool = False) -> str:
     """Reach the store of the runs of this process; without it they go on all the same.
 
     Args:
@@ -60,6 +60,9 @@ def open_store(uri: str | None, layout: Layout, report: Progress, required: bool
         report: called with a line when the store is lost, is back, or has missed something.
         required: whether a store that is out of reach is an error.
 
+    Returns:
+        The tracking URI.
+
     Raises:
         TrackingError: it is out of reach, and it is required.
     """
@@ -67,6 +70,7 @@ def open_store(uri: str | None, layout: Layout, report: Progress, required: bool
     store = Store(uri, layout)
     _session = _Session(store, Witness(f"MLflow ({store.uri})", store.reach, report, required))
     _session.witness.reach()
+    return store.uri
 
 
 def close(status: str) -> None:
@@ -94,7 +98,7 @@ class Run:
         id: None as long as the store does not know of it.
     """
 
-    def __init__(self, session: _Session, name: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, session: _Session, name: str, create: Callable[[], str] | None) -> None:
         self.id: str | None = None
         self._name = name
         self._session = session
@@ -102,15 +106,18 @@ class Run:
         parent = session.running[-1] if session.running else None
         session.running.append(self)
         started = _now()
-        tags = resolve_tags(tags)
+        tags = resolve_tags()
 
         def begin() -> None:
             nested = {MLFLOW_PARENT_RUN_ID: parent.id} if parent and parent.id else {}
             store = session.store
-            run = store.client.create_run(
-                store.experiment_id, started, {**tags, **nested}, run_name=name
-            )
-            self.id = run.info.run_id
+            if create is None:
+                run = store.client.create_run(
+                    store.experiment_id, started, {**tags, **nested}, run_name=name
+                )
+                self.id = run.info.run_id
+            else:
+                self.id = create()
             self._lock = store.lock(self.id)
 
         session.witness.record(f"the run {name}", begin)
@@ -197,15 +204,20 @@ class Curves(Logger):
         self._run._session.witness.deliver()
 
 
-def start_run(name: str, tags: Mapping[str, str] | None = None) -> Run:
+def start_run(name: str, create: Callable[[], str] | None = None) -> Run:
     """Begin a run, nested in the one that has begun before it, if any.
+
+    Args:
+        name: of the run.
+        create: makes the run in the store, as soon as that can be reached, and returns its id;
+            otherwise it is made here.
 
     Raises:
         TrackingError: the store does not take it, and it is required.
     """
     if _session is None:
         raise RuntimeError("open_store comes first")
-    return Run(_session, name, tags or {})
+    return Run(_session, name, create)
 
 
 @contextmanager

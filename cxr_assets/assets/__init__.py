@@ -4,5 +4,5 @@ import warnings
 
 import dagster as dg
 
-# The data version of an op's output is beta, but pinned and tested here.
+# dagster-mlflow and the data version of an op's output are beta, but pinned and tested here.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -183,10 +183,7 @@ def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
             raise RawDataError(str(error)) from error
     root = layout.raw / "phantoms" / f"{data.phantom_patients}-patients-seed-{data.seed}"
     progress(f"making phantoms of {data.phantom_patients} children a class in {root}")
-    try:
-        phantoms.make(root, data.phantom_patients, data.seed, progress)
-    except ValueError as error:
-        raise RawDataError(str(error)) from error
+    phantoms.make(root, data.phantom_patients, data.seed, progress)
     return root
 
 

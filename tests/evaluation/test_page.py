@@ -167,7 +167,7 @@ def test_unknown_patients_of_a_folder_are_counted_and_reported(
 def test_what_is_no_report_is_not_replaced(layout: Layout, films: Path, tmp_path: Path) -> None:
     main, _ = bundles(layout)
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ReportError, match="name an empty directory"):
+    with pytest.raises(ReportError, match="name a new or an empty directory"):
         report_on_folder(main, films, tmp_path, None, lambda line: None)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

@@ -1,6 +1,8 @@
 import os
 import resource
 import signal
+import struct
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,8 +208,12 @@ def cut(path: Path) -> None:
 
 
 def alter(path: Path) -> None:
+    """Change a byte of the largest tensor: bytes between tensors are nothing's."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    name, extra = struct.unpack_from("<HH", content, largest.header_offset + 26)
+    content[largest.header_offset + 30 + name + extra + largest.file_size // 2] ^= 1
     path.write_bytes(content)
 
 

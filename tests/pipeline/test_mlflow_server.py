@@ -126,7 +126,7 @@ def test_a_training_goes_on_when_the_server_dies(back, server, tmp_path):
 
 def test_where_tracking_is_required_a_run_without_its_server_fails(tmp_path):
     def materialize(required: bool) -> bool:
-        overrides = f"data.phantom_patients=1 data.image_size=32 tracking.required={required}"
+        overrides = f"data.phantom_patients=3 data.image_size=32 tracking.required={required}"
         return dg.materialize(
             [raw_kaggle],
             resources={

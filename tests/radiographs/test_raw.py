@@ -321,12 +321,6 @@ def test_phantoms_are_made_and_kept(layout, said):
     assert raw.collect(other, layout, said.append).data_version != films.data_version
 
 
-def test_too_few_phantoms_are_refused(layout, said):
-    data = compose("demo", ["data.phantom_patients=0"]).data
-    with pytest.raises(raw.RawDataError, match=r"data\.phantom_patients"):
-        raw.collect(data, layout, said.append)
-
-
 @pytest.mark.skipif(not REAL_FILMS.is_dir(), reason=f"no real films in {REAL_FILMS}")
 def test_real_films_are_all_named_and_readable(collect):
     films = collect(REAL_FILMS)
