@@ -25,7 +25,7 @@ setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[pipeline,serving,dicom,dev]'
 	@touch $@
 
-demo: setup ## Train and report on made-up films, a few minutes on two cores
+demo: setup ## Train and report on made-up images, a few minutes on two cores
 	CXR_EXPERIMENT="$${CXR_EXPERIMENT:-demo}" $(BIN)/dagster job execute -m cxr_assets.definitions -j retrain
 	@$(BIN)/python -m cxr_assets.summary
 
@@ -38,12 +38,12 @@ lint: setup ## Check style, types and the rules between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## Speed against the plain way; FILMS=folder measures memory, too
+bench: setup ## Speed against the plain way; IMAGES=folder measures memory, too
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.preparation
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.training_step
-	$(BIN)/python -m benchmarks.memory $${FILMS:+"$$FILMS"}
+	$(BIN)/python -m benchmarks.memory $${IMAGES:+"$$IMAGES"}
 
 bench-serving: setup ## The service against the plain one, under swaps and under attack, an hour
 	$(BIN)/python -m benchmarks.serving.speed

@@ -15,7 +15,7 @@ from cxr_assets import sweep, tracking
 from cxr_assets.settings import Settings
 
 SEEDS = (0, 1, 2)
-# Short trainings on small films: enough to tell what helps, not how far it goes.
+# Short trainings on small images: enough to tell what helps, not how far it goes.
 BUDGET = ("trainer.max_epochs=4", "data.image_size=128")
 ARMS: dict[str, list[str]] = {
     "the recipe": [],
@@ -30,7 +30,7 @@ ARMS: dict[str, list[str]] = {
     "no drop path": ["model.drop_path_rate=0"],
     "with mixup": ["trainer.mixup=0.2"],
     "with cutmix": ["trainer.cutmix=1"],
-    "with the mirror image": ["trainer.flip_averaging=true"],
+    "with the horizontal flip": ["trainer.flip_averaging=true"],
 }
 
 

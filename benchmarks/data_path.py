@@ -1,4 +1,4 @@
-"""Epochs of films, no network, against a plain loader: ``python -m benchmarks.data_path``."""
+"""Epochs of images, no network, against a plain loader: ``python -m benchmarks.data_path``."""
 
 import argparse
 import itertools
@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks import films
+from benchmarks import images
 from benchmarks.measure import Comparison, seconds, show
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
@@ -26,11 +26,11 @@ from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import kept, labels
 from cxr_assets.radiographs.preparation import prepare
-from cxr_serving.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from cxr_serving.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
-class PlainFilms(Dataset[tuple[torch.Tensor, int]]):
-    """Decodes, resizes, varies and normalises a film whenever it is asked for."""
+class PlainImages(Dataset[tuple[torch.Tensor, int]]):
+    """Decodes, resizes, varies and normalises an image whenever it is asked for."""
 
     def __init__(self, paths: list[Path], labels: list[int], size: int, vary: bool) -> None:
         self._paths = paths
@@ -86,7 +86,7 @@ class EpochTimes(L.Callback):
 
 
 def ours(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
-    """Seconds of each epoch, of which the first includes collecting and preparing the films."""
+    """Seconds of each epoch, of which the first includes collecting and preparing the images."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     started = time.perf_counter()
     quiet: Callable[[str], None] = lambda line: None  # noqa: E731
@@ -111,12 +111,12 @@ def ours(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
 
 
 def plain(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
-    """Seconds of each epoch over the same films, with two worker processes that stay."""
+    """Seconds of each epoch over the same images, with two worker processes that stay."""
     loaders = []
     for split in ("train", "val"):
         rows = kept(layout.processed, split)
         paths = [experiment.data.folder / path for path in rows["path"]]
-        data = PlainFilms(
+        data = PlainImages(
             paths, labels(rows).tolist(), experiment.data.image_size, vary=split == "train"
         )
         loaders.append(
@@ -134,14 +134,14 @@ def plain(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--films", type=int, default=300)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
-        films.make(root / "films", arguments.films)
-        experiment = compose("scratch", [f"data.folder={root / 'films'}"])
+        images.make(root / "images", arguments.images)
+        experiment = compose("scratch", [f"data.folder={root / 'images'}"])
         first: tuple[list[float], list[float]] = ([], [])
         later: tuple[list[float], list[float]] = ([], [])
         for repetition in range(arguments.repetitions):
@@ -153,7 +153,7 @@ def main() -> None:
                 later[place].extend(times[1:])
     size = experiment.data.image_size
     show(
-        f"Epoch data path of {arguments.films} films of 1330 x 970 at {size} px, no network",
+        f"Epoch data path of {arguments.images} images of 1330 x 970 at {size} px, no network",
         [
             Comparison(
                 "first epoch, preparation included", median(first[0]), median(first[1]), bar=1

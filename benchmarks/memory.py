@@ -14,14 +14,14 @@ BAR = 3.0
 
 
 def main() -> None:
-    """Prepare the films and train for an epoch in a child process; print its peak."""
+    """Prepare the images and train for an epoch in a child process; print its peak."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("films", nargs="?", type=Path, help="radiographs in Kaggle's layout")
-    folder = parser.parse_args().films
+    parser.add_argument("images", nargs="?", type=Path, help="radiographs in Kaggle's layout")
+    folder = parser.parse_args().images
     print(f"\nPeak memory of experiment=scratch\n{machine()}\n")
     if folder is None or not folder.is_dir():
         reason = "no folder of radiographs was named" if folder is None else f"no folder {folder}"
-        print(f"skipped: {reason} (make bench FILMS=/path/to/chest_xray)")
+        print(f"skipped: {reason} (make bench IMAGES=/path/to/chest_xray)")
         return
     with TemporaryDirectory() as temporary:
         overrides = ["experiment=scratch", f"data.folder='{folder.resolve()}'"]

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from benchmarks import films
+from benchmarks import images
 from benchmarks.measure import Comparison, interleaved, seconds, show
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
@@ -18,13 +18,13 @@ from cxr_assets.radiographs.preparation import prepare
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--films", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--repetitions", type=int, default=5)
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
-        films.make(root / "films", arguments.films)
-        data = compose("scratch", [f"data.folder={root / 'films'}"]).data
+        images.make(root / "images", arguments.images)
+        data = compose("scratch", [f"data.folder={root / 'images'}"]).data
         sources = raw.collect(data, Layout(root / "data"), lambda line: None)
         rounds = itertools.count()
 
@@ -40,7 +40,7 @@ def main() -> None:
             prepare(Layout(root / f"ours-{next(rounds)}"), sources, data, lambda line: None)
 
         figures = interleaved(lambda: seconds(plain), lambda: seconds(ours), arguments.repetitions)
-    title = f"Preparation of {arguments.films} films of 1330 x 970 at {data.image_size} px"
+    title = f"Preparation of {arguments.images} images of 1330 x 970 at {data.image_size} px"
     show(title, [Comparison("preparation", *figures, bar=3)])
 
 

@@ -20,11 +20,11 @@ from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.datamodule import OnDisk
 from cxr_assets.radiographs.preparation import prepare
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model.preprocessing import Preprocessing
 
 EPOCHS = 20
 BATCH = 64
-# The shape of DINOv2-small with random weights, on phantoms of 112 pixels.
+# The shape of DINOv2-small with random weights, on synthetic images of 112 pixels.
 OVERRIDES = (
     "probe.hidden_size=384",
     "probe.num_hidden_layers=12",
@@ -43,7 +43,7 @@ def train(plan: Plan, epochs: int) -> float:
     network = networks.build(plan.network)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = network.dinov2.eval().to(device)
-    films = [OnDisk(plan.layout.processed, split).in_memory() for split in ("train", "val")]
+    images = [OnDisk(plan.layout.processed, split).in_memory() for split in ("train", "val")]
     normalise = Preprocessing(plan.dataset.image_size).normalise
     head = nn.Linear(backbone.config.hidden_size, len(plan.dataset.counts["train"])).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
@@ -55,13 +55,13 @@ def train(plan: Plan, epochs: int) -> float:
         return answer
 
     def epoch() -> None:
-        pixels, labels = films[0].inputs, films[0].labels
+        pixels, labels = images[0].inputs, images[0].labels
         for batch in torch.split(torch.randperm(len(labels)), BATCH):
             loss = nn.functional.cross_entropy(logits(pixels[batch]), labels[batch].to(device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        pixels, labels = films[1].inputs, films[1].labels
+        pixels, labels = images[1].inputs, images[1].labels
         with torch.no_grad():
             for batch in torch.split(torch.arange(len(labels)), BATCH):
                 logits(pixels[batch]).argmax(dim=1)
@@ -72,20 +72,20 @@ def train(plan: Plan, epochs: int) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patients", type=int, default=300, help="phantom children a class")
+    parser.add_argument("--patients", type=int, default=300, help="synthetic patients a class")
     parser.add_argument("--epochs", type=int, default=1, help="of the plain way that are run")
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         made = Layout(Path(temporary) / "made")
-        patients = f"data.phantom_patients={arguments.patients}"
+        patients = f"data.synthetic_patients={arguments.patients}"
         experiment = compose("demo", [*OVERRIDES, patients])
         sources = raw.collect(experiment.data, made, lambda line: None)
         record, _ = prepare(made, sources, experiment.data, lambda line: None)
         rounds = itertools.count()
 
         def fresh() -> Plan:
-            """A data root that holds nothing but the films."""
+            """A data root that holds nothing but the images."""
             layout = Layout(Path(temporary) / f"root-{next(rounds)}")
             shutil.copytree(made.processed, layout.processed)
             return make_plan("dinov2_probe", experiment, layout)
@@ -105,7 +105,7 @@ def main() -> None:
         figures = interleaved(lambda: train(plan, arguments.epochs), ours, arguments.repetitions)
     number = sum(sum(record.counts[split].values()) for split in ("train", "val"))
     show(
-        f"Probe of DINOv2-small's shape on {number} films, against {EPOCHS} epochs of the plain "
+        f"Probe of DINOv2-small's shape on {number} images, against {EPOCHS} epochs of the plain "
         f"way ({arguments.epochs} run, times {EPOCHS / arguments.epochs:g})",
         [
             Comparison("backbone once, then the head", *figures, bar=15),

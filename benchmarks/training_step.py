@@ -73,13 +73,13 @@ def plain(plan: Plan, steps: int) -> float:
     network.train().to(device)
     optimizer = torch.optim.AdamW(network.parameters())
     size = plan.dataset.image_size
-    films = torch.randn(plan.experiment.trainer.batch_size, 3, size, size, device=device)
-    labels = torch.randint(0, 3, (len(films),), device=device)
+    images = torch.randn(plan.experiment.trainer.batch_size, 3, size, size, device=device)
+    labels = torch.randint(0, 3, (len(images),), device=device)
     seconds = []
     for _ in range(steps):
         _wait()
         started = time.perf_counter()
-        loss = nn.functional.cross_entropy(network(pixel_values=films).logits, labels)
+        loss = nn.functional.cross_entropy(network(pixel_values=images).logits, labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -94,12 +94,12 @@ def ours(plan: Plan) -> float:
     plan.discard()
     fit(replace(plan, recipe=recipe), lambda line: None)
     number = plan.experiment.trainer.batch_size
-    films = sum(plan.dataset.counts["train"].values())
+    images = sum(plan.dataset.counts["train"].values())
     # The last batch of an epoch may be smaller.
     whole = [
         value
         for index, value in enumerate(recipe.times.seconds)
-        if index % -(-films // number) < films // number
+        if index % -(-images // number) < images // number
     ]
     return median(whole[WARM_UP:])
 
@@ -107,15 +107,15 @@ def ours(plan: Plan) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patients", type=int, default=120, help="phantom children a class")
+    parser.add_argument("--patients", type=int, default=120, help="synthetic patients a class")
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         layout = Layout(Path(temporary))
-        films = ["data=phantom", f"data.phantom_patients={arguments.patients}"]
-        size = compose("scratch", ["data.folder=films"]).data.image_size
+        images = ["data=synthetic", f"data.synthetic_patients={arguments.patients}"]
+        size = compose("scratch", ["data.folder=images"]).data.image_size
         experiment = compose(
-            "scratch", [*films, f"data.image_size={size}", "trainer.max_epochs=1", *OVERRIDES]
+            "scratch", [*images, f"data.image_size={size}", "trainer.max_epochs=1", *OVERRIDES]
         )
         sources = raw.collect(experiment.data, layout, lambda line: None)
         prepare(layout, sources, experiment.data, lambda line: None)
@@ -123,7 +123,7 @@ def main() -> None:
         steps = sum(plan.dataset.counts["train"].values()) // experiment.trainer.batch_size
         figures = interleaved(lambda: plain(plan, steps), lambda: ours(plan), arguments.repetitions)
     show(
-        f"Training step of {experiment.model.name}, {experiment.trainer.batch_size} films of "
+        f"Training step of {experiment.model.name}, {experiment.trainer.batch_size} images of "
         f"{plan.dataset.image_size} px",
         [Comparison("step", *figures, bar=2.5 if CUDA else 1.3)],
     )

@@ -5,18 +5,18 @@ import os
 
 import dagster as dg
 
-from cxr_assets.assets.convnext_model import convnext_model
-from cxr_assets.assets.dinov2_probe import dinov2_probe
-from cxr_assets.assets.hf_release import hf_release
-from cxr_assets.assets.metrics_report import metrics_report
-from cxr_assets.assets.processed_dataset import processed_dataset
-from cxr_assets.assets.raw_kaggle import raw_kaggle
-from cxr_assets.checks import checks
-from cxr_assets.executor import tracked_in_process
-from cxr_assets.jobs import retrain
-from cxr_assets.resources import DataRoot, Experiment, mlflow, settings
-from cxr_assets.schedules import weekly_retrain
-from cxr_assets.sensors import killed_runs
+from cxr_assets.defs.assets.convnext_model import convnext_model
+from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
+from cxr_assets.defs.assets.hf_release import hf_release
+from cxr_assets.defs.assets.metrics_report import metrics_report
+from cxr_assets.defs.assets.processed_dataset import processed_dataset
+from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
+from cxr_assets.defs.checks import checks
+from cxr_assets.defs.executor import tracked_in_process
+from cxr_assets.defs.jobs import retrain
+from cxr_assets.defs.resources import DataRoot, Experiment, mlflow, settings
+from cxr_assets.defs.schedules import weekly_retrain
+from cxr_assets.defs.sensors import killed_runs
 
 if not os.environ.get("DAGSTER_HOME"):
     logging.getLogger(__name__).warning(

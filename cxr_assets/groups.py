@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from cxr_assets.radiographs.phantoms import MIN_PATIENTS
+from cxr_assets.radiographs.synthesis import MIN_PATIENTS
 from cxr_assets.ranges import is_repository
 
 
@@ -53,28 +53,28 @@ class Group(BaseModel):
 
 
 class Data(Group):
-    """Where the films come from and how they are prepared.
+    """Where the images come from and how they are prepared.
 
     Attributes:
-        source: ``kaggle``, ``folder`` or ``phantom``.
+        source: ``kaggle``, ``folder`` or ``synthetic``.
         folder: for ``folder``: where ``train/`` and ``test/`` lie; it is read, never written.
         dataset: for ``kaggle``: owner and name of the data set.
-        phantom_patients: for ``phantom``: synthetic children a class.
+        synthetic_patients: for ``synthetic``: synthetic patients a class.
         image_size: side of the square input, in pixels.
         val_fraction: share of the training patients kept for validation.
-        seed: of the draw of these patients and of phantoms. The training's ``seed`` has no part
+        seed: of the draw of these patients and of synthesis. The training's ``seed`` has no part
             in it, so that trainings of several seeds share dataset and split.
-        max_corrupt_fraction: share of unreadable films above which preparation fails.
+        max_corrupt_fraction: share of unreadable images above which preparation fails.
         unknown_patients: what becomes of images whose name says no patient: ``exclude`` leaves
             them out, ``own`` counts each as a patient of its own, and leakage cannot be excluded.
-        in_memory_limit: bytes that the films of train and val may take in memory; a larger dataset
+        in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
             is read from disk batch by batch, with the same result.
     """
 
-    source: Literal["kaggle", "folder", "phantom"]
+    source: Literal["kaggle", "folder", "synthetic"]
     folder: Path | None
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")] | None
-    phantom_patients: Annotated[int, Field(ge=0, le=100_000)]
+    synthetic_patients: Annotated[int, Field(ge=0, le=100_000)]
     image_size: Annotated[int, Field(ge=32, le=1024)]
     # Of two patients, the fewest a class may have, more would leave none to train on.
     val_fraction: Annotated[float, Field(gt=0, le=0.5)]
@@ -89,9 +89,9 @@ class Data(Group):
             raise ValueError("data.source=folder needs data.folder")
         if self.source == "kaggle" and self.dataset is None:
             raise ValueError("data.source=kaggle needs data.dataset")
-        if self.source == "phantom" and self.phantom_patients < MIN_PATIENTS:
+        if self.source == "synthetic" and self.synthetic_patients < MIN_PATIENTS:
             raise ValueError(
-                f"data.phantom_patients={self.phantom_patients} leaves a split without patients: "
+                f"data.synthetic_patients={self.synthetic_patients} leaves a split without any: "
                 f"it must be at least {MIN_PATIENTS}"
             )
         return self
@@ -164,10 +164,10 @@ class Probe(Group):
 
 
 class Augmentation(Group):
-    """How much training films are varied; 0 leaves a property as it is, 1 is the usual strength.
+    """How much training images are varied; 0 leaves a property as it is, 1 is the usual strength.
 
     Attributes:
-        flip: share of films that are mirrored.
+        flip: share of images that are mirrored.
         affine: of rotation, shift and scale.
         exposure: of gamma, contrast and brightness.
         detail: of sharpening and blurring.
@@ -187,18 +187,19 @@ class Trainer(Group):
     Attributes:
         max_epochs: epochs at most.
         patience: epochs without a better validation macro F1 before training stops.
-        batch_size: films a step.
+        batch_size: images a step.
         optimizer: ``adamw``, or ``muon`` for the matrices inside the network and AdamW elsewhere.
         weight_decay: of the optimiser.
         warmup_epochs: epochs of linear warm-up.
         label_smoothing: of the cross entropy.
         class_balance: ``weights`` in the loss, ``sampling`` (each class as often), or ``none``.
-        mixup: parameter of the Beta distribution that films are mixed by; 0 for no mixing.
-        cutmix: the same for rectangles of one film pasted into another.
+        mixup: parameter of the Beta distribution that images are mixed by; 0 for no mixing.
+        cutmix: the same for rectangles of one image pasted into another.
         ema_decay: of the exponential moving average of the weights, which is what is validated and
             kept; 0 for the weights themselves.
-        flip_averaging: whether the model answers with the mean over a film and its mirror image.
-        augmentation: variation of training films.
+        flip_averaging: whether the model answers with the mean over an image and its horizontal
+            flip.
+        augmentation: variation of training images.
     """
 
     max_epochs: Epochs

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Layout:
 
     @property
     def raw(self) -> Path:
-        """Downloads, phantoms and the inventory of the raw films."""
+        """Downloads, synthetic images and the inventory of the raw images."""
         return self.root / "raw"
 
     @property
@@ -28,7 +28,7 @@ class Layout:
 
     @property
     def embeddings(self) -> Path:
-        """``<key>.safetensors`` for each backbone: embeddings of films, which the probe reuses."""
+        """``<key>.safetensors`` for each backbone: embeddings of images, which the probe reuses."""
         return self.root / "embeddings"
 
     @property

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cxr_assets.settings import Settings
-from cxr_serving import bundle
-from cxr_serving.bundle import METRICS_FILE, BundleError
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import METRICS_FILE, BundleError
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
 
@@ -26,8 +26,8 @@ def main() -> None:
         sys.exit(f"error: {report} cannot be read ({error}): materialise metrics_report again")
     except BundleError as error:
         sys.exit(f"error: {error}")
-    films = "phantoms, not radiographs" if metrics["synthetic"] else "radiographs"
-    table = Table(title=f"Test split of {layout.processed} ({films})")
+    images = "synthetic images, not radiographs" if metrics["synthetic"] else "radiographs"
+    table = Table(title=f"Test split of {layout.processed} ({images})")
     table.add_column("model")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")

@@ -33,8 +33,8 @@ from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.settings import SettingsError, load
-from cxr_serving.atomic import write_file
-from cxr_serving.bundle import HISTORY_FILE, BundleError, BundleRecord
+from cxr_serving.model.atomic import write_file
+from cxr_serving.model.bundle import HISTORY_FILE, BundleError, BundleRecord
 
 ASSET = "convnext_model"
 FAILED = "failed"
@@ -129,7 +129,7 @@ def expand(
 
 
 def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
-    """Prepare the films, fit the main model and publish its bundle, or find what is there already.
+    """Prepare the images, fit the main model and publish its bundle, or find what is there already.
 
     ``latest.json`` stays as it is: no service takes the model up, no report is about it.
 
@@ -137,12 +137,12 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
         The bundle's directory.
 
     Raises:
-        KaggleError, RawDataError, PreparationError: the films cannot be had or prepared.
+        KaggleError, RawDataError, PreparationError: the images cannot be had or prepared.
         PretrainedError: base weights cannot be had.
         TrainingError: the loss is not finite, or the work folder cannot be written.
     """
-    films = raw.collect(experiment.data, layout, progress)
-    prepare(layout, films, experiment.data, progress)
+    images = raw.collect(experiment.data, layout, progress)
+    prepare(layout, images, experiment.data, progress)
     plan = make_plan(ASSET, experiment, layout)
     tracking.fit(plan, progress)
     directory, _ = export(plan, point=False)

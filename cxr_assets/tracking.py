@@ -27,7 +27,7 @@ from cxr_assets.store import EXPERIMENT as EXPERIMENT
 from cxr_assets.store import Store
 from cxr_assets.witness import TrackingError as TrackingError
 from cxr_assets.witness import Witness
-from cxr_serving.bundle import CHECKPOINT_FILE
+from cxr_serving.model.bundle import CHECKPOINT_FILE
 
 _PARAMETERS_AT_ONCE = 100  # MLflow takes no more
 _LONGEST_PARAMETER = 500

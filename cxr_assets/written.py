@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from cxr_serving import hashes
-from cxr_serving.atomic import swap_directory, write_file
+from cxr_serving.model import hashes
+from cxr_serving.model.atomic import swap_directory, write_file
 
 RECORD_FILE = ".written.json"
 

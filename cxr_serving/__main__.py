@@ -10,10 +10,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from cxr_serving import logs
-from cxr_serving.app import create_app
-from cxr_serving.keys import KeysError
-from cxr_serving.settings import Settings, problems
+from cxr_serving.http import logs
+from cxr_serving.http.app import create_app
+from cxr_serving.http.keys import KeysError
+from cxr_serving.http.settings import Settings, problems
 
 
 class Server(uvicorn.Server):

@@ -18,15 +18,16 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from cxr_serving import bundle, files, formats
-from cxr_serving.bundle import BundleError
-from cxr_serving.dicom import is_dicom
-from cxr_serving.files import Found
-from cxr_serving.films import FilmReader
-from cxr_serving.predictor import Predictor
-from cxr_serving.preprocessing import FilmError
-from cxr_serving.schemas import DISCLAIMER
-from cxr_serving.settings import Settings, problems
+from cxr_serving.http.schemas import DISCLAIMER
+from cxr_serving.http.settings import Settings, problems
+from cxr_serving.images import files, formats
+from cxr_serving.images.dicom import is_dicom
+from cxr_serving.images.files import Found
+from cxr_serving.images.reader import ImageReader
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.preprocessing import ImageError
 
 # A file of such a name is meant to be an image, whatever is in it.
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm", ".dicom")
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, classify, and exit with 1 when an image could not be read."""
     parser = argparse.ArgumentParser(prog="cxr-predict", description=__doc__, epilog=DISCLAIMER)
     parser.add_argument(
-        "films", nargs="+", type=Path, help="JPEG, PNG or DICOM files, and folders of them"
+        "images", nargs="+", type=Path, help="JPEG, PNG or DICOM files, and folders of them"
     )
     parser.add_argument(
         "--bundle", type=Path, help="a model's directory; what the service would serve by default"
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sys.stderr.write(f"{DISCLAIMER}\n")
     try:
-        found = find(options.films)
+        found = find(options.images)
         settings = Settings()
         predictor = Predictor(
             options.bundle or bundle.latest(settings.directory),
@@ -158,7 +159,7 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
     Raises:
         TableError: the file holds something else, or the answers of another model.
     """
-    header = ["film", "label", *predictor.record.classes, "model"]
+    header = ["image", "label", *predictor.record.classes, "model"]
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", newline="")
@@ -198,12 +199,12 @@ def _whole(content: bytes) -> int:
     return end
 
 
-def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[Path, str]:
+def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict[Path, str]:
     """Write one line per image: its path, the most probable class, all probabilities, the model.
 
     Args:
         predictor: who answers.
-        films: JPEG, PNG or DICOM files.
+        images: JPEG, PNG or DICOM files.
         file: where the lines go; flushed every few images.
 
     Returns:
@@ -211,33 +212,33 @@ def classify(predictor: Predictor, films: Sequence[Path], file: TextIO) -> dict[
     """
     bad: dict[Path, str] = {}
     writer = csv.writer(file)
-    reader = FilmReader()
+    reader = ImageReader()
 
-    def decode(film: Path) -> npt.NDArray[np.uint8] | None:
+    def decode(image: Path) -> npt.NDArray[np.uint8] | None:
         try:
-            return reader.read(film.read_bytes(), predictor.preprocessing)
-        except FilmError as error:
-            bad[film] = str(error)
+            return reader.read(image.read_bytes(), predictor.preprocessing)
+        except ImageError as error:
+            bad[image] = str(error)
         except OSError as error:
-            bad[film] = f"the file cannot be read: {error.strerror}"
+            bad[image] = f"the file cannot be read: {error.strerror}"
         return None
 
     with (
         closing(reader),
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(films), disable=None) as bar,
+        tqdm(total=len(images), disable=None) as bar,
     ):
-        for start in range(0, len(films), _BATCH):
-            batch = films[start : start + _BATCH]
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
             decoded = zip(batch, pool.map(decode, batch), strict=True)
-            read = [(film, pixels) for film, pixels in decoded if pixels is not None]
+            read = [(image, pixels) for image, pixels in decoded if pixels is not None]
             if read:
                 answers = predictor.predict(np.stack([pixels for _, pixels in read]))
-                for (film, _), probabilities in zip(read, answers, strict=True):
+                for (image, _), probabilities in zip(read, answers, strict=True):
                     label = predictor.record.classes[int(probabilities.argmax())]
                     numbers = [f"{probability:.6f}" for probability in probabilities]
                     writer.writerow(
-                        [files.spelled(film), label, *numbers, predictor.record.version]
+                        [files.spelled(image), label, *numbers, predictor.record.version]
                     )
                 file.flush()
             bar.update(len(batch))

@@ -159,7 +159,7 @@ def soak(
     plans = []
     for name in ("straight", "killed"):
         layout = Layout(root / name)
-        tiny.processed(layout, films=6)
+        tiny.processed(layout, images=6)
         plans.append(plan(layout, f"trainer.max_epochs={epochs}"))
     straight, killed = plans
     training = Training(straight)

@@ -19,8 +19,8 @@ from cxr_assets.ranges import problems
 
 def test_every_preset_composes():
     assert presets() == ["demo", "full", "scratch"]
-    assert compose("demo").data.source == "phantom"
-    assert compose("scratch", ["data.folder=films"]).data.source == "folder"
+    assert compose("demo").data.source == "synthetic"
+    assert compose("scratch", ["data.folder=images"]).data.source == "folder"
     full = compose("full")
     assert full.data.dataset == "paultimothymooney/chest-xray-pneumonia"
     assert full.model.pretrained == "facebook/convnextv2-tiny-22k-224"
@@ -57,7 +57,7 @@ def test_overrides_reach_values_and_groups():
         ("demo", ["data.val_fraction=1.5"], r"data\.val_fraction"),
     ],
 )
-def test_mistakes_are_refused_by_name(preset, overrides, message):
+def test_mistakes_are_rejected_by_name(preset, overrides, message):
     with pytest.raises(ExperimentError, match=message):
         compose(preset, overrides)
 
@@ -79,7 +79,7 @@ def test_mistakes_are_refused_by_name(preset, overrides, message):
         ),
         ("trainer.warmup_epochs=21", r"warmup_epochs=21 is more than trainer\.max_epochs=20"),
         ("probe.num_attention_heads=5", r"hidden_size=192 is not a multiple"),
-        ("data.phantom_patients=2", r"data\.phantom_patients=2 .* at least 3"),
+        ("data.synthetic_patients=2", r"data\.synthetic_patients=2 .* at least 3"),
         ("model.pretrained=my group/net", "neither a directory nor a hub id such as"),
         ("model.name=a/b", r"model\.name: .*, not a/b"),
         ("trainer=3", "trainer=3"),

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from cxr_assets.evaluation import bootstrap, page, report, shortcuts
-from cxr_assets.evaluation import films as evaluated
+from cxr_assets.evaluation import images as evaluated
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import embeddings
@@ -52,7 +52,7 @@ def test_a_report_never_holds_the_test_split(
 
     def peak_of_report(images: int) -> int:
         layout = Layout(tmp_path / str(images))
-        version = tiny.processed(layout, test_films=images).data_version
+        version = tiny.processed(layout, test_images=images).data_version
         models = [
             tiny.publish(layout, asset, network, version)
             for asset, network in (
@@ -74,7 +74,7 @@ def test_an_export_never_holds_the_validation_split(
 
     def peak_of_export(images: int) -> int:
         layout = Layout(tmp_path / str(images))
-        tiny.processed(layout, films=images, test_films=1)
+        tiny.processed(layout, images=images, test_images=1)
         plan = make_plan("convnext_model", compose("demo", overrides), layout)
         fit(plan, lambda line: None)
         return peak(lambda: export(plan))
@@ -88,7 +88,7 @@ def test_embedding_never_holds_a_split(tmp_path: Path, monkeypatch: pytest.Monke
     # Reading the code that it names takes about 1 MB, whatever the split.
     monkeypatch.setattr(embeddings, "code_version", lambda module: module)
     layout = Layout(tmp_path)
-    tiny.processed(layout, films=IMAGES, test_films=1)
+    tiny.processed(layout, images=IMAGES, test_images=1)
     rows = dataset.kept(layout.processed, "val")
     backbone = tiny.dinov2().dinov2
     embeddings.embed(backbone, layout, rows[:4], lambda line: None)

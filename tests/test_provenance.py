@@ -12,7 +12,7 @@ from cxr_assets import provenance
 from cxr_assets.learning import embeddings
 from cxr_assets.learning import plan as plans
 from cxr_assets.provenance import closure, code_version, fingerprint
-from cxr_assets.radiographs import phantoms, preparation
+from cxr_assets.radiographs import preparation, synthesis
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_code_version_follows_every_import_that_runs(source, follows, tmp_path, 
 
 
 def test_code_version_follows_the_versions_of_the_libraries_imported(monkeypatch):
-    before = code_version("cxr_serving.preprocessing")
-    _, libraries = closure("cxr_serving.preprocessing")
+    before = code_version("cxr_serving.model.preprocessing")
+    _, libraries = closure("cxr_serving.model.preprocessing")
     assert libraries["numpy"] == np.__version__
     assert libraries["pillow"] == PIL.__version__
     assert "torch" in closure(plans.SHAPED_BY)[1]
@@ -87,9 +87,9 @@ def test_code_version_follows_the_versions_of_the_libraries_imported(monkeypatch
         return {**libraries, "pillow": "99.0"}[name]
 
     monkeypatch.setattr(provenance, "version", upgraded)
-    assert code_version("cxr_serving.preprocessing") != before
+    assert code_version("cxr_serving.model.preprocessing") != before
     monkeypatch.setattr(provenance, "version", lambda name: f"{libraries[name]}+cu128")
-    assert code_version("cxr_serving.preprocessing") == before, "what device does not matter"
+    assert code_version("cxr_serving.model.preprocessing") == before, "what device does not matter"
 
 
 CHANGES = """
@@ -139,8 +139,8 @@ for file in files:
             ["cxr_serving/app.py", "cxr_assets/learning/fit.py", "cxr_assets/learning/convnext.py"],
         ),
         (
-            phantoms.__name__,
-            ["cxr_assets/radiographs/phantoms.py", "cxr_assets/radiographs/naming.py"],
+            synthesis.__name__,
+            ["cxr_assets/radiographs/synthesis.py", "cxr_assets/radiographs/naming.py"],
             ["cxr_assets/radiographs/raw.py", "cxr_serving/preprocessing.py"],
         ),
     ],

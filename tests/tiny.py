@@ -25,9 +25,9 @@ from cxr_assets.radiographs.dataset import (
     DatasetRecord,
 )
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
-from cxr_serving import bundle
-from cxr_serving.bundle import BundleRecord
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.preprocessing import Preprocessing
 
 SIZE = 32
 # Overrides of experiment=demo that make its two networks tiny.
@@ -78,7 +78,7 @@ def publish(
     with_onnx: bool = False,
     now: datetime = datetime(2026, 1, 4, 3, tzinfo=UTC),
 ) -> Path:
-    """Publish ``model``, its head scaled up so that the probabilities differ between films."""
+    """Publish ``model``, its head scaled up so that the probabilities differ between images."""
     with torch.no_grad():
         model.classifier.weight *= 30
         for parameter in model.classifier.parameters():
@@ -119,21 +119,21 @@ def publish(
 
 
 def processed(
-    layout: Layout, *, synthetic: bool = True, test_films: int = 9, films: int = 1
+    layout: Layout, *, synthetic: bool = True, test_images: int = 9, images: int = 1
 ) -> DatasetRecord:
-    """Write a dataset of noise: ``test_films`` a class in test, ``films`` in the other splits."""
+    """Write a dataset of noise: ``test_images`` a class in test, ``images`` in the other splits."""
     rng = np.random.default_rng(0)
     rows = []
     for split in SPLITS:
         for label in CLASSES:
             folder = layout.processed / split / label
             folder.mkdir(parents=True)
-            for number in range(test_films if split == "test" else films):
+            for number in range(test_images if split == "test" else images):
                 low = rng.integers(0, 200)
-                film = rng.integers(low, 256, (SIZE, SIZE), dtype=np.uint8)
-                Image.fromarray(film).save(folder / f"film-{number}.png")
-                file = f"{split}/{label}/film-{number}.png"
-                source = sha256(film.tobytes()).hexdigest()
+                image = rng.integers(low, 256, (SIZE, SIZE), dtype=np.uint8)
+                Image.fromarray(image).save(folder / f"image-{number}.png")
+                file = f"{split}/{label}/image-{number}.png"
+                source = sha256(image.tobytes()).hexdigest()
                 rows.append((file, split, label, file, source, SIZE, SIZE, True, None, file))
     pd.DataFrame(rows, columns=MANIFEST_COLUMNS).to_parquet(layout.processed / MANIFEST_FILE)
     record = DatasetRecord(
@@ -144,7 +144,7 @@ def processed(
         val_fraction=0.15,
         seed=0,
         counts={
-            split: dict.fromkeys(CLASSES, test_films if split == "test" else films)
+            split: dict.fromkeys(CLASSES, test_images if split == "test" else images)
             for split in SPLITS
         },
         skipped={},

@@ -1,4 +1,4 @@
-"""Files that a service should not trip over: bombs, polyglots, mutants, and what is no film.
+"""Files that a service should not trip over: bombs, polyglots, mutants, and what is no image.
 
 Everything is made by the standard library, numpy and Pillow from a seed, the same on every run.
 """
@@ -20,12 +20,12 @@ Make = Callable[[], bytes]
 
 # File names and content types that lie, or lead elsewhere.
 NAMES = (
-    b"film.jpeg",
+    b"image.jpeg",
     b"../../../../etc/passwd",
     b"..\\..\\boot.ini",
     b"/dev/zero",
-    b"film.dcm",
-    b"film.png.exe",
+    b"image.dcm",
+    b"image.png.exe",
     b"x" * 5000,
     b"",
     b"\xff\xfe\x00",
@@ -47,7 +47,7 @@ TYPES = (
 )
 
 
-def film(width: int = 300, height: int = 240, seed: int = 0) -> Image.Image:
+def image(width: int = 300, height: int = 240, seed: int = 0) -> Image.Image:
     """A grey image of smooth waves with grain."""
     y, x = np.mgrid[0:height, 0:width]
     waves = 127 + 80 * np.sin(6 * np.pi * x / width) * np.cos(4 * np.pi * y / height)
@@ -150,7 +150,7 @@ def dicom(
         return struct.pack("<H", value)
 
     if pixels is None:
-        pixels = (np.asarray(film(width, height)).astype("<u2") * 16).tobytes()
+        pixels = (np.asarray(image(width, height)).astype("<u2") * 16).tobytes()
     meta = element(2, 0x10, b"UI", syntax)
     body = (
         element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.1.1"),
@@ -180,16 +180,16 @@ def _nested(depth: int) -> bytes:
     return value
 
 
-def refused() -> dict[str, Make]:
+def rejected() -> dict[str, Make]:
     """What must never be classified, by name; made when called."""
-    grey = film()
+    grey = image()
     jpeg, flat = encode(grey, "JPEG"), encode(grey, "PNG")
     few = zlib.compress(bytes(1000))
     other = grey.rotate(90)
     heads = {
         "one byte": b"\xff",
         "zeros": bytes(1000),
-        "text": b"a text, not a film",
+        "text": b"a text, not an image",
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
         "html": b"<!doctype html><script>alert(1)</script>",
         "billion laughs": b"<?xml version='1.0'?><!DOCTYPE l [<!ENTITY a 'ha'>"
@@ -207,7 +207,7 @@ def refused() -> dict[str, Make]:
         "psd": b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 30000, 30000, 8, 3),
         "pgm": b"P5 99999 99999 255\n" + bytes(99),
         "pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.",
-        "json": b'{"file": "film"}',
+        "json": b'{"file": "image"}',
         "heic": b"\x00\x00\x00\x18ftypheic" + bytes(99),
         "jpeg xl": b"\xff\x0a" + bytes(99),
         "wmf": b"\xd7\xcd\xc6\x9a" + bytes(99),
@@ -256,8 +256,8 @@ def refused() -> dict[str, Make]:
 
 
 def odd() -> dict[str, Make]:
-    """What may be classified or refused, by name; made when called."""
-    grey = film()
+    """What may be classified or rejected, by name; made when called."""
+    grey = image()
     colour = Image.merge("RGB", [grey, grey.rotate(180), grey])
     jpeg, flat = encode(grey, "JPEG"), encode(grey, "PNG")
     see_through = grey.convert("P")
@@ -341,7 +341,7 @@ def odd() -> dict[str, Make]:
 
 
 def heavy() -> dict[str, Make]:
-    """Small files of as many pixels as are accepted, which cost what a film can cost at most."""
+    """Small files of as many pixels as are accepted, which cost what an image can cost at most."""
     return {
         "32 megapixels": lambda: png(8000, 4000),
         "32 megapixels of rgba": lambda: png(8000, 4000, RGBA),
@@ -358,8 +358,8 @@ def heavy() -> dict[str, Make]:
 
 
 def mutants(rng: random.Random) -> Iterator[bytes]:
-    """Films with bits flipped, parts cut, repeated, or taken from another; without end."""
-    grey = film()
+    """Images with bits flipped, parts cut, repeated, or taken from another; without end."""
+    grey = image()
     sources = [
         encode(grey, "JPEG"),
         encode(grey.convert("RGB"), "JPEG", progressive=True, optimize=True),

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pydicom
 from PIL import Image
 
-from cxr_serving.dicom import DicomReader, is_dicom
-from cxr_serving.preprocessing import MAX_PIXELS, FilmError
+from cxr_serving.images.dicom import DicomReader, is_dicom
+from cxr_serving.model.preprocessing import MAX_PIXELS, ImageError
 
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _PROGRAMS = {
@@ -64,7 +64,7 @@ def compare(data: bytes, reader: DicomReader) -> str:
     shown = by_dcmtk(data)
     try:
         read = reader.read(data)
-    except FilmError as error:
+    except ImageError as error:
         return f"both reject: {error}" if shown is None else f"only dcmtk shows: {error}"
     if shown is None:
         return "only the service reads"

@@ -2,8 +2,8 @@
 
 Sends 2,000 of them, eight at once, to a service of its own, then the few that are within all
 limits and cost the most. No answer may be a 5xx, show a traceback or lack the service's form; no
-file may stay behind; memory stays below a bound; and the service still classifies a good film as it
-did before. The exit status is 1 where one of these does not hold.
+file may stay behind; memory stays below a bound; and the service still classifies a good image as
+it did before. The exit status is 1 where one of these does not hold.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.serving.uploads import Answer, Upload, fault, heavy, send, uploa
 
 AT_ONCE = 8
 MAX_UPLOAD_BYTES = 16 * 2**20
-# Above the level after warming up, and what the largest films accepted may take for a moment.
+# Above the level after warming up, and what the largest images accepted may take for a moment.
 GROWTH, HEAVY_GROWTH = 300 * 2**20, 2**30
 
 
@@ -60,10 +60,10 @@ def attack(server: Server, sent: Sequence[Upload], bound: int) -> list[str]:
 
 
 def classify(server: Server) -> list[float]:
-    """The probabilities of a good film, which is explained, too: that loads what it takes."""
-    film = {"file": ("film.jpeg", broken.encode(broken.film(1330, 970), "JPEG"))}
-    server.client.post("/explain", files=film).raise_for_status()
-    answer = server.client.post("/predict", files=film).raise_for_status()
+    """The probabilities of a good image, which is explained, too: that loads what it takes."""
+    image = {"file": ("image.jpeg", broken.encode(broken.image(1330, 970), "JPEG"))}
+    server.client.post("/explain", files=image).raise_for_status()
+    answer = server.client.post("/predict", files=image).raise_for_status()
     probs: list[float] = answer.json()["probs"]
     return probs
 
@@ -99,7 +99,7 @@ def main() -> None:
             print(f"\n{len(most)} of the heaviest, {AT_ONCE} at once")
             faults += attack(server, most, HEAVY_GROWTH)
             if not np.allclose(good, classify(server), rtol=0, atol=1e-5):
-                faults.append("a good film is answered otherwise than before")
+                faults.append("a good image is answered otherwise than before")
         if left := (_files(root / "data") - data).union(*map(_files, places)):
             faults.append(f"files stayed behind: {sorted(map(str, left))[:10]}")
         if tracebacks := server.log.read_text().count("Traceback"):

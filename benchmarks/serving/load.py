@@ -1,7 +1,7 @@
-"""Films sent as fast as they are answered, by a process of its own.
+"""Images sent as fast as they are answered, by a process of its own.
 
-``python -m benchmarks.serving.load PORT FILMS OUTPUT --clients 16 --seconds 60`` is a closed
-loop: each client keeps one connection, and sends its next film when the last one was answered.
+``python -m benchmarks.serving.load PORT IMAGES OUTPUT --clients 16 --seconds 60`` is a closed
+loop: each client keeps one connection, and sends its next image when the last one was answered.
 Meanwhile one more client asks for ``/health`` every 50 ms. It imports the standard library alone
 and has all requests ready as bytes, so that it takes next to nothing of the processors that it
 shares with the service; ``cpu_seconds`` tells how much.
@@ -28,16 +28,16 @@ _TIMEOUT_SECONDS = 120
 
 @dataclass(frozen=True)
 class Answer:
-    """How one film was answered.
+    """How one image was answered.
 
     Attributes:
-        film: its file name.
+        image: its file name.
         seconds: from the first byte sent to the last received.
         status: of HTTP, or 0 when the connection broke.
         body: of the answer, or what broke.
     """
 
-    film: str
+    image: str
     seconds: float
     status: int
     body: str
@@ -54,7 +54,7 @@ class Record:
     Attributes:
         seconds: from the first request to the last answer.
         cpu_seconds: of the processor that the load itself took.
-        answers: one for each film sent.
+        answers: one for each image sent.
         health: seconds of each ``/health``, infinite when it failed.
     """
 
@@ -70,13 +70,13 @@ class Record:
 
     @property
     def throughput(self) -> float:
-        """Films classified a second."""
+        """Images classified a second."""
         return (len(self.answers) - len(self.failed)) / self.seconds
 
 
 def start(
     port: int,
-    films: Path,
+    images: Path,
     output: Path,
     clients: int,
     seconds: float | None = None,
@@ -86,7 +86,7 @@ def start(
     limit = ["--seconds", str(seconds)] if requests is None else ["--requests", str(requests)]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", __name__, str(port), str(films), str(output)),
+            *(sys.executable, "-m", __name__, str(port), str(images), str(output)),
             *("--clients", str(clients), *limit),
         ]
     )
@@ -101,7 +101,7 @@ def read(output: Path) -> Record:
 
 def run(
     port: int,
-    films: Path,
+    images: Path,
     clients: int,
     seconds: float | None = None,
     requests: int | None = None,
@@ -110,7 +110,7 @@ def run(
 
     Args:
         port: of the service, on loopback.
-        films: folder of JPEGs.
+        images: folder of JPEGs.
         clients: that send at once.
         seconds: after which nothing more is sent; or
         requests: after which nothing more is sent.
@@ -119,7 +119,7 @@ def run(
         RuntimeError: it failed.
     """
     with NamedTemporaryFile(suffix=".json") as output:
-        process = start(port, films, Path(output.name), clients, seconds, requests)
+        process = start(port, images, Path(output.name), clients, seconds, requests)
         if process.wait() != 0:
             raise RuntimeError(f"the load on port {port} failed: see above")
         return read(Path(output.name))
@@ -158,10 +158,10 @@ class _Connection:
             self._streams = None
 
 
-def _post(film: bytes) -> bytes:
+def _post(image: bytes) -> bytes:
     body = (
-        b'--%b\r\nContent-Disposition: form-data; name="file"; filename="film.jpeg"\r\n'
-        b"Content-Type: image/jpeg\r\n\r\n%b\r\n--%b--\r\n" % (_BOUNDARY, film, _BOUNDARY)
+        b'--%b\r\nContent-Disposition: form-data; name="file"; filename="image.jpeg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n%b\r\n--%b--\r\n" % (_BOUNDARY, image, _BOUNDARY)
     )
     return (
         b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n"
@@ -171,10 +171,10 @@ def _post(film: bytes) -> bytes:
 
 async def _client(port: int, requests: Iterator[tuple[str, bytes]], answers: list[Answer]) -> None:
     connection = _Connection(port)
-    for film, request in requests:
+    for image, request in requests:
         started = time.perf_counter()
         status, body = await connection.exchange(request)
-        answers.append(Answer(film, time.perf_counter() - started, status, body))
+        answers.append(Answer(image, time.perf_counter() - started, status, body))
     connection.close()
 
 
@@ -187,8 +187,8 @@ async def _ask_health(port: int, seconds: list[float]) -> None:
         await asyncio.sleep(_HEALTH_SECONDS)
 
 
-async def _run(port: int, films: Path, clients: int, going: Callable[[int], bool]) -> Record:
-    bodies = [(path.name, _post(path.read_bytes())) for path in sorted(films.rglob("*.jpeg"))]
+async def _run(port: int, images: Path, clients: int, going: Callable[[int], bool]) -> Record:
+    bodies = [(path.name, _post(path.read_bytes())) for path in sorted(images.rglob("*.jpeg"))]
     # One iterator for all clients: `--requests` counts what all of them send.
     requests = (
         bodies[number % len(bodies)] for number in itertools.takewhile(going, itertools.count())
@@ -207,7 +207,7 @@ def main() -> None:
     """Send, and write what was seen to the output as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
-    parser.add_argument("films", type=Path, help="folder of JPEGs")
+    parser.add_argument("images", type=Path, help="folder of JPEGs")
     parser.add_argument("output", type=Path)
     parser.add_argument("--clients", type=int, required=True)
     limit = parser.add_mutually_exclusive_group(required=True)
@@ -220,7 +220,7 @@ def main() -> None:
     def going(number: int) -> bool:
         return number < most and time.perf_counter() < end
 
-    record = asyncio.run(_run(arguments.port, arguments.films, arguments.clients, going))
+    record = asyncio.run(_run(arguments.port, arguments.images, arguments.clients, going))
     arguments.output.write_text(json.dumps(asdict(record)))
 
 

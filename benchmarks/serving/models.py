@@ -1,4 +1,4 @@
-"""Bundles with random weights, whose answers differ from film to film and from seed to seed."""
+"""Bundles with random weights, whose answers differ from image to image and from seed to seed."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.learning import onnx
-from cxr_assets.learning.golden import Saved
+from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
-from cxr_serving.bundle import INT8_FILE, BundleRecord, Int8
-from cxr_serving.golden import INT8_TOLERANCE
-from cxr_serving.preprocessing import Preprocessing
-from cxr_serving.reference import Reference
-from cxr_serving.settings import ASSET
+from cxr_serving.http.settings import ASSET
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import INT8_FILE, BundleRecord, Int8
+from cxr_serving.model.distribution import Distribution
+from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.reference import INT8_TOLERANCE
 
 disable_progress_bar()
 
@@ -25,7 +25,7 @@ disable_progress_bar()
 TINY = ConvNextV2Config(hidden_sizes=[96, 192, 384, 768], depths=[3, 3, 9, 3], image_size=224)
 SMALL = ConvNextV2Config(hidden_sizes=[4, 4, 8, 8], depths=[1, 1, 1, 1], image_size=64)
 
-# With the usual 0.02, and the zeros that GRN begins with, every film gets the same answer.
+# With the usual 0.02, and the zeros that GRN begins with, every image gets the same answer.
 _STD = 0.08
 
 
@@ -68,12 +68,12 @@ def publish(
     def write(directory: Path) -> BundleRecord:
         _network(config, seed).save_pretrained(directory)
         Preprocessing(config.image_size).write(directory)
-        expected = Saved(directory, record.flip_averaging).golden()
+        expected = Saved(directory, record.flip_averaging).reference()
         expected.write(directory)
-        Reference.of(expected.films, expected.probabilities).write(directory)
+        Distribution.of(expected.images, expected.probabilities).write(directory)
         onnx.write(directory, record.flip_averaging)
         onnx.quantise(directory)
-        difference = expected.difference(onnx.predict(directory / INT8_FILE, expected.films, 1))
+        difference = expected.difference(onnx.predict(directory / INT8_FILE, expected.images, 1))
         # Random weights have no F1 to lose.
         int8 = Int8(
             difference=difference,

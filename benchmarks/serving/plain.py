@@ -1,6 +1,6 @@
 """The service that everybody writes first, to measure ours against: ``python -m ... PORT BUNDLE``.
 
-The film goes to a temporary file, is decoded whole, to colour, resized by transformers' image
+The image goes to a temporary file, is decoded whole, to colour, resized by transformers' image
 processor, and answered by torch, one by one, in the event loop.
 """
 

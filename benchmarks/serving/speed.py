@@ -1,6 +1,6 @@
 """The service against the plain one: ``python -m benchmarks.serving.speed``.
 
-ConvNeXt V2 Tiny at 224 pixels with random weights, films of 1330 x 970 pixels. In each round the
+ConvNeXt V2 Tiny at 224 pixels with random weights, images of 1330 x 970 pixels. In each round the
 services run in turn, each in a process of its own: one client first, then sixteen at once. The
 figures are medians over the rounds. Bars hold on two cores without a GPU and on one (`--one-cpu`).
 """
@@ -15,16 +15,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import films
+from benchmarks import images
 from benchmarks.measure import machine
 from benchmarks.serving import load, models
 from benchmarks.serving.server import OURS, free_port, serve
 
-FILMS = 16
+IMAGES = 16
 CLIENTS = 16
 PLAIN, FP32, INT8 = "plain", "ours, fp32", "ours, int8"
 RUNTIMES = {FP32: "onnx", INT8: "onnx-int8"}
-# Weights with which the answers differ from film to film.
+# Weights with which the answers differ from image to image.
 SEED = 2
 
 
@@ -35,7 +35,7 @@ class Figures:
     Attributes:
         start: seconds from the process's start to its first good answer to `/ready`.
         latency: median of one client alone, in milliseconds.
-        throughput: films a second of all clients.
+        throughput: images a second of all clients.
         p50, p99: of all clients at once, in milliseconds.
         health: 99th percentile of `/health` meanwhile, in milliseconds.
         resident: memory at the end, in MiB.
@@ -60,15 +60,15 @@ def measure(mode: str, root: Path, bundle: Path, seconds: float) -> tuple[Figure
 
     Args:
         mode: PLAIN, FP32 or INT8.
-        root: holds ``films`` and ``data``, the data root.
+        root: holds ``images`` and ``data``, the data root.
         bundle: that is served.
         seconds: that all clients send for.
 
     Returns:
-        The figures, and the probabilities of each film in class order.
+        The figures, and the probabilities of each image in class order.
 
     Raises:
-        RuntimeError: a film was not classified, or by another runtime.
+        RuntimeError: an image was not classified, or by another runtime.
     """
     port = free_port()
     arguments: tuple[str, ...]
@@ -87,14 +87,14 @@ def measure(mode: str, root: Path, bundle: Path, seconds: float) -> tuple[Figure
             runtime = server.client.get("/model").raise_for_status().json()["runtime"]
             if runtime != RUNTIMES[mode]:
                 raise RuntimeError(f"{mode} is computed by {runtime}: see {server.log}")
-        sent = root / "films"
+        sent = root / "images"
         load.run(port, sent, 1, requests=5)
         load.run(port, sent, CLIENTS, requests=2 * CLIENTS)
         alone = load.run(port, sent, 1, requests=30)
         together = load.run(port, sent, CLIENTS, seconds=seconds)
         resident = server.resident / 2**20
     if failed := [*alone.failed, *together.failed]:
-        raise RuntimeError(f"{mode} failed {len(failed)} films, the first with {failed[0]}")
+        raise RuntimeError(f"{mode} failed {len(failed)} images, the first with {failed[0]}")
     p50, p99 = _percentiles([answer.seconds for answer in together.answers], 50, 99)
     [health] = _percentiles(together.health, 99)
     figures = Figures(
@@ -107,7 +107,7 @@ def measure(mode: str, root: Path, bundle: Path, seconds: float) -> tuple[Figure
         resident=resident,
         load=together.cpu_seconds / together.seconds,
     )
-    return figures, {a.film: np.array(a.json()["probs"]) for a in together.answers}
+    return figures, {a.image: np.array(a.json()["probs"]) for a in together.answers}
 
 
 def _percentiles(seconds: list[float], *percents: float) -> list[float]:
@@ -116,7 +116,7 @@ def _percentiles(seconds: list[float], *percents: float) -> list[float]:
 
 
 def _show(figures: dict[str, Figures]) -> None:
-    print("| | start s | 1 client ms | films/s | p50 ms | p99 ms | /health p99 ms | MiB | load |")
+    print("| | start s | 1 client ms | images/s | p50 ms | p99 ms | /health p99 ms | MiB | load |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for mode, row in figures.items():
         print(
@@ -129,9 +129,9 @@ def _show(figures: dict[str, Figures]) -> None:
     print("\n| | | bar | |\n|---|---:|---:|---|")
     for name, value, bar, good in (
         ("fp32, latency of 1 client", fp32.latency / plain.latency, 0.65, "less"),
-        (f"fp32, films/s of {CLIENTS} clients", fp32.throughput / plain.throughput, 1.6, "more"),
+        (f"fp32, images/s of {CLIENTS} clients", fp32.throughput / plain.throughput, 1.6, "more"),
         (f"fp32, p99 of {CLIENTS} clients", fp32.p99 / plain.p99, 0.65, "less"),
-        ("fastest, films/s", fastest.throughput / plain.throughput, 2.5, "more"),
+        ("fastest, images/s", fastest.throughput / plain.throughput, 2.5, "more"),
         ("/health p99, ms", max(fp32.health, int8.health), 50, "less"),
         ("start to ready, s", max(fp32.start, int8.start), 10, "less"),
     ):
@@ -143,10 +143,10 @@ def _show(figures: dict[str, Figures]) -> None:
 def _compare(answers: dict[str, Probabilities]) -> None:
     """Print how far the answers of ours are from the plain ones.
 
-    The plain service decodes the whole film, ours at the scale that is needed.
+    The plain service decodes the whole image, ours at the scale that is needed.
     """
     for mode in (FP32, INT8):
-        pairs = [(answers[PLAIN][film], answers[mode][film]) for film in answers[PLAIN]]
+        pairs = [(answers[PLAIN][image], answers[mode][image]) for image in answers[PLAIN]]
         difference = max(float(abs(plain - ours).max()) for plain, ours in pairs)
         same = sum(plain.argmax() == ours.argmax() for plain, ours in pairs)
         print(
@@ -168,7 +168,7 @@ def main() -> None:
     answers: dict[str, Probabilities] = {}
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
-        films.make(root / "films", FILMS)
+        images.make(root / "images", IMAGES)
         bundle = models.publish(root / "data", models.TINY, SEED)
         print(f"{machine()}, {len(os.sched_getaffinity(0))} of the cores used", flush=True)
         for number in range(arguments.rounds):

@@ -1,7 +1,7 @@
 """Hot swaps under load: ``python -m benchmarks.serving.swaps``.
 
-Sixteen clients send films while ``latest.json`` moves 25 times, three times to a bundle that must
-be refused. No request may fail, every answer must hold the probabilities of the version that it
+Sixteen clients send images while ``latest.json`` moves 25 times, three times to a bundle that must
+be rejected. No request may fail, every answer must hold the probabilities of the version that it
 names, and memory must not grow. The exit status is 1 where one of these does not hold.
 """
 
@@ -18,14 +18,14 @@ import onnx
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import films
+from benchmarks import images
 from benchmarks.measure import machine
 from benchmarks.serving import load, models
 from benchmarks.serving.server import OURS, Server, free_port, serve
-from cxr_serving import bundle
-from cxr_serving.predictor import Predictor
+from cxr_serving.model import bundle
+from cxr_serving.model.predictor import Predictor
 
-FILMS = 16
+IMAGES = 16
 CLIENTS = 16
 SWAPS = 25
 TOLERANCE = 1e-5
@@ -63,7 +63,7 @@ def publish(data_root: Path) -> tuple[list[Path], dict[str, str]]:
     """Publish every bundle that will be pointed to, the first one pointed to already.
 
     Returns:
-        The directories in order, and for those that must be refused what is wrong with them.
+        The directories in order, and for those that must be rejected what is wrong with them.
     """
     directories = [models.publish(data_root, models.SMALL, seed=0)]
     bad = {}
@@ -84,7 +84,7 @@ def publish(data_root: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def expect(directories: list[Path], folder: Path) -> Expected:
-    """The probabilities of each film by each version."""
+    """The probabilities of each image by each version."""
     paths = sorted(folder.rglob("*.jpeg"))
     expected = {}
     for directory in directories:
@@ -95,9 +95,9 @@ def expect(directories: list[Path], folder: Path) -> Expected:
     return expected
 
 
-def swap(server: Server, directory: Path, refused: bool) -> None:
-    """Point to a version, and return when it is served, or was refused."""
-    metric = f"cxr_model_{'refusals' if refused else 'loads'}_total"
+def swap(server: Server, directory: Path, rejected: bool) -> None:
+    """Point to a version, and return when it is served, or was rejected."""
+    metric = f"cxr_model_{'rejections' if rejected else 'loads'}_total"
     before = server.total(metric)
     bundle.write_pointer(directory.parent, directory.name)
     server.wait(lambda: server.total(metric) > before)
@@ -106,7 +106,7 @@ def swap(server: Server, directory: Path, refused: bool) -> None:
 def worst(record: load.Record, expected: Expected) -> float:
     """Largest difference of a probability from the one of the good version that is named."""
     return max(
-        float(abs(expected[body["model"]["version"]][answer.film] - body["probs"]).max())
+        float(abs(expected[body["model"]["version"]][answer.image] - body["probs"]).max())
         for answer in record.answers
         if answer.status == 200
         for body in [answer.json()]
@@ -121,10 +121,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
-        films.make(root / "films", FILMS)
+        images.make(root / "images", IMAGES)
         directories, bad = publish(root / "data")
         good = [directory for directory in directories if directory.name not in bad]
-        expected = expect(good, root / "films")
+        expected = expect(good, root / "images")
         port = free_port()
         environment = {
             "CXR_DATA_ROOT": str(root / "data"),
@@ -135,7 +135,9 @@ def main() -> None:
         resident = []
         with serve(OURS, root, port, environment) as server:
             output = root / "load.json"
-            loading = load.start(port, root / "films", output, CLIENTS, requests=arguments.requests)
+            loading = load.start(
+                port, root / "images", output, CLIENTS, requests=arguments.requests
+            )
             for number, directory in enumerate(directories):
                 if number:
                     swap(server, directory, directory.name in bad)
@@ -156,7 +158,7 @@ def main() -> None:
     strangers = named.keys() - expected.keys()
     difference = worst(record, expected)
     growth = resident[-1] / resident[2]
-    print(f"\n{len(record.answers)} films in {record.seconds:.0f} s\n")
+    print(f"\n{len(record.answers)} images in {record.seconds:.0f} s\n")
     held = True
     for claim, value, holds in (
         ("requests that failed", str(len(record.failed)), not record.failed),

@@ -27,7 +27,7 @@ class Upload:
         name: what is wrong with it.
         path: that it is sent to.
         make: the bytes of the request, in pieces that are sent with a pause between them.
-        refused: whether no film of it may be classified.
+        rejected: whether no image of it may be classified.
         form: whether the answer has the service's own form. Where the request is not HTTP, or too
             large to be read to its end, another 4xx or none will do.
         leaves: whether the client is gone before it can be answered.
@@ -37,7 +37,7 @@ class Upload:
     name: str
     path: str
     make: Callable[[], Sequence[bytes]] = field(repr=False)
-    refused: bool = False
+    rejected: bool = False
     form: bool = True
     leaves: bool = False
     heavy: bool = False
@@ -63,7 +63,7 @@ class Answer:
 def uploads(number: int, seed: int = 0) -> list[Upload]:
     """Requests of every kind, in random order: the same for the same ``number`` and ``seed``.
 
-    Of more than a few hundred, all that are not of the fixed collection are mutated films. Fewer
+    Of more than a few hundred, all that are not of the fixed collection are mutated images. Fewer
     are a sample of it. What is heavy is in none: see :func:`heavy`.
     """
     rng = random.Random(seed)
@@ -102,7 +102,7 @@ def heavy() -> list[Upload]:
 
 
 def form(
-    files: Sequence[bytes], name: bytes = b"film.jpeg", content_type: bytes = b"image/jpeg"
+    files: Sequence[bytes], name: bytes = b"image.jpeg", content_type: bytes = b"image/jpeg"
 ) -> bytes:
     """A multipart body with ``files`` in the field ``file``; the boundary is ``x``."""
     head = (
@@ -140,7 +140,7 @@ def fault(upload: Upload, answer: Answer) -> str | None:
     """What is wrong with an answer, or None.
 
     No answer may be a 5xx or show a traceback; each has the form of the service's answers or
-    errors; and what must be refused is.
+    errors; and what must be rejected is.
     """
     if answer.status >= 500 and not (upload.heavy and answer.status == 504):
         return f"status {answer.status}: {answer.body[:300]!r}"
@@ -166,7 +166,7 @@ def fault(upload: Upload, answer: Answer) -> str | None:
 
 def _classified_wrongly(upload: Upload, answer: Answer) -> str | None:
     if answer.content_type == "image/png":
-        return "classified" if upload.refused else None
+        return "classified" if upload.rejected else None
     try:
         body = json.loads(answer.body)
         results = body.get("results", [body])
@@ -184,7 +184,7 @@ def _classified_wrongly(upload: Upload, answer: Answer) -> str | None:
         sound, found = False, []
     if not sound:
         return f"not the form of an answer: {answer.body[:300]!r}"
-    return "classified" if upload.refused and found else None
+    return "classified" if upload.rejected and found else None
 
 
 def _post(path: str, body: bytes, content_type: str = _MULTIPART, headers: str = "") -> bytes:
@@ -195,14 +195,14 @@ def _post(path: str, body: bytes, content_type: str = _MULTIPART, headers: str =
     return head.encode() + body
 
 
-def _one(name: str, path: str, file: bytes, rng: random.Random, refused: bool = False) -> Upload:
+def _one(name: str, path: str, file: bytes, rng: random.Random, rejected: bool = False) -> Upload:
     body = form([file], rng.choice(broken.NAMES), rng.choice(broken.TYPES))
-    return Upload(name, path, lambda: [_post(path, body)], refused)
+    return Upload(name, path, lambda: [_post(path, body)], rejected)
 
 
 def _files(rng: random.Random) -> Iterator[Upload]:
-    """Each broken file to one route, and each name and type with a good film."""
-    for makes, refused in ((broken.refused(), True), (broken.odd(), False)):
+    """Each broken file to one route, and each name and type with a good image."""
+    for makes, rejected in ((broken.rejected(), True), (broken.odd(), False)):
         for index, (name, make) in enumerate(makes.items()):
             path = ROUTES[index % len(ROUTES)]
             lying = (rng.choice(broken.NAMES), rng.choice(broken.TYPES))
@@ -210,15 +210,15 @@ def _files(rng: random.Random) -> Iterator[Upload]:
                 name,
                 path,
                 lambda make=make, path=path, lying=lying: [_post(path, form([make()], *lying))],  # type: ignore[misc]
-                refused,
+                rejected,
             )
-    good = broken.encode(broken.film(), "JPEG")
+    good = broken.encode(broken.image(), "JPEG")
     for index, lie in enumerate(broken.NAMES):
         for content_type in broken.TYPES:
             body = form([good], lie, content_type)
             path = ROUTES[index % len(ROUTES)]
             yield Upload(
-                f"a film as {lie[:20]!r}, {content_type[:20]!r}",
+                f"an image as {lie[:20]!r}, {content_type[:20]!r}",
                 path,
                 lambda path=path, body=body: [_post(path, body)],  # type: ignore[misc]
             )
@@ -226,7 +226,7 @@ def _files(rng: random.Random) -> Iterator[Upload]:
 
 def _forms() -> Iterator[Upload]:
     """Bodies that are not the multipart that they should be."""
-    good = broken.encode(broken.film(), "JPEG")
+    good = broken.encode(broken.image(), "JPEG")
     whole = form([good])
     part = whole.removesuffix(b"--x--\r\n")
     field_of_text = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
@@ -244,10 +244,10 @@ def _forms() -> Iterator[Upload]:
         "two boundaries": (whole, "multipart/form-data; boundary=y; boundary=x", False),
         "a charset": (whole, _MULTIPART + "; charset=utf-7", False),
         "mixed": (whole, "multipart/mixed; boundary=x", True),
-        "urlencoded": (b"file=film", "application/x-www-form-urlencoded", True),
-        "json": (b'{"file": "film"}', "application/json", True),
+        "urlencoded": (b"file=image", "application/x-www-form-urlencoded", True),
+        "json": (b'{"file": "image"}', "application/json", True),
         "json of depth 100,000": (b"[" * 100_000, "application/json", True),
-        "a film alone": (good, "image/jpeg", True),
+        "an image alone": (good, "image/jpeg", True),
         "no type": (whole, "", True),
         "a type that is none": (whole, "/;;;=", True),
         "no end": (part, _MULTIPART, False),
@@ -256,9 +256,9 @@ def _forms() -> Iterator[Upload]:
         "text behind": (whole + b"epilogue" * 100, _MULTIPART, False),
         "text before": (b"preamble\r\n" + whole, _MULTIPART, False),
         "line feeds alone": (whole.replace(b"\r\n", b"\n"), _MULTIPART, False),
-        "another field": (whole.replace(b'name="file"', b'name="film"'), _MULTIPART, True),
+        "another field": (whole.replace(b'name="file"', b'name="image"'), _MULTIPART, True),
         "no field": (whole.replace(b' name="file";', b""), _MULTIPART, True),
-        "no file name": (whole.replace(b' filename="film.jpeg"', b""), _MULTIPART, False),
+        "no file name": (whole.replace(b' filename="image.jpeg"', b""), _MULTIPART, False),
         "no disposition": (whole.replace(b"Content-Disposition", b"X"), _MULTIPART, True),
         "a disposition of 1 MB": (form([good], b"x" * 2**20), _MULTIPART, False),
         "a header without a colon": (whole.replace(b"Type: ", b"Type ", 1), _MULTIPART, False),
@@ -280,9 +280,9 @@ def _forms() -> Iterator[Upload]:
         "5000 fields": (field_of_text * 5000 + whole, _MULTIPART, False),
         "5000 fields alone": (field_of_text * 5000 + b"--x--\r\n", _MULTIPART, True),
         "5000 empty files": (form([b""] * 5000), _MULTIPART, True),
-        "300 films": (form([good] * 300), _MULTIPART, False),
-        "two films": (form([good, good]), _MULTIPART, False),
-        "a film and a text": (form([good, b"text"]), _MULTIPART, False),
+        "300 images": (form([good] * 300), _MULTIPART, False),
+        "two images": (form([good, good]), _MULTIPART, False),
+        "an image and a text": (form([good, b"text"]), _MULTIPART, False),
         "a field of 2 MB": (
             field_of_text.replace(b"\r\n1\r\n", b"\r\n" + b"1" * 2**21 + b"\r\n") + whole,
             _MULTIPART,
@@ -295,10 +295,10 @@ def _forms() -> Iterator[Upload]:
             True,
         ),
     }
-    for name, (body, body_type, refused) in bodies.items():
+    for name, (body, body_type, rejected) in bodies.items():
         for path in ROUTES:
             data = _post(path, body, body_type)
-            yield Upload(name, path, lambda data=data: [data], refused)  # type: ignore[misc]
+            yield Upload(name, path, lambda data=data: [data], rejected)  # type: ignore[misc]
     for query in (
         "label=lupus",
         "label=../../etc/passwd",
@@ -317,7 +317,7 @@ def _forms() -> Iterator[Upload]:
 
 def _http() -> Iterator[Upload]:
     """Requests that are odd or broken as HTTP."""
-    good = form([broken.encode(broken.film(), "JPEG")])
+    good = form([broken.encode(broken.image(), "JPEG")])
     chunks = b"".join(
         b"%x\r\n%b\r\n" % (len(piece), piece)
         for piece in (good[at : at + 1000] for at in range(0, len(good), 1000))
@@ -387,7 +387,7 @@ def _http() -> Iterator[Upload]:
                 line + kind + b"Content-Length: %d\r\n\r\n" % (len(good) + 500) + good
             ],
             "cut in the head": [whole[:60]],
-            "cut in the film": [whole[:third], whole[third : 2 * third]],
+            "cut in the image": [whole[:third], whole[third : 2 * third]],
             "chunks without end": [line + kind + chunked + b"\r\n" + chunks],
         }
         for name, pieces in of_form.items():
@@ -398,7 +398,7 @@ def _http() -> Iterator[Upload]:
             yield Upload(name, path, lambda pieces=pieces: pieces, leaves=True)  # type: ignore[misc]
         for method in ("PUT", "DELETE", "PATCH", "TRACE"):
             request = whole.replace(b"POST", method.encode(), 1)
-            yield Upload(method, path, lambda request=request: [request], refused=True)  # type: ignore[misc]
+            yield Upload(method, path, lambda request=request: [request], rejected=True)  # type: ignore[misc]
     for target in ("/../../etc/passwd", "/predict/../model/pin", "//predict", "/%2e%2e/x", "/\xff"):
         request = f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1")
         yield Upload(f"GET {target}", target, lambda request=request: [request], form=False)  # type: ignore[misc]

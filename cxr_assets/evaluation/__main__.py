@@ -5,21 +5,21 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from cxr_assets.evaluation.films import ReportError
+from cxr_assets.evaluation.images import ReportError
 from cxr_assets.evaluation.report import PAGE_FILE, report_on_folder
 from cxr_assets.radiographs.raw import RawDataError
-from cxr_serving.bundle import BundleError
+from cxr_serving.model.bundle import BundleError
 
 
 def main() -> None:
-    """Write the report of any bundle on any folder of films."""
+    """Write the report of any bundle on any folder of images."""
     parser = argparse.ArgumentParser(
         prog="python -m cxr_assets.evaluation",
-        description="Report on a bundle, from films of any folder in the layout of the raw data: "
+        description="Report on a bundle, from images of any folder in the layout of the raw data: "
         "NORMAL/ and PNEUMONIA/, in test/ where there is one.",
     )
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the bundle")
-    parser.add_argument("--data", type=Path, required=True, help="folder of films")
+    parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--out", type=Path, required=True, help="where the report goes")
     parser.add_argument("--baseline", type=Path, help="bundle to compare with")
     arguments = parser.parse_args()

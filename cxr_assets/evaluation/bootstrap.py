@@ -1,4 +1,4 @@
-"""How far figures would move with other children: the bootstrap over patients."""
+"""How far figures would move with other patients: the bootstrap over patients."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,33 +14,33 @@ from torchmetrics.functional import classification
 RESAMPLES = 1000
 _LEVEL = 0.95
 _SEED = 0
-_NO_FILM = -1
+_NO_IMAGE = -1
 
 
 def draws(patients: Sequence[str]) -> torch.Tensor:
-    """Films drawn anew with replacement, patient by patient: the films of one child are alike.
+    """Images drawn anew with replacement, patient by patient: the images of one patient are alike.
 
     (Cluster bootstrap; Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x.) The draws are
     always the same, so that two models can be compared draw by draw.
 
     Args:
-        patients: of each film, [N].
+        patients: of each image, [N].
 
     Returns:
-        int64 [RESAMPLES, L]: indices of films in 0..N-1, filled up with -1.
+        int64 [RESAMPLES, L]: indices of images in 0..N-1, filled up with -1.
     """
-    _, patient, films = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
-    by_patient = np.split(np.argsort(patient, kind="stable"), np.cumsum(films)[:-1])
+    _, patient, images = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    by_patient = np.split(np.argsort(patient, kind="stable"), np.cumsum(images)[:-1])
     generator = np.random.default_rng(_SEED)
     rows = [
         torch.from_numpy(
             np.concatenate(
-                [by_patient[index] for index in generator.integers(len(films), size=len(films))]
+                [by_patient[index] for index in generator.integers(len(images), size=len(images))]
             )
         )
         for _ in range(RESAMPLES)
     ]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_NO_FILM)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_NO_IMAGE)
 
 
 def scores(
@@ -64,15 +64,15 @@ def scores(
         and the means are over the others; where a draw has but one class, that has neither AUROC
         nor average precision.
     """
-    films = drawn != _NO_FILM
+    images = drawn != _NO_IMAGE
     truth = torch.from_numpy(np.asarray(targets, dtype=np.int64))
     beliefs = torch.from_numpy(np.asarray(probabilities, dtype=np.float32))
-    drawn_truth = truth[drawn].masked_fill(~films, _NO_FILM)
+    drawn_truth = truth[drawn].masked_fill(~images, _NO_IMAGE)
     predicted = beliefs.argmax(dim=1)[drawn]
     counted: dict[str, Any] = {
         "num_classes": len(classes),
         "multidim_average": "samplewise",
-        "ignore_index": _NO_FILM,
+        "ignore_index": _NO_IMAGE,
         "validate_args": False,
     }
     there = torch.stack([(drawn_truth == index).any(dim=1) for index in range(len(classes))], dim=1)
@@ -96,7 +96,7 @@ def scores(
         with warnings.catch_warnings(action="ignore"):  # of classes that a draw lacks
             rows = [
                 metric(beliefs[row[some]], truth[row[some]], **areas)
-                for row, some in zip(drawn, films, strict=True)
+                for row, some in zip(drawn, images, strict=True)
             ]
         # torchmetrics gives 0 or 1 where there is nothing to compare with.
         defined = there & (there.sum(dim=1, keepdim=True) > 1)
@@ -137,11 +137,11 @@ def interval(values: pd.Series) -> list[float] | None:
 
 
 def difference(values: pd.Series, estimate: float) -> dict[str, Any]:
-    """A difference between two models on the same films, and whether it may be chance.
+    """A difference between two models on the same images, and whether it may be chance.
 
     Args:
         values: the difference in each draw.
-        estimate: the difference on the films as they are.
+        estimate: the difference on the images as they are.
 
     Returns:
         ``estimate``; ``interval``; ``p``, the two-sided achieved significance level against no

@@ -1,4 +1,4 @@
-"""Two models on the same films."""
+"""Two models on the same images."""
 
 from typing import Any
 
@@ -50,9 +50,9 @@ def mcnemar(
     theirs: npt.NDArray[np.floating[Any]],
     targets: npt.NDArray[np.integer[Any]],
 ) -> dict[str, Any]:
-    """Exact McNemar test (1947, doi:10.1007/BF02295996): whose errors are more, on the same films.
+    """Exact McNemar test (1947, doi:10.1007/BF02295996): whose errors are more, on the same images.
 
-    Films of one child count as independent here, which makes p somewhat too small.
+    Images of one patient count as independent here, which makes p somewhat too small.
 
     Args:
         ours, theirs: probabilities [N, C] of the two models.

@@ -1,4 +1,4 @@
-"""What the predictions on a set of labelled films are worth."""
+"""What the predictions on a set of labelled images are worth."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsFloat
@@ -19,7 +19,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compute the metrics of a classifier, all by torchmetrics.
 
-    A class without films has no precision, recall, F1 or AUROC: those are None, it is named under
+    A class without images has no precision, recall, F1 or AUROC: those are None, it is named under
     ``absent_classes``, and the averages run over the classes that are present. Precision and F1 of
     a present class that is never predicted are 0, as in scikit-learn.
 
@@ -35,7 +35,7 @@ def evaluate(
         ``confusion_shares``, of each row; ``classes``; ``absent_classes``; ``auroc_ovr`` and
         ``average_precision_ovr`` by class, one versus the rest, and ``auroc_macro_ovr`` and
         ``average_precision_macro_ovr``, the means of those that exist; ``accuracy``; ``macro_f1``;
-        ``films``, N.
+        ``images``, N.
 
     Raises:
         ValueError: the arrays do not fit one another, or hold what is no probability or class.
@@ -54,7 +54,7 @@ def evaluate(
         classification.multiclass_accuracy(predicted, truth, len(classes), average="micro")
     )
 
-    present = [index for index, films in enumerate(support) if films]
+    present = [index for index, images in enumerate(support) if images]
     columns = dict(zip(SCORES, (precision, recall, f1), strict=True))
     report: dict[str, Any] = {
         name: {
@@ -84,11 +84,13 @@ def evaluate(
         },
         "confusion_matrix": confusion.tolist(),
         "confusion_shares": [
-            [_number(cell / films) if films else None for cell in row]
-            for row, films in zip(confusion.tolist(), support, strict=True)
+            [_number(cell / images) if images else None for cell in row]
+            for row, images in zip(confusion.tolist(), support, strict=True)
         ],
         "classes": list(classes),
-        "absent_classes": [name for name, films in zip(classes, support, strict=True) if not films],
+        "absent_classes": [
+            name for name, images in zip(classes, support, strict=True) if not images
+        ],
         **{
             f"{name}_macro_ovr": _number(np.mean(values)) if values else None
             for name, values in defined.items()
@@ -98,7 +100,7 @@ def evaluate(
         },
         "accuracy": accuracy,
         "macro_f1": macro["f1-score"],
-        "films": len(truth),
+        "images": len(truth),
     }
 
 
@@ -158,9 +160,9 @@ def _check(
             "expected [N, C] and [N]"
         )
     if len(targets) == 0:
-        raise ValueError("there is no film to evaluate")
+        raise ValueError("there is no image to evaluate")
     if probabilities.shape[1] != classes:
-        raise ValueError(f"{probabilities.shape[1]} probabilities a film for {classes} classes")
+        raise ValueError(f"{probabilities.shape[1]} probabilities an image for {classes} classes")
     if (
         not np.issubdtype(targets.dtype, np.integer)
         or not ((targets >= 0) & (targets < classes)).all()
@@ -169,4 +171,4 @@ def _check(
     if not ((probabilities >= 0) & (probabilities <= 1)).all():  # false for NaN, too
         raise ValueError("a probability is not a number in 0..1")
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise ValueError("the probabilities of a film do not sum to 1")
+        raise ValueError("the probabilities of an image do not sum to 1")

@@ -1,4 +1,4 @@
-"""What the model does as a detector of pneumonia, and when it may leave a film to a reader."""
+"""What the model does as a detector of pneumonia, and when it may leave an image to a reader."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
 # Sensitivities at which the specificity is told.
 _SENSITIVITIES = (0.9, 0.95, 0.99)
-# Films of a class below which its F1 is left out.
+# Images of a class below which its F1 is left out.
 _LEAST = 10
 _COVERAGES = tuple(np.linspace(1, 0.2, 17).round(2).tolist())
 
@@ -23,8 +23,8 @@ def pneumonia_roc(
 
     Args:
         probabilities: [N, C].
-        targets: [N], class indices, of normal films and of others.
-        normal: index of the class of normal films.
+        targets: [N], class indices, of normal images and of others.
+        normal: index of the class of normal images.
 
     Returns:
         One row per distinct probability of pneumonia, 1 minus that of normal, none left out:
@@ -47,15 +47,15 @@ def pneumonia(
     targets: npt.NDArray[np.integer[Any]],
     normal: int,
 ) -> dict[str, Any] | None:
-    """Normal against pneumonia; None where the films are all of one kind.
+    """Normal against pneumonia; None where the images are all of one kind.
 
     Args:
         probabilities: [N, C].
         targets: [N], class indices.
-        normal: index of the class of normal films.
+        normal: index of the class of normal images.
 
     Returns:
-        ``auroc``; ``sensitivity`` and ``specificity`` of the answered class (a film is called
+        ``auroc``; ``sensitivity`` and ``specificity`` of the answered class (an image is called
         pneumonia when its top-1 class is one); ``at_sensitivity``: for 0.9, 0.95 and 0.99 the
         highest threshold whose sensitivity is at least that, not interpolated and not rounded, with
         the sensitivity and specificity there, chosen on these very images.
@@ -92,7 +92,7 @@ def _pneumonia(
 def selective(
     probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
 ) -> pd.DataFrame:
-    """Scores on the films that are left when the least certain ones go to a reader.
+    """Scores on the images that are left when the least certain ones go to a reader.
 
     Args:
         probabilities: [N, C].
@@ -100,7 +100,7 @@ def selective(
 
     Returns:
         One row per coverage, from all images to a fifth of them (El-Yaniv & Wiener 2010):
-        ``coverage``, the least share that is kept; ``films``, how many are, with all that tie with
+        ``coverage``, the least share that is kept; ``images``, how many are, with all that tie with
         the least certain of them; ``confidence``, the least that is accepted; ``accuracy``;
         ``macro_f1``, unweighted over the classes that the images have, 0 for one never answered,
         NaN where a class has fewer than ten images left, which say nothing.
@@ -117,7 +117,7 @@ def selective(
         rows.append(
             {
                 "coverage": coverage,
-                "films": int(left.sum()),
+                "images": int(left.sum()),
                 "confidence": round(float(confidence[left].min()), 6),
                 "accuracy": round(float((truth == predicted).mean()), 6),
                 "macro_f1": round(float(f1), 6) if enough or coverage == 1 else None,

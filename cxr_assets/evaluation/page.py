@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cxr_assets.evaluation import figures
-from cxr_assets.evaluation import films as evaluated
-from cxr_assets.evaluation.films import Films
-from cxr_serving.explanation import grad_cam, overlay, png
-from cxr_serving.predictor import Predictor
+from cxr_assets.evaluation import images as evaluated
+from cxr_assets.evaluation import plots
+from cxr_assets.evaluation.images import Images
+from cxr_serving.model.explanation import grad_cam, overlay, png
+from cxr_serving.model.predictor import Predictor
 
 # Of each kind of error the most confident ones.
 _EACH = 2
@@ -23,7 +23,7 @@ def render(
     metrics: dict[str, Any],
     pictures: Path,
     predictor: Predictor,
-    films: Films,
+    images: Images,
     probabilities: npt.NDArray[np.floating[Any]],
 ) -> str:
     """The page; every number in it is one of ``metrics``.
@@ -32,7 +32,7 @@ def render(
         metrics: contents of ``metrics.json``.
         pictures: directory with the report's figures.
         predictor: of the main model, which explains its errors.
-        films: what was evaluated.
+        images: what was evaluated.
         probabilities: [N, C], the main model's.
     """
     environment = Environment(
@@ -45,7 +45,7 @@ def render(
     environment.filters |= {"score": _score, "share": _share, "words": _words, "p": _p}
     embedded = {path.stem: _uri(path.read_bytes()) for path in sorted(pictures.glob("*.png"))}
     if len(metrics["trend"]) > 1:
-        trend = figures.trend(
+        trend = plots.trend(
             pd.DataFrame(metrics["trend"]), metrics["model"]["asset"], metrics["synthetic"]
         )
         embedded["trend"] = _uri(trend)
@@ -53,19 +53,19 @@ def render(
         m=metrics,
         models=[one for one in (metrics, metrics["baseline"]) if one],
         pictures=embedded,
-        hardest=_hardest(predictor, films, probabilities),
+        hardest=_hardest(predictor, images, probabilities),
     )
 
 
 def _hardest(
-    predictor: Predictor, films: Films, probabilities: npt.NDArray[np.floating[Any]]
+    predictor: Predictor, images: Images, probabilities: npt.NDArray[np.floating[Any]]
 ) -> list[dict[str, Any]]:
     """The most confident errors of each kind, and what the network looked at."""
     classes = predictor.record.classes
-    targets, predicted = films.targets(classes), probabilities.argmax(axis=1)
+    targets, predicted = images.targets(classes), probabilities.argmax(axis=1)
     wrong = pd.DataFrame(
         {
-            "film": np.arange(len(targets)),
+            "image": np.arange(len(targets)),
             "truth": targets,
             "answer": predicted,
             "confidence": probabilities.max(axis=1),
@@ -75,21 +75,21 @@ def _hardest(
     wrong = wrong.groupby(["truth", "answer"]).head(_EACH).sort_values(["truth", "answer"])
     if wrong.empty:
         return []
-    paths = [films.root / path for path in films.table["path"].iloc[wrong["film"]]]
+    paths = [images.root / path for path in images.table["path"].iloc[wrong["image"]]]
     pixels = evaluated.decode(predictor, paths)
-    heat = predictor.answer(pixels)[1]
+    cam = predictor.answer(pixels)[1]
     return [
         {
             "name": path.name,
             "truth": classes[row.truth],
             "answer": classes[row.answer],
             "confidence": float(row.confidence),
-            "film": _uri(png(film)),
+            "image": _uri(png(image)),
             "attention": None
-            if heat is None
-            else _uri(overlay(film, grad_cam(heat[index, row.answer], len(film)))),
+            if cam is None
+            else _uri(overlay(image, grad_cam(cam[index, row.answer], len(image)))),
         }
-        for index, (row, path, film) in enumerate(
+        for index, (row, path, image) in enumerate(
             zip(wrong.itertuples(), paths, pixels, strict=True)
         )
     ]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr_assets.layout import Layout
-from cxr_serving import bundle
-from cxr_serving.bundle import METRICS_FILE, BundleError, BundleRecord, FormatError
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import METRICS_FILE, BundleError, BundleRecord, FormatError
 
 # As many bundles as one can tell apart in a figure.
 _RUNS = 20

@@ -43,7 +43,7 @@ def reliability(
 
     Returns:
         A row a bin, at most ``BINS``: ``confidence``, the mean of the largest probability;
-        ``accuracy``; ``films``.
+        ``accuracy``; ``images``.
     """
     table = pd.DataFrame(
         {
@@ -53,7 +53,7 @@ def reliability(
     ).sort_values("confidence", ignore_index=True, kind="stable")
     bins = table.index * min(BINS, len(table)) // len(table)
     grouped = table.groupby(bins)
-    return grouped.mean().assign(films=grouped.size()).reset_index(drop=True)
+    return grouped.mean().assign(images=grouped.size()).reset_index(drop=True)
 
 
 def calibration(
@@ -77,7 +77,7 @@ def calibration(
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     return {
-        "ece": round(float(np.average(gaps, weights=bins["films"])), 6),
+        "ece": round(float(np.average(gaps, weights=bins["images"])), 6),
         "brier": round(
             float(brier_score_loss(targets, exact, labels=list(classes), scale_by_half=False)), 6
         ),

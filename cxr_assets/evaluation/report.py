@@ -18,17 +18,9 @@ import pandas as pd
 import torch
 
 from cxr_assets import written
-from cxr_assets.evaluation import (
-    bootstrap,
-    comparison,
-    figures,
-    operating,
-    page,
-    past,
-    reliability,
-)
-from cxr_assets.evaluation import films as evaluated
-from cxr_assets.evaluation.films import Films, ReportError
+from cxr_assets.evaluation import bootstrap, comparison, operating, page, past, plots, reliability
+from cxr_assets.evaluation import images as evaluated
+from cxr_assets.evaluation.images import Images, ReportError
 from cxr_assets.evaluation.machine import environment
 from cxr_assets.evaluation.metrics import evaluate, roc
 from cxr_assets.evaluation.shortcuts import shortcuts
@@ -36,10 +28,10 @@ from cxr_assets.evaluation.subgroups import subgroups
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
-from cxr_serving.atomic import write_file
-from cxr_serving.bundle import HISTORY_FILE, METRICS_FILE, BundleError, BundleRecord
-from cxr_serving.predictor import Predictor
+from cxr_serving.model import bundle
+from cxr_serving.model.atomic import write_file
+from cxr_serving.model.bundle import HISTORY_FILE, METRICS_FILE, BundleError, BundleRecord
+from cxr_serving.model.predictor import Predictor
 
 PAGE_FILE = "report.html"
 PREDICTIONS_FILE = "predictions.csv"
@@ -56,7 +48,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """A model and what it answers to the films."""
+    """A model and what it answers to the images."""
 
     predictor: Predictor
     history: pd.DataFrame | None
@@ -95,20 +87,20 @@ def write_report(
     Raises:
         DatasetError: there is no processed dataset.
         BundleError: a bundle is broken; a broken release or an older bundle is only left out.
-        ReportError: the bundles and the dataset do not belong together, or a film is unreadable.
+        ReportError: the bundles and the dataset do not belong together, or an image is unreadable.
     """
-    films = evaluated.test_split(layout.processed)
-    drawn = bootstrap.draws(films.table["patient"])
+    images = evaluated.test_split(layout.processed)
+    drawn = bootstrap.draws(images.table["patient"])
     models = {}
     for role, directory in (("model", main), ("baseline", baseline)):
-        models[role] = _evaluate(_trained_on(directory, films), directory, films, drawn, progress)
+        models[role] = _evaluate(_trained_on(directory, images), directory, images, drawn, progress)
     ours = models["model"]
     asset, version = ours.record.asset, ours.record.version
     regression, not_compared = None, None
     try:
         released = past.released(layout, asset, but=version)
         if released is not None:
-            theirs = _evaluate(Predictor(released), released, films, drawn, lambda line: None)
+            theirs = _evaluate(Predictor(released), released, images, drawn, lambda line: None)
             regression = {
                 "released": theirs.record.version,
                 "same_data": theirs.record.data_version == ours.record.data_version,
@@ -130,7 +122,7 @@ def write_report(
         "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json"),
     }
     final = layout.reports / version
-    content = _write(final, REPORT, layout.set_aside, films, drawn, models, further)
+    content = _write(final, REPORT, layout.set_aside, images, drawn, models, further)
     write_file(layout.reports / METRICS_FILE, content)
     write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
     bundle.write_pointer(layout.reports, version)
@@ -140,11 +132,11 @@ def write_report(
 def report_on_folder(
     main: Path, folder: Path, out: Path, baseline: Path | None, progress: Progress
 ) -> Path:
-    """Write the same report on any bundle and any folder of films in the raw layout.
+    """Write the same report on any bundle and any folder of images in the raw layout.
 
     Args:
         main: directory of the bundle.
-        folder: films; classes that it lacks are reported as absent.
+        folder: images; classes that it lacks are reported as absent.
         out: where the report goes; an earlier one by this function, unchanged, is replaced.
         baseline: directory of a bundle to compare with, if any.
         progress: called with a line now and then.
@@ -153,24 +145,24 @@ def report_on_folder(
         ``out``.
 
     Raises:
-        RawDataError: there is no film.
+        RawDataError: there is no image.
         BundleError: a bundle is broken.
         ReportError: ``out`` holds anything else, or lies in something that must stay as it is.
     """
     out = out.resolve()
     _require_free(out, folder.resolve())
-    films = evaluated.folder(folder, progress)
-    drawn = bootstrap.draws(films.table["patient"])
+    images = evaluated.folder(folder, progress)
+    drawn = bootstrap.draws(images.table["patient"])
     roles = {"model": main} | ({"baseline": baseline} if baseline else {})
     models = {
-        role: _evaluate(Predictor(directory), directory, films, drawn, progress)
+        role: _evaluate(Predictor(directory), directory, images, drawn, progress)
         for role, directory in roles.items()
     }
     _write(
         out,
         EVALUATION,
         out.parent,
-        films,
+        images,
         drawn,
         models,
         {"regression": None, "not_compared": None, "trend": [], "dataset": None},
@@ -217,30 +209,31 @@ def read_metrics(report: Path) -> dict[str, Any]:
     return metrics
 
 
-def _trained_on(directory: Path, films: Films) -> Predictor:
+def _trained_on(directory: Path, images: Images) -> Predictor:
     predictor = Predictor(directory)
     record = predictor.record
-    if record.data_version != films.data_version:
+    if record.data_version != images.data_version:
         raise ReportError(
-            f"{directory} was trained on data version {record.data_version[:8]}, the test films in "
-            f"{films.root} are of version {(films.data_version or '')[:8]}, and may be among those "
+            f"{directory} was trained on data version {record.data_version[:8]}, but the test "
+            f"images in {images.root} are of version {(images.data_version or '')[:8]}, and may be "
+            "among those "
             f"it was trained on: materialise {record.asset} again"
         )
     return predictor
 
 
 def _evaluate(
-    predictor: Predictor, directory: Path, films: Films, drawn: torch.Tensor, progress: Progress
+    predictor: Predictor, directory: Path, images: Images, drawn: torch.Tensor, progress: Progress
 ) -> _Evaluated:
     record = predictor.record
     if record.classes != CLASSES:
         raise ReportError(f"{directory} has the classes {', '.join(record.classes)}: train it anew")
-    probabilities = evaluated.predict(predictor, films.paths)
-    targets = films.targets(CLASSES)
+    probabilities = evaluated.predict(predictor, images.paths)
+    targets = images.targets(CLASSES)
     metrics = evaluate(probabilities, targets, CLASSES)
     progress(
         f"{record.asset} {record.version}: macro F1 {metrics['macro_f1']:.3f} "
-        f"and accuracy {metrics['accuracy']:.3f} on {metrics['films']} films"
+        f"and accuracy {metrics['accuracy']:.3f} on {metrics['images']} images"
     )
     history = directory / HISTORY_FILE
     return _Evaluated(
@@ -256,7 +249,7 @@ def _write(
     final: Path,
     kind: str,
     aside: Path,
-    films: Films,
+    images: Images,
     drawn: torch.Tensor,
     models: dict[str, _Evaluated],
     further: dict[str, Any],
@@ -268,7 +261,7 @@ def _write(
     partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
         written.begin(partial, kind)
-        metrics = _metrics(films, drawn, models) | further
+        metrics = _metrics(images, drawn, models) | further
         with suppress(ReportError):  # there is none, or a broken one, which this one replaces
             before = read_metrics(final)
             # A report that says the same keeps its date, so that nobody takes it for a new one.
@@ -276,12 +269,12 @@ def _write(
                 metrics = before
         content = (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()
         (partial / METRICS_FILE).write_bytes(content)
-        _predictions(films, models).to_csv(partial / PREDICTIONS_FILE, index=False)
-        for name, (picture, numbers) in _figures(films, models, metrics).items():
+        _predictions(images, models).to_csv(partial / PREDICTIONS_FILE, index=False)
+        for name, (picture, numbers) in _figures(images, models, metrics).items():
             (partial / f"{name}.png").write_bytes(picture)
             numbers.to_csv(partial / f"{name}.csv", index=False)
         main = models["model"]
-        html = page.render(metrics, partial, main.predictor, films, main.probabilities)
+        html = page.render(metrics, partial, main.predictor, images, main.probabilities)
         (partial / PAGE_FILE).write_text(html)
         written.seal(partial, kind)
         written.replace(partial, final, foreign, aside)
@@ -291,31 +284,31 @@ def _write(
     return content
 
 
-def _metrics(films: Films, drawn: torch.Tensor, models: dict[str, _Evaluated]) -> dict[str, Any]:
+def _metrics(images: Images, drawn: torch.Tensor, models: dict[str, _Evaluated]) -> dict[str, Any]:
     main, baseline = models["model"], models.get("baseline")
-    targets = films.targets(CLASSES)
-    images = evaluated.batches(main.predictor, films.paths)
+    targets = images.targets(CLASSES)
+    pixels = evaluated.batches(main.predictor, images.paths)
     identity = sha256()
-    for film, label in sorted(zip(films.table["sha256"], films.table["class"], strict=True)):
-        identity.update(f"{film} {label}\n".encode())
+    for image, label in sorted(zip(images.table["sha256"], images.table["class"], strict=True)):
+        identity.update(f"{image} {label}\n".encode())
     metrics = {
         "version": main.record.version,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "disclaimer": DISCLAIMER,
-        "synthetic": films.synthetic or main.record.synthetic,
-        "films_from": films.source,
-        "films_sha256": identity.hexdigest(),
-        "patients": int(films.table["patient"].nunique()),
-        "unknown_patients": films.unknown_patients,
-        "skipped": films.skipped,
-        "data_version": films.data_version,
+        "synthetic": images.synthetic or main.record.synthetic,
+        "images_from": images.source,
+        "images_sha256": identity.hexdigest(),
+        "patients": int(images.table["patient"].nunique()),
+        "unknown_patients": images.unknown_patients,
+        "skipped": images.skipped,
+        "data_version": images.data_version,
         **_of_model(main, targets),
-        "subgroups": subgroups(films, main.probabilities, CLASSES, drawn),
+        "subgroups": subgroups(images, main.probabilities, CLASSES, drawn),
         "shortcuts": {
             name: audit | {"gain": round(main.metrics["macro_f1"] - audit["macro_f1"], 6)}
             if "macro_f1" in audit
             else audit
-            for name, audit in shortcuts(films, images, CLASSES).items()
+            for name, audit in shortcuts(images, pixels, CLASSES).items()
         },
         "environment": environment(),
         "baseline": None,
@@ -369,8 +362,8 @@ def _sum(history: pd.DataFrame | None, column: str) -> float | None:
     return round(float(history[column].sum()), 1)
 
 
-def _predictions(films: Films, models: dict[str, _Evaluated]) -> pd.DataFrame:
-    table = films.table[["path", "class"]].rename(columns={"class": "target"})
+def _predictions(images: Images, models: dict[str, _Evaluated]) -> pd.DataFrame:
+    table = images.table[["path", "class"]].rename(columns={"class": "target"})
     for role, model in models.items():
         for index, name in enumerate(CLASSES):
             table[f"{role}_{name}"] = model.probabilities[:, index]
@@ -378,11 +371,11 @@ def _predictions(films: Films, models: dict[str, _Evaluated]) -> pd.DataFrame:
 
 
 def _figures(
-    films: Films, models: dict[str, _Evaluated], metrics: dict[str, Any]
+    images: Images, models: dict[str, _Evaluated], metrics: dict[str, Any]
 ) -> dict[str, tuple[bytes, pd.DataFrame]]:
     """Each figure as a PNG, and the numbers it shows."""
     synthetic = metrics["synthetic"]
-    targets = films.targets(CLASSES)
+    targets = images.targets(CLASSES)
     pictures = {}
     for role, model in models.items():
         title = model.record.asset
@@ -391,12 +384,12 @@ def _figures(
         matrix = pd.DataFrame(scores["confusion_matrix"], columns=list(CLASSES))
         matrix.insert(0, "true class", list(CLASSES))
         pictures[f"{prefix}confusion_matrix"] = (
-            figures.confusion_matrix(scores, title, synthetic),
+            plots.confusion_matrix(scores, title, synthetic),
             matrix,
         )
         curves = roc(model.probabilities, targets, CLASSES)
         pictures[f"{prefix}roc_curves"] = (
-            figures.roc_curves(curves, scores, title, synthetic),
+            plots.roc_curves(curves, scores, title, synthetic),
             curves,
         )
         before, after = (
@@ -404,20 +397,20 @@ def _figures(
             for probabilities in (model.uncalibrated, model.probabilities)
         )
         pictures[f"{prefix}reliability"] = (
-            figures.reliability(before, after, scores["calibration"], title, synthetic),
+            plots.reliability(before, after, scores["calibration"], title, synthetic),
             pd.concat([before.assign(temperature="before"), after.assign(temperature="after")]),
         )
         if scores["pneumonia"] is not None:
             curve = operating.pneumonia_roc(model.probabilities, targets, _NORMAL)
             pictures[f"{prefix}pneumonia_roc"] = (
-                figures.pneumonia_roc(curve, scores["pneumonia"], title, synthetic),
+                plots.pneumonia_roc(curve, scores["pneumonia"], title, synthetic),
                 curve,
             )
         coverage = pd.DataFrame(scores["selective"])
-        pictures[f"{prefix}selective"] = (figures.selective(coverage, title, synthetic), coverage)
+        pictures[f"{prefix}selective"] = (plots.selective(coverage, title, synthetic), coverage)
         if model.history is not None:
             pictures[f"{prefix}learning_curves"] = (
-                figures.learning_curves(model.history, title, synthetic),
+                plots.learning_curves(model.history, title, synthetic),
                 model.history,
             )
     return pictures

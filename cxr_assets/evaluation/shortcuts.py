@@ -9,29 +9,30 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from cxr_assets.evaluation.films import Films
+from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.metrics import evaluate
 
 _FOLDS = 5
 _TREES = 100
-# A ring two cells wide of a film reduced to 32 x 32: an eighth of each side lies in it.
+# A ring two cells wide of an image reduced to 32 x 32: an eighth of each side lies in it.
 _CELLS = 32
 _RING = 2
 
 
 def shortcuts(
-    films: Films,
-    images: Iterable[npt.NDArray[np.uint8]],
+    images: Images,
+    pixels: Iterable[npt.NDArray[np.uint8]],
     classes: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Scores of classifiers that see only the frame, or only the border, of each film.
+    """Scores of classifiers that see only the frame, or only the border, of each image.
 
-    Random forests, trained and asked on these films in five folds that keep a child together. What
-    they reach, a network could reach without medicine. In the Kermany set the frame alone goes far.
+    Random forests, trained and asked on these images in five folds that keep a patient together.
+    What they reach, a network could reach without medicine. In the Kermany set the frame alone goes
+    far.
 
     Args:
-        films: N films.
-        images: the N of them as the network takes them, uint8 [..., size, size], one by one or in
+        images: N images.
+        pixels: the N of them as the network takes them, uint8 [..., size, size], one by one or in
             batches; none is kept.
         classes: C names.
 
@@ -40,29 +41,29 @@ def shortcuts(
         pixels on each side), each with ``macro_f1``, ``accuracy``, ``auroc_macro_ovr``, or with
         ``reason`` where it could not be asked.
     """
-    width, height = (films.table[name].to_numpy(np.float64) for name in ("width", "height"))
+    width, height = (images.table[name].to_numpy(np.float64) for name in ("width", "height"))
     frame = np.stack([width, height, width / height], axis=1)
     return {
-        "frame": _audit(frame, films, classes),
-        "border": _audit(_border(images), films, classes),
+        "frame": _audit(frame, images, classes),
+        "border": _audit(_border(pixels), images, classes),
     }
 
 
 def _audit(
-    features: npt.NDArray[np.floating[Any]], films: Films, classes: tuple[str, ...]
+    features: npt.NDArray[np.floating[Any]], images: Images, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    targets = films.targets(classes)
+    targets = images.targets(classes)
     present = np.unique(targets)
-    patients = films.table.groupby("class")["patient"].nunique()
+    patients = images.table.groupby("class")["patient"].nunique()
     if len(present) < 2 or patients.min() < _FOLDS:
-        return {"reason": f"needs two classes with {_FOLDS} children each"}
+        return {"reason": f"needs two classes with {_FOLDS} patients each"}
     if (features == features[0]).all():
-        return {"reason": "it is the same for all films"}
+        return {"reason": "it is the same for all images"}
     probabilities = cross_val_predict(
         RandomForestClassifier(_TREES, min_samples_leaf=3, class_weight="balanced", random_state=0),
         features,
         targets,
-        groups=films.table["patient"],
+        groups=images.table["patient"],
         cv=StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0),
         method="predict_proba",
     )

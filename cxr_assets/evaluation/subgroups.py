@@ -1,4 +1,4 @@
-"""Whether the model is as good for some films as for others."""
+"""Whether the model is as good for some images as for others."""
 
 import itertools
 import re
@@ -12,36 +12,36 @@ import torch
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from cxr_assets.evaluation import bootstrap
-from cxr_assets.evaluation.films import Films
+from cxr_assets.evaluation.images import Images
 
-# Beyond so many films of one child there are many.
+# Beyond so many images of one patient there are many.
 _FEW = 2
 
 
 def subgroups(
-    films: Films,
+    images: Images,
     probabilities: npt.NDArray[np.floating[Any]],
     classes: tuple[str, ...],
     drawn: torch.Tensor,
 ) -> list[dict[str, Any]]:
-    """Scores of parts of the films.
+    """Scores of parts of the images.
 
     Args:
-        films: N films.
+        images: N images.
         probabilities: [N, C].
         classes: C names.
-        drawn: what :func:`cxr_assets.evaluation.bootstrap.draws` returns for the films.
+        drawn: what :func:`cxr_assets.evaluation.bootstrap.draws` returns for the images.
 
     Returns:
-        For each part: ``group``, by what the films were parted; ``subgroup``; ``films``;
+        For each part: ``group``, by what the images were parted; ``subgroup``; ``images``;
         ``patients``; ``accuracy`` and its ``interval``; ``macro_f1`` over the classes in it, None
-        where there is but one. A parting that leaves all films together is left out.
+        where there is but one. A parting that leaves all images together is left out.
     """
-    targets = films.targets(classes)
+    targets = images.targets(classes)
     predicted = probabilities.argmax(axis=1)
     right = torch.from_numpy(predicted == targets)
     rows = []
-    for group, part in _partings(films.table).items():
+    for group, part in _partings(images.table).items():
         names = [name for name in part.cat.categories if (part == name).any()]
         if len(names) < 2:
             continue
@@ -58,8 +58,8 @@ def subgroups(
                 {
                     "group": group,
                     "subgroup": str(name),
-                    "films": int(member.sum()),
-                    "patients": int(films.table["patient"][member].nunique()),
+                    "images": int(member.sum()),
+                    "patients": int(images.table["patient"][member].nunique()),
                     "accuracy": round(float(right[torch.from_numpy(member)].double().mean()), 6),
                     "interval": bootstrap.interval(_accuracy(right, member, drawn)),
                     "macro_f1": round(float(f1[present].mean()), 6) if len(present) > 1 else None,
@@ -76,20 +76,20 @@ def _accuracy(right: torch.Tensor, member: npt.NDArray[np.bool_], drawn: torch.T
 
 
 def _partings(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Categories of the films, NaN where a film is in none, by what they go by."""
+    """Categories of the images, NaN where an image is in none, by what they go by."""
     names = table["path"].map(lambda path: PurePosixPath(path).name)
     series = names.map(_series).astype("category")
     number = table.groupby("patient")["patient"].transform("size")
     of_patient = pd.cut(
         number,
         [0, _FEW, np.inf],
-        labels=[f"at most {_FEW} films of the child", "more films of the child"],
+        labels=[f"at most {_FEW} images of the child", "more images of the child"],
     )
     return {
-        "series of normal films": series,
-        "width of the film": _quarters(table["width"]),
-        "height of the film": _quarters(table["height"]),
-        "films of the same child": of_patient,
+        "series of normal images": series,
+        "width of the image": _quarters(table["width"]),
+        "height of the image": _quarters(table["height"]),
+        "images of the same patient": of_patient,
     }
 
 
@@ -99,7 +99,7 @@ def _series(name: str) -> str | None:
 
 
 def _quarters(pixels: pd.Series) -> pd.Series:
-    """Quarters of the films; fewer parts where many films are of one size."""
+    """Quarters of the images; fewer parts where many images are of one size."""
     edges = np.unique(np.quantile(pixels, [0, 0.25, 0.5, 0.75, 1]).round().astype(int))
     if len(edges) < 2:
         return pd.Series(pd.Categorical([f"{edges[0]} px"] * len(pixels)), index=pixels.index)

@@ -13,7 +13,7 @@ def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Temperature that minimises the cross entropy (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        logits: float [N, classes], of films that the model was not trained on.
+        logits: float [N, classes], of images that the model was not trained on.
         labels: int64 [N] class indices.
 
     Returns:

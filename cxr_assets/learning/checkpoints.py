@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from cxr_assets.learning.recipe import Progress
-from cxr_serving.atomic import set_aside, write_file
-from cxr_serving.bundle import CHECKPOINT_FILE
+from cxr_serving.model.atomic import set_aside, write_file
+from cxr_serving.model.bundle import CHECKPOINT_FILE
 
 LAST_FILE = "last.ckpt"
 

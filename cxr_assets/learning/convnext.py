@@ -10,7 +10,7 @@ from cxr_assets.learning import networks
 from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.recipe import Progress, Recipe, balanced
-from cxr_assets.radiographs.datamodule import FilmsDataModule
+from cxr_assets.radiographs.datamodule import RadiographsDataModule
 from cxr_assets.radiographs.naming import CLASSES
 
 
@@ -38,7 +38,7 @@ class ConvNext(Recipe):
         self, network: dict[str, Any], layout: Layout, progress: Progress
     ) -> tuple[Classifier, L.LightningDataModule]:
         settings = self.experiment.trainer
-        films = FilmsDataModule(
+        images = RadiographsDataModule(
             layout.processed,
             batch_size=settings.batch_size,
             seed=self.experiment.seed,
@@ -48,7 +48,7 @@ class ConvNext(Recipe):
         )
         weights = None
         if settings.class_balance == "weights":
-            weights = balanced(films.films("train").labels)
+            weights = balanced(images.images("train").labels)
         module = Classifier(
             model_name=self.experiment.model.name,
             num_classes=len(CLASSES),
@@ -67,7 +67,7 @@ class ConvNext(Recipe):
         pretrained, revision = self.base
         if pretrained is not None:
             networks.load_pretrained(module.network, pretrained, revision)
-        return module, films
+        return module, images
 
     def callbacks(self) -> list[L.Callback]:
         decay = self.experiment.trainer.ema_decay

@@ -1,4 +1,4 @@
-"""CLS embeddings, computed once for every film and backbone and kept on disk."""
+"""CLS embeddings, computed once for every image and backbone and kept on disk."""
 
 import hashlib
 import os
@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from cxr_assets.layout import Layout
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord, batches
-from cxr_serving import atomic
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model import atomic
+from cxr_serving.model.preprocessing import Preprocessing
 
 _BATCH = 32
 # Images between two saves: what an interruption costs at most.
@@ -30,25 +30,25 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def embed(
-    backbone: PreTrainedModel, layout: Layout, films: pd.DataFrame, progress: Callable[[str], None]
+    backbone: PreTrainedModel, layout: Layout, images: pd.DataFrame, progress: Callable[[str], None]
 ) -> torch.Tensor:
-    """CLS embeddings of films of the processed dataset; only those not on disk yet are computed.
+    """CLS embeddings of images of the processed dataset; only those not on disk yet are computed.
 
     What lies on disk (``layout.embeddings``) is found by the backbone's weights, the preprocessing
-    and the code, and by each film's content: seed, split and settings of the head have no part in
-    it, and new films cost no more than themselves.
+    and the code, and by each image's content: seed, split and settings of the head have no part in
+    it, and new images cost no more than themselves.
 
     Args:
         backbone: a DINOv2; it is put in eval mode.
         layout: where dataset and embeddings lie.
-        films: rows of the dataset's manifest.
+        images: rows of the dataset's manifest.
         progress: called with a line now and then.
 
     Returns:
-        float32 [N, hidden] on the CPU, in the order of ``films``.
+        float32 [N, hidden] on the CPU, in the order of ``images``.
 
     Raises:
-        DatasetError: a film is missing.
+        DatasetError: an image is missing.
     """
     size = DatasetRecord.read(layout.processed).image_size
     layout.embeddings.mkdir(parents=True, exist_ok=True)
@@ -57,25 +57,25 @@ def embed(
             leftover.unlink()
         path = layout.embeddings / f"{_key(backbone, size)}.safetensors"
         known = _load(path, progress)
-        missing = films[~films["sha256"].isin(known)]
-        if reused := len(films) - len(missing):
-            progress(f"embeddings of {reused:,} films reused")
+        missing = images[~images["sha256"].isin(known)]
+        if reused := len(images) - len(missing):
+            progress(f"embeddings of {reused:,} images reused")
             os.utime(path)
         missing = missing.drop_duplicates("sha256")
         for start in range(0, len(missing), _CHUNK):
             chunk = missing.iloc[start : start + _CHUNK]
-            images = batches(layout.processed, chunk["file"].tolist(), size, _BATCH)
-            rows = _forward(backbone, images, Preprocessing(size))
+            pixels = batches(layout.processed, chunk["file"].tolist(), size, _BATCH)
+            rows = _forward(backbone, pixels, Preprocessing(size))
             known.update(zip(chunk["sha256"], rows, strict=True))
-            # Films that have left the dataset are left out, or the file would only ever grow.
-            _save(path, {film: known[film] for film in films["sha256"] if film in known})
-            progress(f"embedded {start + len(chunk):,} of {len(missing):,} films")
+            # Images that have left the dataset are left out, or the file would only ever grow.
+            _save(path, {image: known[image] for image in images["sha256"] if image in known})
+            progress(f"embedded {start + len(chunk):,} of {len(missing):,} images")
         _prune(layout.embeddings)
-    return torch.stack([known[film] for film in films["sha256"]])
+    return torch.stack([known[image] for image in images["sha256"]])
 
 
 def _key(backbone: PreTrainedModel, size: int) -> str:
-    """Names all that an embedding depends on beside the film."""
+    """Names all that an embedding depends on beside the image."""
     config = backbone.config.to_dict()
     config.pop("_name_or_path", None)
     weights = {name: value.contiguous() for name, value in backbone.state_dict().items()}
@@ -106,26 +106,26 @@ def _forward(
 
 
 def _load(path: Path, progress: Callable[[str], None]) -> dict[str, torch.Tensor]:
-    """Embedding [hidden] by the sha256 of the film's source; none where the file is broken."""
+    """Embedding [hidden] by the sha256 of the image's source; none where the file is broken."""
     try:
         with safe_open(path, framework="pt") as file:
-            films, rows = file.get_tensor("films"), file.get_tensor("embeddings")
+            images, rows = file.get_tensor("images"), file.get_tensor("embeddings")
             checksum = (file.metadata() or {}).get("sha256")
     except FileNotFoundError:
         return {}
     except SafetensorError as error:
-        progress(f"{path} is broken ({error}): its films are embedded again")
+        progress(f"{path} is broken ({error}): its images are embedded again")
         return {}
-    if checksum != _checksum(films, rows):
-        progress(f"{path} is broken (its checksum does not match): its films are embedded again")
+    if checksum != _checksum(images, rows):
+        progress(f"{path} is broken (its checksum does not match): its images are embedded again")
         return {}
-    return dict(zip((bytes(film.tolist()).hex() for film in films), rows, strict=True))
+    return dict(zip((bytes(image.tolist()).hex() for image in images), rows, strict=True))
 
 
 def _save(path: Path, embeddings: Mapping[str, torch.Tensor]) -> None:
-    films = torch.tensor([list(bytes.fromhex(film)) for film in embeddings], dtype=torch.uint8)
+    images = torch.tensor([list(bytes.fromhex(image)) for image in embeddings], dtype=torch.uint8)
     rows = torch.stack(list(embeddings.values()))
-    content = save({"films": films, "embeddings": rows}, {"sha256": _checksum(films, rows)})
+    content = save({"images": images, "embeddings": rows}, {"sha256": _checksum(images, rows)})
     atomic.write_file(path, content)
 
 

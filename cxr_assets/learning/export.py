@@ -18,14 +18,14 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from cxr_assets.learning import onnx
 from cxr_assets.learning.fit import locked
-from cxr_assets.learning.golden import Saved
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
+from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs import dataset
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
-from cxr_serving.bundle import (
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
     INT8_FILE,
@@ -33,9 +33,9 @@ from cxr_serving.bundle import (
     BundleRecord,
     Int8,
 )
-from cxr_serving.golden import INT8_TOLERANCE, TOLERANCE, Golden
-from cxr_serving.preprocessing import Preprocessing
-from cxr_serving.reference import Reference
+from cxr_serving.model.distribution import Distribution
+from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.reference import INT8_TOLERANCE, TOLERANCE, Reference
 
 # Of a Lightning checkpoint: what rebuilding the network needs.
 _KEPT = (
@@ -48,11 +48,11 @@ _KEPT = (
 )
 # A crashed training can be gone on with for this long; its checkpoints are too large to keep more.
 _ABANDONED = timedelta(days=30)
-# Validation films on which the network and its ONNX are compared, besides the golden ones.
+# Validation images on which the network and its ONNX are compared, besides the reference images.
 _COMPARED = 24
 _BATCH = 16
 _WORK = re.compile(r"[0-9a-f]{16}")
-# Macro F1 that 8-bit integers may cost; chance alone moves 0.9 on 600 films by 0.024 either way.
+# Macro F1 that 8-bit integers may cost; chance alone moves 0.9 on 600 images by 0.024 either way.
 _MACRO_F1_DROP = 0.005
 
 
@@ -185,7 +185,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         Preprocessing(plan.dataset.image_size).write(directory)
         shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
         saved = Saved(directory, record.flip_averaging)
-        told = saved.golden()
+        told = saved.reference()
         told.write(directory)
         return _serve(directory, record, plan, saved, told) if plan.recipe.onnx else record
 
@@ -193,7 +193,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
 
 
 def _serve(
-    directory: Path, record: BundleRecord, plan: Plan, saved: Saved, told: Golden
+    directory: Path, record: BundleRecord, plan: Plan, saved: Saved, told: Reference
 ) -> BundleRecord:
     """Write what a model that serves has besides: ONNX, also in 8-bit integers, and the reference.
 
@@ -215,28 +215,28 @@ def _serve(
     answers = onnx.predict(directory / ONNX_FILE, validation(), _BATCH)
     some = dataset.read(plan.layout.processed, files[::every], record.input_size).numpy()
     others = np.abs(answers[::every] - saved.predict(some)).max()
-    golden = told.difference(onnx.predict(directory / ONNX_FILE, told.films, _BATCH))
-    difference = np.max([golden, others])
+    reference = told.difference(onnx.predict(directory / ONNX_FILE, told.images, _BATCH))
+    difference = np.max([reference, others])
     if not difference <= TOLERANCE:  # nan, too
         raise ParityError(
             f"{directory / ONNX_FILE} differs from the network by {difference:.1e} in probability "
-            f"on golden and validation films, more than {TOLERANCE}: nothing was published, the "
-            "finished fit is kept. Another version of torch or onnxruntime may have caused it; see "
-            "constraints.txt"
+            f"on reference and validation images, more than {TOLERANCE}: nothing was published, "
+            "the finished fit is kept. Another version of torch or onnxruntime may have caused it: "
+            "see constraints.txt"
         )
-    Reference.of(validation(), answers).write(directory)
+    Distribution.of(validation(), answers).write(directory)
 
     onnx.quantise(directory)
     # One by one, as they are served; what is no number is no answer.
-    rounded, golden_rounded = (
+    rounded, reference_rounded = (
         np.nan_to_num(onnx.predict(directory / INT8_FILE, images, 1))
-        for images in (validation(), told.films)
+        for images in (validation(), told.images)
     )
     exact, coarse = (
         float(multiclass_f1_score(torch.tensor(given), labels, len(CLASSES), average="macro"))
         for given in (answers, rounded)
     )
-    difference = told.difference(golden_rounded)
+    difference = told.difference(reference_rounded)
     accepted = bool(exact - coarse < _MACRO_F1_DROP and difference <= INT8_TOLERANCE)
     if not accepted:
         (directory / INT8_FILE).unlink()

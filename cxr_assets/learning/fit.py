@@ -31,8 +31,8 @@ from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
 from cxr_assets.radiographs.datamodule import epoch_seed
-from cxr_serving.atomic import write_file
-from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE
+from cxr_serving.model.atomic import write_file
+from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE
 
 _LINES = 25
 
@@ -200,7 +200,7 @@ class _History(L.Callback):
 
     def _begin(self) -> None:
         self._loss = torch.zeros(())
-        self._films = 0
+        self._images = 0
         self._seconds = 0.0
         self._joules: float | None = 0.0
         self._resume()
@@ -222,7 +222,7 @@ class _History(L.Callback):
         return {
             "rows": self._rows,
             "loss": self._loss,
-            "films": self._films,
+            "images": self._images,
             "seconds": seconds,
             "joules": joules,
         }
@@ -230,7 +230,7 @@ class _History(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rows = state_dict["rows"]
         self._loss = state_dict["loss"]
-        self._films = state_dict["films"]
+        self._images = state_dict["images"]
         self._seconds = state_dict["seconds"]
         self._joules = state_dict["joules"]
 
@@ -245,14 +245,14 @@ class _History(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if module.automatic_optimization:
-            loss, films = outputs["loss"].detach().float(), len(batch[1])
-            self._loss = self._loss.to(loss.device) + loss * films
-            self._films += films
+            loss, images = outputs["loss"].detach().float(), len(batch[1])
+            self._loss = self._loss.to(loss.device) + loss * images
+            self._images += images
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self._films:
+        if self._images:
             # Lightning's own mean knows nothing of the batches before an interruption.
-            module.log("train_loss", self._loss / self._films, batch_size=1)
+            module.log("train_loss", self._loss / self._images, batch_size=1)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch
         if not math.isfinite(values["train_loss"] + values["val_loss"]):

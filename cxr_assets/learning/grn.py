@@ -31,7 +31,7 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """``gamma * x * n(x) + beta + x`` of x [N, H, W, C]; n(x) is the L2 norm of each channel
-        over the film, divided by its mean over channels."""
+        over the image, divided by its mean over channels."""
         output: torch.Tensor = _Function.apply(hidden_states, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return output
 
@@ -70,7 +70,7 @@ class _Function(torch.autograd.Function):
         by_scale = (outer * pixels).sum(dim=1)
         by_ratio = by_scale * weight.view(channels)
         by_norm = (by_ratio - (by_ratio * ratio).sum(dim=1, keepdim=True) / channels) / mean
-        # Where a channel is zero all over the film, its norm has no slope in any direction.
+        # Where a channel is zero all over the image, its norm has no slope in any direction.
         inner = (by_norm / norm).masked_fill(norm == 0, 0)
         by_pixels = torch.addcmul(outer * scale.unsqueeze(1), pixels, inner.unsqueeze(1))
         return (

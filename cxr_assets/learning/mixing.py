@@ -1,4 +1,4 @@
-"""Films mixed with one another: mixup and cutmix."""
+"""Images mixed with one another: mixup and cutmix."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 def mix(
     inputs: torch.Tensor, targets: torch.Tensor, mixup: float, cutmix: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each film of a batch with another one, half of the time.
+    """Mix each image of a batch with another one, half of the time.
 
     With both kinds on, either is chosen as often (Zhang et al. 2018, arXiv 1710.09412; Yun et al.
     2019, arXiv 1905.04899). Draws from torch's global generator.

@@ -26,7 +26,7 @@ class Classification(L.LightningModule):
         num_classes: number of classes.
     """
 
-    # Whether a film counts together with its mirror image, as it will when the model serves.
+    # Whether an image counts together with its horizontal flip, as it will when the model serves.
     flip_averaging = False
 
     def __init__(self, network: dict[str, Any], num_classes: int) -> None:
@@ -42,7 +42,7 @@ class Classification(L.LightningModule):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits float32 [N, classes] of normalised films [N, 3, H, W]."""
+        """Logits float32 [N, classes] of normalised images [N, 3, H, W]."""
         logits: torch.Tensor = self.network(pixel_values=inputs).logits
         return logits
 
@@ -81,7 +81,7 @@ class Classifier(Classification):
         class_weights: weight of each class in the training loss, or None for equal weights.
         mixup: see :func:`cxr_assets.learning.mixing.mix`.
         cutmix: see :func:`cxr_assets.learning.mixing.mix`.
-        flip_averaging: whether a film counts together with its mirror image.
+        flip_averaging: whether an image counts together with its horizontal flip.
     """
 
     def __init__(

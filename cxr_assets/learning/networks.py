@@ -21,7 +21,7 @@ from transformers.initialization import no_init_weights
 
 from cxr_assets.experiment import Model, Probe
 from cxr_assets.learning import grn
-from cxr_serving.bundle import WEIGHTS_FILE
+from cxr_serving.model.bundle import WEIGHTS_FILE
 
 CONFIG_FILE = "config.json"
 
@@ -142,7 +142,7 @@ def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict
 def build(config: dict[str, Any]) -> PreTrainedModel:
     """Network with random weights from its transformers configuration; needs nothing but this.
 
-    Its weights are laid out for films in ``channels_last``, which its blocks work in.
+    Its weights are laid out for images in ``channels_last``, which its blocks work in.
     """
     settings = {key: value for key, value in config.items() if key != "model_type"}
     # Once: transformers draws the weights of a network anew for each network that it is a part of.

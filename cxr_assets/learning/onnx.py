@@ -12,18 +12,18 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 
-from cxr_serving import network
-from cxr_serving.bundle import INT8_FILE, ONNX_FILE
-from cxr_serving.network import Explained
-from cxr_serving.predictor import OnnxNetwork, cores, softmax
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model import network
+from cxr_serving.model.bundle import INT8_FILE, ONNX_FILE
+from cxr_serving.model.network import Explained
+from cxr_serving.model.predictor import OnnxNetwork, cores, softmax
+from cxr_serving.model.preprocessing import Preprocessing
 
 
 class _Block(nn.Module):
     """A block of ConvNeXt V2, laid out for ONNX Runtime; it answers the same.
 
     Linear layers of two-dimensional input become ``Gemm`` with the bias inside. Global response
-    normalisation is one factor a channel and film, and its beta part of the bias that follows.
+    normalisation is one factor a channel and image, and its beta part of the bias that follows.
     """
 
     gamma: torch.Tensor
@@ -55,16 +55,16 @@ def write(directory: Path, flip_averaging: bool) -> None:
     """Write ``model.onnx`` beside the saved network.
 
     Its input is ``pixel_values``, float32 [N, 3, size, size] as ``preprocessor_config.json`` makes
-    them, and its output ``logits``, float32 [N, classes], which are averaged over the mirror image
-    where the bundle says so; of a ConvNeXt V2 also ``heat``, float32 [N, classes, h, w], where the
-    film speaks for each class. N is free.
+    them, and its output ``logits``, float32 [N, classes], which are averaged over the horizontal
+    flip where the bundle says so; of a ConvNeXt V2 also ``cam``, float32 [N, classes, h, w], where
+    the image evidence for each class. N is free.
 
     Args:
         directory: holds network and preprocessing in the format of transformers.
-        flip_averaging: whether the logits are the mean over a film and its mirror image.
+        flip_averaging: whether the logits are the mean over an image and its horizontal flip.
     """
     answering = network.wrap(network.load(directory), flip_averaging)
-    outputs = ["logits", "heat"] if isinstance(answering, Explained) else ["logits"]
+    outputs = ["logits", "cam"] if isinstance(answering, Explained) else ["logits"]
     with torch.no_grad():
         for module in list(answering.modules()):
             for name, child in module.named_children():
@@ -81,7 +81,7 @@ def write(directory: Path, flip_averaging: bool) -> None:
             directory / ONNX_FILE,
             input_names=["pixel_values"],
             output_names=outputs,
-            dynamic_axes={name: {0: "films"} for name in ("pixel_values", *outputs)},
+            dynamic_axes={name: {0: "images"} for name in ("pixel_values", *outputs)},
             dynamo=False,
         )
 

@@ -15,9 +15,9 @@ from cxr_assets.learning.probe import Dinov2Probe
 from cxr_assets.learning.recipe import Progress, Recipe
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_serving import bundle, hashes
-from cxr_serving.atomic import set_aside, write_file
-from cxr_serving.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
+from cxr_serving.model import bundle, hashes
+from cxr_serving.model.atomic import set_aside, write_file
+from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
 
 FINISHED_FILE = "finished.json"
 # It imports all else that a bundle is made by: fit, recipes, networks, data loading.

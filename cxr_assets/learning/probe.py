@@ -155,11 +155,11 @@ class EmbeddingsDataModule(L.LightningDataModule):
         self._val = InMemory(embeddings[len(train) :], labels(val))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """All embeddings of the training films."""
+        """All embeddings of the training images."""
         return in_order(self._train, len(self._train))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """All embeddings of the validation films."""
+        """All embeddings of the validation images."""
         return in_order(self._val, len(self._val))
 
 

@@ -25,7 +25,8 @@ class Recipe(ABC):
         base: hub id or directory of the base weights and their revision; None from scratch.
         max_epochs: epochs at most.
         patience: epochs without a better validation macro F1 before training stops.
-        flip_averaging: whether the model answers with the mean over a film and its mirror image.
+        flip_averaging: whether the model answers with the mean over an image and its horizontal
+            flip.
         onnx: whether its bundles hold the network as ONNX, too.
     """
 
@@ -75,7 +76,7 @@ class Recipe(ABC):
 
 
 def balanced(labels: torch.Tensor) -> list[float]:
-    """Weights inversely proportional to class frequency, 1 on average over the films.
+    """Weights inversely proportional to class frequency, 1 on average over the images.
 
     Args:
         labels: int64 [N] class indices.

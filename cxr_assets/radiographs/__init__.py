@@ -1,1 +1,1 @@
-"""Films: where they come from, what their names say, how they are prepared, split and augmented."""
+"""Images: sources, names, preparation, patient-wise split, loading and augmentation."""

@@ -1,4 +1,4 @@
-"""Variation of training films, batched on the training device."""
+"""Variation of training images, batched on the training device."""
 
 import math
 
@@ -8,10 +8,10 @@ from torch import nn
 from cxr_assets.experiment import Augmentation
 
 
-class Variation(nn.Module):
+class Augmenter(nn.Module):
     """Changes of pose, exposure and image processing, as between two children or two scanners.
 
-    Films are mirrored too: side says nothing about the three classes. Few passes over few pixels:
+    Images are mirrored too: side says nothing about the three classes. Few passes over few pixels:
     exposure changes the 256 grey levels rather than the pixels, and all of pose is one resampling.
 
     Args:
@@ -23,58 +23,59 @@ class Variation(nn.Module):
         self._settings = settings
 
     @torch.no_grad()
-    def forward(self, films: torch.Tensor) -> torch.Tensor:
-        """Vary a batch; each film draws its own parameters from torch's global generator.
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Vary a batch; each image draws its own parameters from torch's global generator.
 
         Args:
-            films: uint8 [N, H, W].
+            images: uint8 [N, H, W].
 
         Returns:
             float32 [N, H, W] on the scale 0..255.
         """
         settings = self._settings
-        varied = _expose(films, settings.exposure)
+        varied = _expose(images, settings.exposure)
         if settings.detail:
             varied = _process(varied, settings.detail)
         if settings.noise:
-            varied.addcmul_(torch.randn_like(varied), _draw(films, 0, 255 * 0.03 * settings.noise))
+            varied.addcmul_(torch.randn_like(varied), _draw(images, 0, 255 * 0.03 * settings.noise))
         if settings.affine or settings.flip:
             varied = _move(varied, settings.affine, settings.flip)
         return varied.clamp_(0, 255)
 
 
-def _draw(films: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """One uniform number a film, [N, 1, 1]."""
-    return torch.empty(len(films), 1, 1, device=films.device).uniform_(low, high)
+def _draw(images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """One uniform number an image, [N, 1, 1]."""
+    return torch.empty(len(images), 1, 1, device=images.device).uniform_(low, high)
 
 
-def _expose(films: torch.Tensor, strength: float) -> torch.Tensor:
+def _expose(images: torch.Tensor, strength: float) -> torch.Tensor:
     """Gamma within 1.4, contrast within 30 % and brightness within 15 % at strength 1."""
-    levels = torch.linspace(0, 1, 256, device=films.device).expand(len(films), 1, 256)
+    levels = torch.linspace(0, 1, 256, device=images.device).expand(len(images), 1, 256)
     if strength:
-        gamma = _draw(films, -math.log(1.4), math.log(1.4)).mul(strength).exp()
-        contrast = _draw(films, -0.3, 0.3).mul(strength).exp()
-        brightness = _draw(films, -0.15, 0.15).mul(strength)
+        gamma = _draw(images, -math.log(1.4), math.log(1.4)).mul(strength).exp()
+        contrast = _draw(images, -0.3, 0.3).mul(strength).exp()
+        brightness = _draw(images, -0.15, 0.15).mul(strength)
         levels = ((levels**gamma - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
     levels = levels.mul(255).squeeze(1)
-    return levels.gather(1, films.flatten(1).long()).view(films.shape)
+    return levels.gather(1, images.flatten(1).long()).view(images.shape)
 
 
-def _process(films: torch.Tensor, strength: float) -> torch.Tensor:
+def _process(images: torch.Tensor, strength: float) -> torch.Tensor:
     """What a scanner's software does: blurring or sharpening of edges, of local contrast too."""
-    edges = _draw(films, -1, 1.5) * strength
-    local = _draw(films, -0.3, 1) * strength
-    # films + edges * (films - mean of 3 x 3 pixels) + local * films: each film with its own filter.
+    edges = _draw(images, -1, 1.5) * strength
+    local = _draw(images, -0.3, 1) * strength
+    # images + edges * (images - mean of 3 x 3 pixels) + local * images: each image with its own
+    # filter.
     filters = (-edges / 9).expand(-1, 3, 3).clone()
     filters[:, 1:2, 1:2] += 1 + edges + local
-    padded = nn.functional.pad(films, (1, 1, 1, 1), mode="replicate").unsqueeze(0)
-    varied = nn.functional.conv2d(padded, filters.unsqueeze(1), groups=len(films)).squeeze(0)
-    # - local * smooth films: reduced to an eighth by averaging, and enlarged again bilinearly. Two
+    padded = nn.functional.pad(images, (1, 1, 1, 1), mode="replicate").unsqueeze(0)
+    varied = nn.functional.conv2d(padded, filters.unsqueeze(1), groups=len(images)).squeeze(0)
+    # - local * smooth images: reduced to an eighth by averaging, and enlarged again bilinearly. Two
     # small matrix products are several times faster on a CPU than pooling and interpolation.
-    rows, columns = (_smoothing(size, films.device) for size in films.shape[-2:])
+    rows, columns = (_smoothing(size, images.device) for size in images.shape[-2:])
     (shrink_rows, enlarge_rows), (shrink_columns, enlarge_columns) = rows, columns
-    coarse = (shrink_rows @ films @ shrink_columns.T).mul_(-local)
-    return varied.baddbmm_(enlarge_rows.expand(len(films), -1, -1), coarse @ enlarge_columns.T)
+    coarse = (shrink_rows @ images @ shrink_columns.T).mul_(-local)
+    return varied.baddbmm_(enlarge_rows.expand(len(images), -1, -1), coarse @ enlarge_columns.T)
 
 
 def _smoothing(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,22 +85,22 @@ def _smoothing(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Ten
     return shrink, nn.functional.interpolate(cells, size=size, mode="linear")[0].T
 
 
-def _move(films: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
+def _move(images: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
     """Rotation within 8 degrees, shift within 6 % and scale within 10 % at strength 1."""
-    angle = _draw(films, -1, 1) * math.radians(8) * strength
-    scale, stretch = (1 + _draw(films, -1, 1) * by * strength for by in (0.1, 0.05))
-    mirror = torch.where(_draw(films, 0, 1) < flip, -1.0, 1.0)
-    across, down = (0.12 * strength * _draw(films, -1, 1) for _ in range(2))
+    angle = _draw(images, -1, 1) * math.radians(8) * strength
+    scale, stretch = (1 + _draw(images, -1, 1) * by * strength for by in (0.1, 0.05))
+    mirror = torch.where(_draw(images, 0, 1) < flip, -1.0, 1.0)
+    across, down = (0.12 * strength * _draw(images, -1, 1) for _ in range(2))
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     # Where each pixel comes from, in -1..1: torch's affine_grid, axis by axis and faster.
     y, x = (
-        (torch.arange(size, device=films.device) * 2 + 1) / size - 1 for size in films.shape[1:]
+        (torch.arange(size, device=images.device) * 2 + 1) / size - 1 for size in images.shape[1:]
     )
     x, y = x.view(1, 1, -1), y.view(1, -1, 1)
-    grid = torch.empty(len(films), 2, *films.shape[1:], device=films.device)
+    grid = torch.empty(len(images), 2, *images.shape[1:], device=images.device)
     torch.add(mirror * stretch * cosine * x, across - sine * y, out=grid[:, 0])
     torch.add(mirror * sine * x, down + cosine / stretch * y, out=grid[:, 1])
     moved = nn.functional.grid_sample(
-        films.unsqueeze(1), grid.permute(0, 2, 3, 1), align_corners=False
+        images.unsqueeze(1), grid.permute(0, 2, 3, 1), align_corners=False
     )
     return moved.squeeze(1)

@@ -1,4 +1,4 @@
-"""Batches for training and validation, from memory or, where the films are too many, from disk."""
+"""Batches for training and validation, from memory or, where the images are too many, from disk."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_assets.experiment import Augmentation
-from cxr_assets.radiographs.augmentation import Variation
+from cxr_assets.radiographs.augmentation import Augmenter
 from cxr_assets.radiographs.dataset import DatasetRecord, kept, labels, read
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model.preprocessing import Preprocessing
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -40,13 +40,13 @@ class InMemory(Dataset[Batch]):
 
 
 class OnDisk(Dataset[Batch]):
-    """uint8 films [N, size, size] of a split, read with every batch, and their labels [N]."""
+    """uint8 images [N, size, size] of a split, read with every batch, and their labels [N]."""
 
     def __init__(self, directory: Path, split: str) -> None:
-        films = kept(directory, split)
-        self.labels = labels(films)
+        images = kept(directory, split)
+        self.labels = labels(images)
         self._directory = directory
-        self._files = films["file"].tolist()
+        self._files = images["file"].tolist()
         self._size = DatasetRecord.read(directory).image_size
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class OnDisk(Dataset[Batch]):
         return read(self._directory, files, self._size), self.labels[indices]
 
     def in_memory(self) -> InMemory:
-        """All films, read now."""
+        """All images, read now."""
         return InMemory(*self[torch.arange(len(self))])
 
 
@@ -68,8 +68,8 @@ class EpochShuffle(Sampler[torch.Tensor]):
         labels: int64 [N] class indices.
         batch_size: indices a batch.
         seed: of the orders.
-        balanced: whether each class comes up as often as the others, films of rare ones more than
-            once an epoch; else every film comes up once.
+        balanced: whether each class comes up as often as the others, images of rare ones more than
+            once an epoch; else every image comes up once.
     """
 
     def __init__(self, labels: torch.Tensor, batch_size: int, seed: int, balanced: bool) -> None:
@@ -119,19 +119,19 @@ def _loader(data: InMemory | OnDisk, batches: Iterable[torch.Tensor]) -> DataLoa
     return DataLoader(data, batch_size=None, sampler=batches, generator=torch.Generator())
 
 
-class FilmsDataModule(L.LightningDataModule):
-    """Films of the processed dataset, varied in training and never elsewhere.
+class RadiographsDataModule(L.LightningDataModule):
+    """Images of the processed dataset, varied in training and never elsewhere.
 
-    A batch is float32 network input [N, 3, size, size] and int64 labels [N]. Films travel to the
+    A batch is float32 network input [N, 3, size, size] and int64 labels [N]. Images travel to the
     training device as uint8; augmentation and normalisation happen there.
 
     Args:
         directory: the processed dataset.
-        batch_size: films a step.
-        seed: of the order of the films.
+        batch_size: images a step.
+        seed: of the order of the images.
         balanced: whether training shows each class as often as the others.
-        augmentation: how much training films are varied.
-        in_memory_limit: bytes that the films of train and val may take in memory; beyond, they are
+        augmentation: how much training images are varied.
+        in_memory_limit: bytes that the images of train and val may take in memory; beyond, they are
             read from disk with every batch, and the batches are the same.
     """
 
@@ -149,30 +149,30 @@ class FilmsDataModule(L.LightningDataModule):
         self._batch_size = batch_size
         self._seed = seed
         self._balanced = balanced
-        self._variation = Variation(augmentation)
+        self._augmenter = Augmenter(augmentation)
         record = DatasetRecord.read(directory)
         number = sum(sum(record.counts[split].values()) for split in ("train", "val"))
         self._fits = number * record.image_size**2 <= in_memory_limit
         self._data: dict[str, InMemory | OnDisk] = {}
 
-    def films(self, split: str) -> InMemory | OnDisk:
-        """uint8 films [N, size, size] and labels [N] of a split, read once where they fit."""
+    def images(self, split: str) -> InMemory | OnDisk:
+        """uint8 images [N, size, size] and labels [N] of a split, read once where they fit."""
         if split not in self._data:
-            films = OnDisk(self._directory, split)
-            self._data[split] = films.in_memory() if self._fits else films
+            images = OnDisk(self._directory, split)
+            self._data[split] = images.in_memory() if self._fits else images
         return self._data[split]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled training films."""
-        return shuffled(self.films("train"), self._batch_size, self._seed, self._balanced)
+        """Shuffled training images."""
+        return shuffled(self.images("train"), self._batch_size, self._seed, self._balanced)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation films in order."""
-        return in_order(self.films("val"), 2 * self._batch_size)
+        """Validation images in order."""
+        return in_order(self.images("val"), 2 * self._batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training only) and normalise on the device."""
-        films, labels = batch
+        images, labels = batch
         if self.trainer is not None and self.trainer.training:
-            films = self._variation(films)
-        return Preprocessing(films.shape[-1]).normalise(films), labels
+            images = self._augmenter(images)
+        return Preprocessing(images.shape[-1]).normalise(images), labels

@@ -32,14 +32,14 @@ class DatasetRecord(BaseModel):
 
     Attributes:
         data_version: sha256 over all that shapes the dataset, hexadecimal.
-        raw_data_version: of the films it was made from.
-        synthetic: whether the films are phantoms.
-        image_size: side of the square films, in pixels.
+        raw_data_version: of the images it was made from.
+        synthetic: whether the images are synthesis.
+        image_size: side of the square images, in pixels.
         val_fraction: share of the patients that went to validation.
         seed: of the draw of these patients.
-        counts: films by split and class.
+        counts: images by split and class.
         unknown_patients: images whose patient is unknown, each counted as a patient of its own.
-        skipped: films left out, by kind of reason; the manifest has each with its reason.
+        skipped: images left out, by kind of reason; the manifest has each with its reason.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,8 +84,8 @@ def verify(directory: Path) -> DatasetRecord:
     record = DatasetRecord.read(directory)
     problem = written.fault(directory)
     if problem is None:
-        films = manifest(directory).query("kept")
-        listed = films.groupby(["split", "class"]).size().to_dict()
+        images = manifest(directory).query("kept")
+        listed = images.groupby(["split", "class"]).size().to_dict()
         counted = {
             (split, label): number
             for split, labels in record.counts.items()
@@ -100,7 +100,7 @@ def verify(directory: Path) -> DatasetRecord:
 
 
 def manifest(directory: Path) -> pd.DataFrame:
-    """One row per source film, with ``MANIFEST_COLUMNS``.
+    """One row per source image, with ``MANIFEST_COLUMNS``.
 
     Raises:
         DatasetError: it is missing or broken.
@@ -116,32 +116,32 @@ def manifest(directory: Path) -> pd.DataFrame:
 
 
 def kept(directory: Path, split: str) -> pd.DataFrame:
-    """The manifest's rows of the films in a split, ordered by file name."""
-    films = manifest(directory)
-    films = films[films["kept"] & (films["split"] == split)]
-    return films.sort_values("file", ignore_index=True)
+    """The manifest's rows of the images in a split, ordered by file name."""
+    images = manifest(directory)
+    images = images[images["kept"] & (images["split"] == split)]
+    return images.sort_values("file", ignore_index=True)
 
 
-def labels(films: pd.DataFrame) -> torch.Tensor:
+def labels(images: pd.DataFrame) -> torch.Tensor:
     """int64 [N] class indices of rows of the manifest."""
-    return torch.tensor([CLASSES.index(label) for label in films["class"]], dtype=torch.int64)
+    return torch.tensor([CLASSES.index(label) for label in images["class"]], dtype=torch.int64)
 
 
-def read(directory: Path, films: Sequence[str], size: int) -> torch.Tensor:
-    """Read films, several at a time.
+def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
+    """Read images, several at a time.
 
     Args:
         directory: the processed dataset.
-        films: their files, as in the manifest.
-        size: side of every film, in pixels.
+        images: their files, as in the manifest.
+        size: side of every image, in pixels.
 
     Returns:
         uint8 [N, size, size], in the order asked for.
 
     Raises:
-        DatasetError: a film is missing or has another size.
+        DatasetError: an image is missing or has another size.
     """
-    pixels = np.empty((len(films), size, size), dtype=np.uint8)
+    pixels = np.empty((len(images), size, size), dtype=np.uint8)
 
     def fill(position: int, file: str) -> None:
         try:
@@ -154,7 +154,7 @@ def read(directory: Path, films: Sequence[str], size: int) -> torch.Tensor:
             ) from error
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(fill, range(len(films)), films))
+        list(pool.map(fill, range(len(images)), images))
     return torch.from_numpy(pixels)
 
 
@@ -172,7 +172,7 @@ def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDAr
     Raises:
         DatasetError: there is no dataset, or it is broken.
     """
-    films = kept(directory, split)
+    images = kept(directory, split)
     size = DatasetRecord.read(directory).image_size
-    chosen = {label: films["file"][films["class"] == label].head(number) for label in CLASSES}
+    chosen = {label: images["file"][images["class"] == label].head(number) for label in CLASSES}
     return {label: list(read(directory, files, size).numpy()) for label, files in chosen.items()}

@@ -17,7 +17,7 @@ from kagglehub.exceptions import DataCorruptionError
 from kagglehub.handle import DatasetHandle, parse_dataset_handle
 
 from cxr_assets import written
-from cxr_serving.atomic import set_aside, sync
+from cxr_serving.model.atomic import set_aside, sync
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
@@ -54,7 +54,7 @@ def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
         The directory with the extracted files.
 
     Raises:
-        KaggleError: Kaggle cannot be reached, refuses, does not know the data set, or sends a
+        KaggleError: Kaggle cannot be reached, rejects, does not know the data set, or sends a
             broken archive; or the cache cannot be written.
     """
     try:
@@ -77,7 +77,7 @@ def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
                 folder.parent.with_name(f"{folder.name}.complete").unlink(missing_ok=True)
                 progress(f"set aside as {set_aside(folder)} and downloaded anew: {problem}")
             except requests.HTTPError as error:
-                raise KaggleError(_refusal(dataset, error, credentials is not None)) from error
+                raise KaggleError(_rejection(dataset, error, credentials is not None)) from error
             except _CUT as error:
                 received = _archive_bytes(cache, handle)
                 if received <= before:
@@ -133,7 +133,7 @@ def _archive_bytes(cache: Path, handle: DatasetHandle) -> int:
     return sum(path.stat().st_size for path in _archives(cache, handle))
 
 
-def _refusal(dataset: str, error: requests.HTTPError, credentials: bool) -> str:
+def _rejection(dataset: str, error: requests.HTTPError, credentials: bool) -> str:
     status = error.response.status_code if error.response is not None else None
     if status in (401, 403):
         advice = (
@@ -141,7 +141,7 @@ def _refusal(dataset: str, error: requests.HTTPError, credentials: bool) -> str:
             if credentials
             else "no credentials were found; KAGGLE_API_TOKEN holds one"
         )
-        return f"Kaggle refuses {dataset} (HTTP {status}): {advice}"
+        return f"Kaggle rejects {dataset} (HTTP {status}): {advice}"
     if status == 404:
         return f"Kaggle has no data set {dataset} (HTTP 404): check data.dataset, it is owner/name"
     return f"Kaggle answers HTTP {status} for {dataset}: try again later"
@@ -155,6 +155,6 @@ def _unreachable(dataset: str, error: requests.RequestException, received: int) 
     kept = f" {received:,} bytes are kept and the next run resumes there." if received else ""
     return (
         f"{host} could not be reached to fetch {dataset}: {cause}.{kept} Check the network or "
-        "HTTPS_PROXY. Without network run experiment=demo (phantoms), or experiment=scratch with "
-        "data.folder naming a folder of films."
+        "HTTPS_PROXY. Without a network run experiment=demo, or experiment=scratch with "
+        "data.folder naming a folder of images."
     )

@@ -24,12 +24,12 @@ _COPY_OF = re.compile(
 _CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
 
 
-class UnnamedFilm(ValueError):
+class UnnamedImage(ValueError):
     """Folder and file name do not say what the image shows; the message says what was expected."""
 
 
 @dataclass(frozen=True)
-class FilmName:
+class ImageName:
     """What the path of an image says.
 
     Attributes:
@@ -42,26 +42,26 @@ class FilmName:
     patient: str | None
 
 
-def parse(path: PurePath) -> FilmName:
+def parse(path: PurePath) -> ImageName:
     """Read class and patient from ``<split>/{NORMAL,PNEUMONIA}/<file>`` (Kermany's naming).
 
     Names that differ in case, leading zeros or the marks of a copy are those of one patient.
 
     Raises:
-        UnnamedFilm: the path does not say the class; nothing is guessed.
+        UnnamedImage: the path does not say the class; nothing is guessed.
     """
     folder = path.parent.name.upper()
     name = unicodedata.normalize("NFKC", path.name).casefold()
     if folder == "NORMAL":
-        return FilmName("normal", _normal_patient(name))
+        return ImageName("normal", _normal_patient(name))
     if folder == "PNEUMONIA":
         match = _CAUSE.match(name)
         if match is None:
-            raise UnnamedFilm("the file name has neither _bacteria_ nor _virus_ in it")
+            raise UnnamedImage("the file name has neither _bacteria_ nor _virus_ in it")
         cause = match["cause"]
         patient = _pneumonia_patient(match["patient"])
-        return FilmName(_CLASS_OF_CAUSE[cause], f"{cause}/{patient}" if patient else None)
-    raise UnnamedFilm(f"the folder {path.parent.name} is neither NORMAL nor PNEUMONIA")
+        return ImageName(_CLASS_OF_CAUSE[cause], f"{cause}/{patient}" if patient else None)
+    raise UnnamedImage(f"the folder {path.parent.name} is neither NORMAL nor PNEUMONIA")
 
 
 def _normal_patient(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""From raw films to the processed dataset: an ImageFolder of grey PNGs and a manifest."""
+"""From raw images to the processed dataset: an ImageFolder of grey PNGs and a manifest."""
 
 import os
 import shutil
@@ -26,10 +26,10 @@ from cxr_assets.radiographs.dataset import (
     manifest,
 )
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
-from cxr_assets.radiographs.raw import RawFilms
+from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.radiographs.split import assign_splits
-from cxr_serving.atomic import set_aside
-from cxr_serving.preprocessing import FilmError, Preprocessing
+from cxr_serving.model.atomic import set_aside
+from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 KIND = "processed dataset"
 _foreign = partial(written.foreign, kind=KIND)
@@ -40,13 +40,13 @@ UNKNOWN_PATIENT = (
 
 
 class PreparationError(Exception):
-    """The films cannot be made into a dataset; the message says which and why."""
+    """The images cannot be made into a dataset; the message says which and why."""
 
 
 def prepare(
-    layout: Layout, raw: RawFilms, data: Data, progress: Callable[[str], None]
+    layout: Layout, raw: RawImages, data: Data, progress: Callable[[str], None]
 ) -> tuple[DatasetRecord, bool]:
-    """Decode, resize, split and write the films, unless this very dataset lies there already.
+    """Decode, resize, split and write the images, unless this very dataset lies there already.
 
     The new dataset is made aside and moved into place whole; an interrupted run leaves the old one
     or none. One that is there is verified by its hashes; if it is broken it is set aside and made
@@ -54,21 +54,21 @@ def prepare(
 
     Args:
         layout: where to write (``layout.processed``).
-        raw: the verified films.
-        data: input size, validation split and tolerated share of corrupt films.
+        raw: the verified images.
+        data: input size, validation split and tolerated share of corrupt images.
         progress: called with a line now and then.
 
     Returns:
         The record of the dataset, and whether it was there already.
 
     Raises:
-        PreparationError: too many films are corrupt, or a class has no film in a split.
+        PreparationError: too many images are corrupt, or a class has no image in a split.
     """
     version = _version(raw, data)
     layout.root.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.root / ".processed.lock"):
         if (record := _whole(layout.processed, version, progress)) is not None:
-            _refuse_corrupt(manifest(layout.processed), raw.root, data)
+            _reject_corrupt(manifest(layout.processed), raw.root, data)
             return record, True
         written.remove_leftovers(layout.processed, _foreign)
         unfinished = layout.root / f".processed.{os.getpid()}.partial"
@@ -99,22 +99,22 @@ def _whole(directory: Path, version: str, progress: Callable[[str], None]) -> Da
 def _write(
     directory: Path,
     version: str,
-    raw: RawFilms,
+    raw: RawImages,
     data: Data,
     progress: Callable[[str], None],
 ) -> DatasetRecord:
-    films = _plan(raw.inventory, data)
-    _count(films, raw.root)  # what is missing already is not decoded for
+    images = _plan(raw.inventory, data)
+    _count(images, raw.root)  # what is missing already is not decoded for
     for split in SPLITS:
         for label in CLASSES:
             (directory / split / label).mkdir(parents=True)
-    planned = films[films["reason"].isna()]
+    planned = images[images["reason"].isna()]
     preprocessing = Preprocessing(data.image_size)
 
     def convert(path: str, file: str) -> str | None:
         try:
             pixels = preprocessing.decode(raw.root / path)
-        except FilmError as error:
+        except ImageError as error:
             return f"corrupt: {error}"
         # Level 6 takes three times as long for files that are a tenth smaller.
         Image.fromarray(pixels).save(directory / file, compress_level=1)
@@ -125,15 +125,15 @@ def _write(
         for reason in pool.map(convert, planned["path"], planned["file"]):
             reasons.append(reason)
             if len(reasons) % 1000 == 0:
-                progress(f"prepared {len(reasons)} of {len(planned)} films")
-    films.loc[planned.index, "reason"] = pd.Series(reasons, index=planned.index, dtype=object)
+                progress(f"prepared {len(reasons)} of {len(planned)} images")
+    images.loc[planned.index, "reason"] = pd.Series(reasons, index=planned.index, dtype=object)
 
-    _refuse_corrupt(films, raw.root, data)
-    kept = films["reason"].isna()
-    films["kept"] = kept
-    films.loc[~kept, "file"] = None
-    counts = _count(films, raw.root)
-    films.rename(columns={"label": "class"})[MANIFEST_COLUMNS].to_parquet(
+    _reject_corrupt(images, raw.root, data)
+    kept = images["reason"].isna()
+    images["kept"] = kept
+    images.loc[~kept, "file"] = None
+    counts = _count(images, raw.root)
+    images.rename(columns={"label": "class"})[MANIFEST_COLUMNS].to_parquet(
         directory / MANIFEST_FILE, index=False
     )
     record = DatasetRecord(
@@ -144,23 +144,23 @@ def _write(
         val_fraction=data.val_fraction,
         seed=data.seed,
         counts=counts,
-        unknown_patients=int((kept & films["unknown"]).sum()),
-        skipped=dict(Counter(reason.split(":")[0] for reason in films.loc[~kept, "reason"])),
+        unknown_patients=int((kept & images["unknown"]).sum()),
+        skipped=dict(Counter(reason.split(":")[0] for reason in images.loc[~kept, "reason"])),
     )
     (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
     return record
 
 
-def _count(films: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
+def _count(images: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
     """Images that are not left out, by split and class; none may be zero."""
     counts = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
-    usable = films[films["reason"].isna()]
+    usable = images[images["reason"].isna()]
     for (split, label), number in usable.groupby(["split", "label"]).size().items():
         counts[split][label] = int(number)
     for split, labels in counts.items():
         for label, number in labels.items():
             if number == 0:
-                out = films[(films["label"] == label) & films["reason"].notna()]["reason"]
+                out = images[(images["label"] == label) & images["reason"].notna()]["reason"]
                 aside = f" ({len(out)} are left out: {out.mode()[0]}, ...)" if len(out) else ""
                 raise PreparationError(
                     f"no {label} image is left in {split}, from {root}{aside}: "
@@ -169,11 +169,11 @@ def _count(films: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _refuse_corrupt(films: pd.DataFrame, root: Path, data: Data) -> None:
-    corrupt = films[films["reason"].str.startswith("corrupt", na=False)]
-    if len(corrupt) > data.max_corrupt_fraction * len(films):
+def _reject_corrupt(images: pd.DataFrame, root: Path, data: Data) -> None:
+    corrupt = images[images["reason"].str.startswith("corrupt", na=False)]
+    if len(corrupt) > data.max_corrupt_fraction * len(images):
         raise PreparationError(
-            f"{len(corrupt)} of {len(films)} films in {root} are corrupt "
+            f"{len(corrupt)} of {len(images)} images in {root} are corrupt "
             f"({', '.join(corrupt['path'].head(3))}, ...), more than "
             f"data.max_corrupt_fraction={data.max_corrupt_fraction:g} allows: "
             "replace them, or raise the limit"
@@ -181,37 +181,41 @@ def _refuse_corrupt(films: pd.DataFrame, root: Path, data: Data) -> None:
 
 
 def _plan(inventory: pd.DataFrame, data: Data) -> pd.DataFrame:
-    """One row per source film: new split, file name below the dataset, and why it is left out."""
-    films = inventory.sort_values("path", ignore_index=True)
-    films["reason"] = films["problem"].astype(object).where(films["problem"].notna(), None)
-    films["unknown"] = films["reason"].isna() & films["patient"].isna()
+    """One row per source image: new split, file name below the dataset, and why it is left out."""
+    images = inventory.sort_values("path", ignore_index=True)
+    images["reason"] = images["problem"].astype(object).where(images["problem"].notna(), None)
+    images["unknown"] = images["reason"].isna() & images["patient"].isna()
     if data.unknown_patients == "own":
-        films["patient"] = films["patient"].where(~films["unknown"], naming.UNKNOWN + films["path"])
+        images["patient"] = images["patient"].where(
+            ~images["unknown"], naming.UNKNOWN + images["path"]
+        )
     else:
-        films.loc[films["unknown"], "reason"] = UNKNOWN_PATIENT
+        images.loc[images["unknown"], "reason"] = UNKNOWN_PATIENT
     # The same bytes twice would weigh double in training or, across splits, leak: outside test one
     # stays, and none that is in test too. Test itself stays as it is. The one that stays has a
     # known patient where one has, and the shortest name: that of a copy is longer.
-    usable = films[films["reason"].isna()]
+    usable = images[images["reason"].isna()]
     ordered = usable.assign(
         elsewhere=usable["split"] != "test", length=usable["path"].str.len()
     ).sort_values(["elsewhere", "unknown", "length", "path"])
     first = ordered.drop_duplicates("sha256").set_index("sha256")["path"]
     repeated = ordered.index[ordered.duplicated("sha256") & (ordered["split"] != "test")]
-    films.loc[repeated, "reason"] = "duplicate: of " + films.loc[repeated, "sha256"].map(first)
-    usable = films[films["reason"].isna()]
+    images.loc[repeated, "reason"] = "duplicate: of " + images.loc[repeated, "sha256"].map(first)
+    usable = images[images["reason"].isna()]
     splits = assign_splits(usable, data.val_fraction, data.seed)
-    films["split"] = splits.reindex(films.index).astype(object)
+    images["split"] = splits.reindex(images.index).astype(object)
     leaking = splits.index[splits.isna()]
-    films.loc[leaking, "reason"] = "leak: the patient has films in test"
-    stems = films["split"] + "/" + films["label"] + "/" + films["path"].map(lambda p: Path(p).stem)
-    stems = stems[films["reason"].isna()]
+    images.loc[leaking, "reason"] = "leak: the patient has images in test"
+    stems = (
+        images["split"] + "/" + images["label"] + "/" + images["path"].map(lambda p: Path(p).stem)
+    )
+    stems = stems[images["reason"].isna()]
     clashing = stems.duplicated(keep=False)
-    films["file"] = stems.where(~clashing, stems + "-" + films["sha256"].str[:8]) + ".png"
-    return films
+    images["file"] = stems.where(~clashing, stems + "-" + images["sha256"].str[:8]) + ".png"
+    return images
 
 
-def _version(raw: RawFilms, data: Data) -> str:
+def _version(raw: RawImages, data: Data) -> str:
     """Version of the dataset: everything that shapes its contents, and nothing else."""
     content = {
         "raw": raw.data_version,

@@ -1,4 +1,4 @@
-"""Raw films: fetched, made or referenced, then verified and listed in an inventory."""
+"""Raw images: fetched, made or referenced, then verified and listed in an inventory."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -12,10 +12,11 @@ from filelock import FileLock
 
 from cxr_assets import experiment
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import kaggle, naming, phantoms
-from cxr_serving import atomic, files, preprocessing
-from cxr_serving.files import Found
-from cxr_serving.preprocessing import FilmError, Preprocessing
+from cxr_assets.radiographs import kaggle, naming, synthesis
+from cxr_serving.images import files
+from cxr_serving.images.files import Found
+from cxr_serving.model import atomic, preprocessing
+from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"
 COLUMNS = (
@@ -34,17 +35,17 @@ _EXAMPLES = {
 
 
 class RawDataError(Exception):
-    """There are no films to work with; the message names what is missing, where, and the remedy."""
+    """There are no images; the message names what is missing, where, and the remedy."""
 
 
 @dataclass(frozen=True)
-class RawFilms:
-    """Verified films, where they lie.
+class RawImages:
+    """Verified images, where they lie.
 
     Attributes:
         root: absolute directory with ``train/`` and ``test/``; ``val/`` is optional.
-        data_version: sha256 over the sorted paths and hashes; the same wherever the films lie.
-        synthetic: whether they are phantoms.
+        data_version: sha256 over the sorted paths and hashes; the same wherever the images lie.
+        synthetic: whether they are synthesis.
         unchanged: whether the inventory before this one described the same content.
         inventory: a row for every file: ``path`` (posix, below the root), ``split``, ``bytes``,
             ``mtime_ns``, ``sha256`` (None where the file cannot be read), ``width`` and ``height``
@@ -60,19 +61,20 @@ class RawFilms:
     inventory: pd.DataFrame
 
 
-def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> RawFilms:
-    """Fetch, make or reference the films, verify them, and leave the inventory in ``layout.raw``.
+def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> RawImages:
+    """Fetch, make or reference the images, verify them, and leave the inventory in ``layout.raw``.
 
     Only headers are decoded here. Files whose size and time are as in the last inventory are not
     read again.
 
     Args:
-        data: says where the films come from.
-        layout: where downloads, phantoms and inventory go; a referenced folder is never written to.
+        data: says where the images come from.
+        layout: where downloads, synthetic images and inventory go; a referenced folder is never
+            written to.
         progress: is told what goes on.
 
     Raises:
-        RawDataError: the films cannot be had, or a split or a class has none.
+        RawDataError: the images cannot be had, or a split or a class has none.
     """
     layout.raw.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.raw / ".lock"):
@@ -85,59 +87,59 @@ def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
         found = files.walk(split for split in splits if split.is_dir())
         progress(f"checking {len(found):,} files in {root}")
         inventory = _inspect(root, found, known)
-        _require_films(root, inventory)
+        _require_images(root, inventory)
         version = _data_version(inventory)
-        films = RawFilms(
+        images = RawImages(
             root=root,
             data_version=version,
-            synthetic=data.source == "phantom",
+            synthetic=data.source == "synthetic",
             unchanged=previous is not None and previous.data_version == version,
             inventory=inventory,
         )
-        _save(films, layout)
+        _save(images, layout)
     skipped = int(inventory["problem"].notna().sum())
     progress(
-        f"{len(inventory) - skipped:,} films, {skipped:,} files skipped, "
-        f"data version {version[:12]}{', unchanged' if films.unchanged else ''}"
+        f"{len(inventory) - skipped:,} images, {skipped:,} files skipped, "
+        f"data version {version[:12]}{', unchanged' if images.unchanged else ''}"
     )
-    return films
+    return images
 
 
-def read(layout: Layout) -> RawFilms:
-    """The films that the last :func:`collect` left behind.
+def read(layout: Layout) -> RawImages:
+    """The images that the last :func:`collect` left behind.
 
     Raises:
         RawDataError: it never ran, or the files are no longer as it saw them.
     """
-    films = _load(layout)
-    if films is None:
+    images = _load(layout)
+    if images is None:
         raise RawDataError(
             f"no whole {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first"
         )
-    for row in films.inventory.itertuples():
-        if _stat(films.root / row.path) != (row.bytes, row.mtime_ns):
+    for row in images.inventory.itertuples():
+        if _stat(images.root / row.path) != (row.bytes, row.mtime_ns):
             raise RawDataError(
-                f"{films.root / row.path} is missing or has changed since raw_kaggle checked it: "
+                f"{images.root / row.path} is missing or has changed since raw_kaggle checked it: "
                 "materialise raw_kaggle again"
             )
-    return films
+    return images
 
 
 def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
-    """Inventory of any folder in this layout, to evaluate films of: splits and classes may lack.
+    """Inventory of any folder in this layout, to evaluate images of: splits and classes may lack.
 
     Of a folder with ``test/`` only that is listed, else every ``NORMAL/`` and ``PNEUMONIA/`` in it.
-    Every film is decoded once, so that the broken ones are known.
+    Every image is decoded once, so that the broken ones are known.
 
     Args:
-        folder: it, or ``chest_xray/`` in it, holds the films; nothing is written there.
+        folder: it, or ``chest_xray/`` in it, holds the images; nothing is written there.
         progress: is told what goes on.
 
     Returns:
-        As :attr:`RawFilms.inventory`, with paths below ``folder``.
+        As :attr:`RawImages.inventory`, with paths below ``folder``.
 
     Raises:
-        RawDataError: there is no film.
+        RawDataError: there is no image.
     """
     if not folder.is_dir():
         raise RawDataError(f"{folder.absolute()} is not a directory; {_HELP}")
@@ -155,7 +157,7 @@ def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
     if inventory["problem"].notna().all():
         first = f": {inventory['problem'].iloc[0]}" if len(inventory) else ""
         raise RawDataError(
-            f"no film could be read in {root.absolute()}{first}. Expected NORMAL/ and PNEUMONIA/ "
+            f"no image could be read in {root.absolute()}{first}. Expected NORMAL/ and PNEUMONIA/ "
             f"with names like {', '.join(_EXAMPLES.values())}; {_HELP}"
         )
     return inventory
@@ -164,7 +166,7 @@ def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
 def _undecodable(path: Path) -> str | None:
     try:
         Preprocessing(size=32).decode(path)
-    except (OSError, FilmError) as error:
+    except (OSError, ImageError) as error:
         return f"corrupt: {error}"
     return None
 
@@ -181,9 +183,9 @@ def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
             return kaggle.fetch(data.dataset, layout.raw / "kaggle", progress)
         except kaggle.KaggleError as error:
             raise RawDataError(str(error)) from error
-    root = layout.raw / "phantoms" / f"{data.phantom_patients}-patients-seed-{data.seed}"
-    progress(f"making phantoms of {data.phantom_patients} children a class in {root}")
-    phantoms.make(root, data.phantom_patients, data.seed, progress)
+    root = layout.raw / "synthetic_images" / f"{data.synthetic_patients}-patients-seed-{data.seed}"
+    progress(f"making synthetic images of {data.synthetic_patients} patients a class in {root}")
+    synthesis.make(root, data.synthetic_patients, data.seed, progress)
     return root
 
 
@@ -267,7 +269,7 @@ def _examine(file: Found) -> dict[str, Any]:
     row["sha256"] = hashlib.sha256(content).hexdigest()
     try:
         header = preprocessing.header(content)
-    except FilmError as error:
+    except ImageError as error:
         return row | {"problem": f"corrupt: {error}"}
     return row | {"width": header.width, "height": header.height}
 
@@ -278,18 +280,18 @@ def _interpret(path: PurePosixPath, row: dict[str, Any]) -> dict[str, Any]:
         return {"label": None, "patient": None}
     try:
         name = naming.parse(path)
-    except naming.UnnamedFilm as error:
+    except naming.UnnamedImage as error:
         return {"label": None, "patient": None, "problem": f"unnamed: {error}"}
     return {"label": name.label, "patient": name.patient, "problem": None}
 
 
-def _require_films(root: Path, inventory: pd.DataFrame) -> None:
+def _require_images(root: Path, inventory: pd.DataFrame) -> None:
     for split in _NEEDED_SPLITS:
-        films = inventory[inventory["split"] == split]
+        images = inventory[inventory["split"] == split]
         for label, example in _EXAMPLES.items():
-            if (films["label"] == label).any():
+            if (images["label"] == label).any():
                 continue
-            skipped = films[films["problem"].notna()]
+            skipped = images[images["problem"].notna()]
             aside = (
                 f" ({len(skipped):,} files are skipped, the first is {skipped['path'].iloc[0]}: "
                 f"{skipped['problem'].iloc[0]})"
@@ -297,7 +299,7 @@ def _require_films(root: Path, inventory: pd.DataFrame) -> None:
                 else ""
             )
             raise RawDataError(
-                f"no {label} film could be read in {root / split}{aside}: "
+                f"no {label} image could be read in {root / split}{aside}: "
                 f"expected names like {example}; {_HELP}"
             )
 
@@ -309,19 +311,19 @@ def _data_version(inventory: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _save(films: RawFilms, layout: Layout) -> None:
-    table = films.inventory.copy(deep=False)
+def _save(images: RawImages, layout: Layout) -> None:
+    table = images.inventory.copy(deep=False)
     table.attrs = {
-        "root": str(films.root),
-        "data_version": films.data_version,
-        "synthetic": films.synthetic,
-        "unchanged": films.unchanged,
+        "root": str(images.root),
+        "data_version": images.data_version,
+        "synthetic": images.synthetic,
+        "unchanged": images.unchanged,
     }
     content = table.to_parquet(index=False, write_page_checksum=True)
     atomic.write_file(layout.raw / INVENTORY_FILE, content)
 
 
-def _load(layout: Layout) -> RawFilms | None:
+def _load(layout: Layout) -> RawImages | None:
     """The inventory on disk; None where there is none, a broken one, or one of another format."""
     try:
         inventory = pd.read_parquet(layout.raw / INVENTORY_FILE, page_checksum_verification=True)
@@ -329,7 +331,7 @@ def _load(layout: Layout) -> RawFilms | None:
             return None
         if inventory.attrs["data_version"] != _data_version(inventory):
             return None
-        return RawFilms(
+        return RawImages(
             root=Path(inventory.attrs["root"]),
             data_version=inventory.attrs["data_version"],
             synthetic=inventory.attrs["synthetic"],

@@ -5,37 +5,37 @@ from sklearn.model_selection import GroupShuffleSplit
 
 
 class SplitError(ValueError):
-    """The films cannot be split as asked."""
+    """The images cannot be split as asked."""
 
 
-def assign_splits(films: pd.DataFrame, val_fraction: float, seed: int) -> pd.Series:
-    """Assign each film to ``train``, ``val`` or ``test``.
+def assign_splits(images: pd.DataFrame, val_fraction: float, seed: int) -> pd.Series:
+    """Assign each image to ``train``, ``val`` or ``test``.
 
     Kaggle's ``test`` stays as it is. Its ``train`` and ``val`` are pooled (its own ``val`` has 16
-    films, useless for selection) and divided anew: within each class ``val_fraction`` of the
-    patients go to ``val``, and a patient is never divided. A patient who also has films in
-    ``test`` is kept out of both: those films get no split.
+    images, useless for selection) and divided anew: within each class ``val_fraction`` of the
+    patients go to ``val``, and a patient is never divided. A patient who also has images in
+    ``test`` is kept out of both: those images get no split.
 
     Args:
-        films: columns ``path``, ``split`` (Kaggle's), ``label`` and ``patient``.
+        images: columns ``path``, ``split`` (Kaggle's), ``label`` and ``patient``.
         val_fraction: share of the patients of each class, in (0, 1).
         seed: of the draw.
 
     Returns:
-        Series of split names with the index of ``films``; None where a film must be left out.
+        Series of split names with the index of ``images``; None where an image must be left out.
 
     Raises:
         SplitError: a class has fewer than two patients outside ``test``.
     """
-    splits = pd.Series("test", index=films.index, dtype=object)
-    pool = films[films["split"] != "test"].sort_values(["patient", "path"])
-    leaking = pool["patient"].isin(films.loc[films["split"] == "test", "patient"])
+    splits = pd.Series("test", index=images.index, dtype=object)
+    pool = images[images["split"] != "test"].sort_values(["patient", "path"])
+    leaking = pool["patient"].isin(images.loc[images["split"] == "test", "patient"])
     splits[pool.index[leaking]] = None
     pool = pool[~leaking]
     for label, group in pool.groupby("label", sort=True):
         if group["patient"].nunique() < 2:
             raise SplitError(
-                f"class {label} has films of fewer than two patients outside test: "
+                f"class {label} has images of fewer than two patients outside test: "
                 "training and validation need at least one each"
             )
         shuffle = GroupShuffleSplit(n_splits=1, test_size=val_fraction, random_state=seed)

@@ -13,7 +13,7 @@ from cxr_assets.overrides import PATHS, join
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
 from cxr_assets.release.rights import KERMANY, base_model, licence, terms
-from cxr_serving.bundle import BundleRecord
+from cxr_serving.model.bundle import BundleRecord
 
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
@@ -22,16 +22,16 @@ _TEMPLATE = Path(__file__).with_name("card.md")
 _PLACEHOLDER = "/path/to/your/copy"
 
 _SYNTHETIC = (
-    "Made from synthetic phantoms: this model has never seen a radiograph of a patient, and its "
+    "Made from synthetic images: this model has never seen a radiograph of a patient, and its "
     "metrics say nothing about patients."
 )
 _RANDOM = "Trained from random weights, not pretrained: expect less than of a fine-tuned model."
 _FINE_TUNED = "A research model, fine-tuned from weights that were made for other images."
 
-_HUB_DATA = "hf-vision/chest-xray-pneumonia"  # the films of Kaggle, on the Hub
+_HUB_DATA = "hf-vision/chest-xray-pneumonia"  # the images of Kaggle, on the Hub
 DATA = {
-    "phantom": (
-        "Computer-drawn phantoms, in the layout of the Kermany data set. The classes differ by "
+    "synthetic": (
+        "Synthetic images, in the layout of the Kermany data set. The classes differ by "
         "rules of drawing, not by disease."
     ),
     "kaggle": (
@@ -46,24 +46,24 @@ DATA = {
 }
 
 _POPULATION = {
-    "phantom": "none; the films are drawn by a computer.",
+    "synthetic": "none; the images are drawn by a computer.",
     "kaggle": (
         "children of one to five years who were X-rayed in routine care at one hospital in "
         "Guangzhou, China. Sex, exact age and severity are not known."
     ),
     "folder": (
         "the operator's; the program that wrote this card knows nothing of it, and whoever "
-        "publishes the release must tell. Films of other ages, devices and places are out of scope."
+        "publishes the release must say. Other ages, devices and places are out of scope."
     ),
 }
 
-_LIMITS_SYNTHETIC = "A demonstration of the pipeline. Its answers about real films mean nothing."
+_LIMITS_SYNTHETIC = "A demonstration of the pipeline. Its answers about real images mean nothing."
 _LIMITS_REAL = (
-    "Training and test films come from one source: the metrics say nothing about other hospitals, "
+    "Training and test images come from one source: the metrics say nothing about other hospitals, "
     "devices or ages, and nobody has evaluated the model elsewhere. In the Kermany data set the "
-    "width and height of a film alone go far in telling the classes apart; resizing to one square "
+    "width and height of an image alone go far to separate the classes; resizing to one square "
     "hides them, but exposure, collimation and burnt-in marks can still serve as shortcuts. Labels "
-    "are readings of the films, and bacterial and viral pneumonia look alike in many of them."
+    "are readings of the images, and bacterial and viral pneumonia look alike in many of them."
 )
 
 
@@ -154,7 +154,7 @@ def model_card(
 
 def _eval_results(record: BundleRecord, metrics: dict[str, Any], source: str) -> list[EvalResult]:
     name, kind = {
-        "phantom": ("Synthetic phantoms", "phantoms"),
+        "synthetic": ("synthetic images", "synthetic_images"),
         "kaggle": ("Chest X-Ray Images (Pneumonia), Kermany et al.", "chest-xray-pneumonia"),
         "folder": ("Chest radiographs of the operator", "folder"),
     }[source]
@@ -201,15 +201,15 @@ def _class_table(metrics: dict[str, Any]) -> str:
         scores = [_score(row[key], between[key]) for key in ("precision", "recall", "f1-score")]
         area = _score(metrics["auroc_ovr"][name], between["auroc"])
         rows.append([name, *scores, area, row["support"]])
-    return _table(["class", "precision", "recall", "F1", "AUROC", "films"], rows)
+    return _table(["class", "precision", "recall", "F1", "AUROC", "images"], rows)
 
 
 def _subgroup_table(metrics: dict[str, Any]) -> str | None:
     rows = [
-        [row["group"], row["subgroup"], _score(row["accuracy"], row["interval"]), row["films"]]
+        [row["group"], row["subgroup"], _score(row["accuracy"], row["interval"]), row["images"]]
         for row in metrics["subgroups"]
     ]
-    return _table(["films by", "part", "accuracy", "films"], rows) if rows else None
+    return _table(["images by", "part", "accuracy", "images"], rows) if rows else None
 
 
 def _calibration_table(metrics: dict[str, Any]) -> str:
@@ -230,7 +230,7 @@ def _calibration_table(metrics: dict[str, Any]) -> str:
 def _shortcut_table(metrics: dict[str, Any]) -> str:
     rows = []
     for key, label in (
-        ("frame", "width and height of the film"),
+        ("frame", "width and height of the image"),
         ("border", "its outermost sixteenth on each side"),
     ):
         audit = metrics["shortcuts"][key]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_assets import written
-from cxr_assets.evaluation import figures
+from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import latest_report, read_metrics
 from cxr_assets.experiment import Experiment
@@ -14,15 +14,9 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs import leakage
 from cxr_assets.radiographs.dataset import DatasetRecord, manifest, samples
 from cxr_assets.release.card import CARD_FILE, DATA, SAMPLES_FILE, model_card, title
-from cxr_assets.release.rights import (
-    CITATION_FILE,
-    LICENCE_FILE,
-    citation,
-    licence,
-    licence_note,
-)
-from cxr_serving import bundle
-from cxr_serving.bundle import METRICS_FILE, RECORD_FILE, BundleRecord
+from cxr_assets.release.rights import CITATION_FILE, LICENCE_FILE, citation, licence, licence_note
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import METRICS_FILE, RECORD_FILE, BundleRecord
 
 SPLIT_FILE = "split.csv"
 KIND = "release"
@@ -36,11 +30,12 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     """Write ``<releases>/<version>/`` from the newest report and the bundle it evaluated.
 
     A release is itself a bundle: its ``bundle.json`` is the evaluated one's and names the further
-    files, too, so that :func:`cxr_serving.bundle.verify`, the predictor and ``from_pretrained`` all
-    take it. It is written aside, verified and moved into place whole; the same inputs give the same
-    bytes. ``<releases>/latest.json`` stays as it is: it is for whoever has pushed the release, or
-    need not. Sample films are part of it only when they are phantoms; ``split.csv`` lists the
-    images of each split by the hash of their content, without file names or patients.
+    files, too, so that :func:`cxr_serving.model.bundle.verify`, the predictor and
+    ``from_pretrained`` all take it. It is written aside, verified and moved into place whole; the
+    same inputs give the same bytes. ``<releases>/latest.json`` stays as it is: it is for whoever
+    has pushed the release, or need not. Sample images are part of it only when they are synthetic
+    images; ``split.csv`` lists the images of each split by the hash of their content, without file
+    names or patients.
 
     Args:
         layout: where dataset, bundles and reports lie and the release goes.
@@ -82,8 +77,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
             shutil.copyfile(report / name, directory / name)
         if data.synthetic:
             (directory / SAMPLES_FILE).write_bytes(
-                figures.film_grid(
-                    samples(layout.processed, "test", 1), "one film a class", synthetic=True
+                plots.image_grid(
+                    samples(layout.processed, "test", 1), "one image a class", synthetic=True
                 )
             )
         card = model_card(record, metrics, data, experiment, pictures, repo)
@@ -120,7 +115,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
 def withheld(record: BundleRecord) -> str | None:
     """Why a release is not to be pushed unless somebody insists, or None."""
     if record.synthetic:
-        return "it was made from phantoms"
+        return "it was made from synthetic images"
     if record.pretrained is None:
         return "it was trained from random weights"
     return None
@@ -149,7 +144,7 @@ def _check(
     for name, ours, theirs in (
         ("seed", experiment.seed, record.seed),
         ("data.image_size", experiment.data.image_size, record.input_size),
-        ("phantoms", experiment.data.source == "phantom", record.synthetic),
+        ("synthetic_images", experiment.data.source == "synthetic", record.synthetic),
         ("base weights", experiment.model.pretrained is not None, record.pretrained is not None),
     ):
         if ours != theirs:

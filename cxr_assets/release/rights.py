@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from cxr_serving.bundle import BundleRecord
+from cxr_serving.model.bundle import BundleRecord
 
 CITATION_FILE = "CITATION.cff"
 LICENCE_FILE = "LICENSE.md"
@@ -15,15 +15,15 @@ KERMANY = (
     "[doi:10.17632/rscbjbr9sj](https://doi.org/10.17632/rscbjbr9sj), CC BY 4.0"
 )
 _TERMS = {
-    "apache-2.0": "Apache-2.0, like the program that drew the phantoms and trained the weights.",
-    "cc-by-4.0": "CC BY 4.0, like the films it was trained on; name their authors (see Data).",
+    "apache-2.0": "Apache-2.0, like the program that made the images and trained the weights.",
+    "cc-by-4.0": "CC BY 4.0, like the images it was trained on; name their authors (see Data).",
     "cc-by-nc-4.0": (
         "CC BY-NC 4.0, no commercial use: ConvNeXt V2's pretrained weights are CC BY-NC "
         "([their licence](https://github.com/facebookresearch/ConvNeXt-V2#license)). Name the "
-        "authors of the films, too (see Data)."
+        "authors of the images, too (see Data)."
     ),
     "unknown": (
-        "Not known to the program that wrote this: it follows from the terms of the films and of "
+        "Not known to the program that wrote this: it follows from the terms of the images and of "
         "the base weights, if any, that the operator chose. Settle it before publishing."
     ),
 }
@@ -34,7 +34,7 @@ _TEXTS = {
 }
 _SPDX = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC-BY-4.0", "cc-by-nc-4.0": "CC-BY-NC-4.0"}
 
-_FILMS = {
+_IMAGES = {
     "type": "data",
     "title": (
         "Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for Classification"
@@ -73,11 +73,11 @@ def base_model(record: BundleRecord) -> str | None:
 
 
 def licence(record: BundleRecord, source: str) -> str:
-    """The strictest of the terms of films and base weights, as the Hub spells it.
+    """The strictest of the terms of images and base weights, as the Hub spells it.
 
     Args:
         record: of the released bundle.
-        source: of the films, ``data.source``.
+        source: of the images, ``data.source``.
     """
     if source == "folder":
         return "unknown"
@@ -101,7 +101,7 @@ def licence_note(name: str, data: str) -> str:
 
     Args:
         name: what :func:`licence` returns.
-        data: what the films are, with their authors.
+        data: what the images are, with their authors.
     """
     text = f"\n\nFull text: {_TEXTS[name]}" if name in _TEXTS else ""
     return (
@@ -115,14 +115,14 @@ def citation(record: BundleRecord, source: str, title: str, repo: str | None) ->
 
     Args:
         record: of the released bundle.
-        source: of the films, ``data.source``.
+        source: of the images, ``data.source``.
         title: of the release.
         repo: Hub repository, if any.
     """
     name = licence(record, source)
     content: dict[str, Any] = {
         "cff-version": "1.2.0",
-        "message": "If you use this model, cite it, and the films and networks it was made from.",
+        "message": "If you use this model, cite it, and the images and networks it was made from.",
         "type": "software",
         "title": title,
         "authors": [{"name": repo.split("/")[0] if repo else "Whoever trained this model"}],
@@ -131,6 +131,6 @@ def citation(record: BundleRecord, source: str, title: str, repo: str | None) ->
     }
     if name in _SPDX:
         content["license"] = _SPDX[name]
-    content["references"] = [_NETWORK, *([_FILMS] if source == "kaggle" else [])]
+    content["references"] = [_NETWORK, *([_IMAGES] if source == "kaggle" else [])]
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return text

@@ -20,8 +20,8 @@ from huggingface_hub.utils.sha import git_hash
 from pydantic import ValidationError
 
 from cxr_assets.release.card import CARD_FILE
-from cxr_serving import bundle
-from cxr_serving.bundle import BundleRecord
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleRecord
 
 logger = logging.getLogger(__name__)
 
@@ -171,11 +171,11 @@ def _reason(error: Exception, status: int | None, repo: str, endpoint: str) -> s
         f"someone else changed {repo} during the push, or the token may only propose changes "
         f"({status}): look at its commits"
     )
-    refusals = {
+    rejections = {
         401: "the token is not valid (401): set HF_TOKEN to one that is",
         403: f"the token may not write to {repo} (403): it needs the write permission there",
         404: f"there is no {repo}, or the token may not see it (404): check CXR_HF_REPO",
         409: overtaken,
         412: overtaken,
     }
-    return refusals.get(status, f"{endpoint} answered {status} ({error})")
+    return rejections.get(status, f"{endpoint} answered {status} ({error})")

@@ -18,7 +18,7 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
 from cxr_assets.settings import Settings as PipelineSettings
-from cxr_serving.settings import Settings as ServiceSettings
+from cxr_serving.http.settings import Settings as ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 OURS = ["code-location", "webserver", "daemon", "mlflow", "serving"]
@@ -110,7 +110,7 @@ def test_command_is_one_that_its_program_understands(name: str, services: Servic
         parse(program, arguments)
 
 
-def test_parser_refuses_what_a_program_does_not_know() -> None:
+def test_parser_rejects_what_a_program_does_not_know() -> None:
     with pytest.raises(click.UsageError):
         parse("dagster", ["code-server", "start", "--hosts=0.0.0.0"])
     with pytest.raises(click.UsageError):
@@ -165,7 +165,7 @@ def test_mlflow_has_the_probed_path(services: Services) -> None:
 
 
 def test_service_has_the_probed_path(services: Services) -> None:
-    app = importlib.import_module("cxr_serving.app").create_app(ServiceSettings())
+    app = importlib.import_module("cxr_serving.http.app").create_app(ServiceSettings())
     assert urlsplit(probed_url(services["serving"])).path in app.openapi()["paths"]
 
 

@@ -85,7 +85,7 @@ def test_images_of_a_benchmark_may_lie_anywhere(clone: Path) -> None:
     program.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word" >> words; done\n')
     program.chmod(0o755)
     for name in ODD[:3]:
-        done = make("bench", f"FILMS={name}", directory=clone)
+        done = make("bench", f"IMAGES={name}", directory=clone)
         assert done.returncode == 0, done.stderr
         assert (clone / "words").read_text().splitlines()[-1] == name
     (clone / "words").unlink()
@@ -130,7 +130,7 @@ def test_setup_installs_again_when_the_pins_change(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("python", ["a-python-that-is-not-there", "./python3.10"])
-def test_setup_refuses_another_python(python: str, clone: Path) -> None:
+def test_setup_rejects_another_python(python: str, clone: Path) -> None:
     (clone / ".venv" / "installed").unlink()
     old = clone / "python3.10"
     old.write_text('#!/bin/sh\n[ "$1" != -c ] && mkdir -p .venv/bin\n')

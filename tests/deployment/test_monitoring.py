@@ -18,10 +18,10 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from promql_parser import AggregateExpr, BinaryExpr, Expr, MatrixSelector, VectorSelector
 
-from cxr_serving.app import create_app
-from cxr_serving.bundle import BundleRecord
-from cxr_serving.metrics import Metrics
-from cxr_serving.settings import Settings
+from cxr_serving.http.app import create_app
+from cxr_serving.http.metrics import Metrics
+from cxr_serving.http.settings import Settings
+from cxr_serving.model.bundle import BundleRecord
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
@@ -147,7 +147,7 @@ def test_expression_names_only_what_the_service_exposes(
         ("cxr_model_redy == 0", "", {"cxr_model_redy"}),
         ('cxr_requests_total{code="500"}', "", {"code"}),
         ("sum by (status) (rate(cxr_queue_seconds_bucket[$__rate_interval]))", "", {"status"}),
-        ("cxr_drift_psi > 1 and on (asset) cxr_drift_films > 9", "", {"asset"}),
+        ("cxr_drift_psi > 1 and on (asset) cxr_drift_images > 9", "", {"asset"}),
         ("sum by (status) (cxr_requests_total)", "{{route}}", {"route"}),
     ],
 )
@@ -246,11 +246,11 @@ def model(age: int, ready: str = "1x90", pinned: str = "0x90") -> list[dict[str,
     ]
 
 
-def drift(intensity: str, films: str) -> list[dict[str, str]]:
+def drift(intensity: str, images: str) -> list[dict[str, str]]:
     return [
         series("cxr_drift_psi", intensity, of="intensity"),
         series("cxr_drift_psi", "0.01x300", of="predictions"),
-        series("cxr_drift_films", films),
+        series("cxr_drift_images", images),
     ]
 
 
@@ -275,12 +275,17 @@ CASES: list[tuple[str, list[dict[str, str]], str, int]] = [
     ("PredictionsSlow", latency("0+100x60", "0+98x60"), "30m", 1),
     ("PredictionsSlow", latency("0+1000x60", "0+995x60"), "30m", 0),
     ("PredictionsSlow", latency("7x60", "0x60"), "30m", 0),
-    ("FilmsRejected", [series("cxr_rejections_total", "0+1x60", reason="deadline")], "30m", 1),
-    ("FilmsRejected", [series("cxr_rejections_total", "0x20 4x40", reason="queue_full")], "35m", 0),
-    ("FilmsRejected", [series("cxr_rejections_total", "0+9x60", reason="rate_limit")], "30m", 0),
-    ("FilmsDrift", drift("0.3x300", "200x300"), "61m", 1),
-    ("FilmsDrift", drift("0.3x300", "199x300"), "90m", 0),
-    ("FilmsDrift", drift("0.2x300", "900x300"), "90m", 0),
+    ("ImagesRejected", [series("cxr_rejections_total", "0+1x60", reason="deadline")], "30m", 1),
+    (
+        "ImagesRejected",
+        [series("cxr_rejections_total", "0x20 4x40", reason="queue_full")],
+        "35m",
+        0,
+    ),
+    ("ImagesRejected", [series("cxr_rejections_total", "0+9x60", reason="rate_limit")], "30m", 0),
+    ("ImagesDrift", drift("0.3x300", "200x300"), "61m", 1),
+    ("ImagesDrift", drift("0.3x300", "199x300"), "90m", 0),
+    ("ImagesDrift", drift("0.2x300", "900x300"), "90m", 0),
     (
         "ModelStale",
         [series("cxr_model_stale", "1x60"), series("cxr_model_ready", "1x60")],
@@ -298,8 +303,8 @@ CASES: list[tuple[str, list[dict[str, str]], str, int]] = [
     ("ModelOld", model(9 * DAY + 1, pinned="1x90"), "61m", 0),
     # The time is 0 as long as there is no model.
     ("ModelOld", model(20000 * DAY, ready="0x90"), "61m", 0),
-    ("ModelRefused", [series("cxr_model_refusals_total", "0x5 1x200")], "10m", 1),
-    ("ModelRefused", [series("cxr_model_refusals_total", "0x5 1x200")], "70m", 0),
+    ("ModelRejected", [series("cxr_model_rejections_total", "0x5 1x200")], "10m", 1),
+    ("ModelRejected", [series("cxr_model_rejections_total", "0x5 1x200")], "70m", 0),
     ("ModelPinned", [series("cxr_model_pinned", "1x200")], "25h", 1),
     ("ModelPinned", [series("cxr_model_pinned", "1x120 0 1x79")], "25h", 0),
 ]
@@ -401,7 +406,7 @@ def test_thresholds_of_the_dashboard_are_those_of_the_alerts() -> None:
 
     assert last("Share of requests that fail") == limit("RequestsFail", r"> ([\d.]+)$")
     assert last("Latency") == limit("PredictionsSlow", r"> ([\d.]+)$")
-    assert last("Drift") == limit("FilmsDrift", r"> ([\d.]+)")
+    assert last("Drift") == limit("ImagesDrift", r"> ([\d.]+)")
     assert last("Age") == 24 * 3600 * limit("ModelOld", r"> (\d+) \* 24 \* 3600")
 
 

@@ -24,7 +24,7 @@ def postgres_program(name: str) -> str | None:
 
 
 def unprivileged_user() -> str | None:
-    """The user that has to start Postgres, which refuses to run as root; None for this user."""
+    """The user that has to start Postgres, which rejects to run as root; None for this user."""
     return "postgres" if os.geteuid() == 0 else None
 
 
@@ -98,21 +98,21 @@ def home(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @dg.asset
-def film_count() -> dg.MaterializeResult[None]:
-    return dg.MaterializeResult(metadata={"films": 3})
+def image_count() -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(metadata={"images": 3})
 
 
 def test_a_run_is_kept_in_postgres(home: Path, tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        result = dg.materialize([film_count], instance=instance)
+        result = dg.materialize([image_count], instance=instance)
         assert result.success
     with dg.DagsterInstance.from_config(str(home)) as instance:
         run = instance.get_run_by_id(result.run_id)
         assert run is not None
         assert run.status is dg.DagsterRunStatus.SUCCESS
-        event = instance.get_latest_materialization_event(film_count.key)
+        event = instance.get_latest_materialization_event(image_count.key)
         assert event is not None
         assert event.asset_materialization is not None
-        assert event.asset_materialization.metadata["films"].value == 3
+        assert event.asset_materialization.metadata["images"].value == 3
         assert Path(instance.storage_directory()).is_relative_to(tmp_path / "storage")
     assert list(home.rglob("*.db")) == []

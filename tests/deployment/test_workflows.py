@@ -87,7 +87,7 @@ def test_release_waits_for_ci_and_runs_on_version_tags_only() -> None:
 
 
 @pytest.mark.parametrize(("tag", "status"), [("v{version}", 0), ("v999.0.0", 1), ("v0", 1)])
-def test_release_refuses_a_tag_that_is_not_the_version(tag: str, status: int) -> None:
+def test_release_rejects_a_tag_that_is_not_the_version(tag: str, status: int) -> None:
     [command] = [
         step["run"] for step in steps(load("release.yml")) if "pyproject" in step.get("run", "")
     ]

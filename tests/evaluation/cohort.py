@@ -1,18 +1,18 @@
-"""120 made-up films, 40 of each class, with names in the manner of the Kermany set."""
+"""120 made-up images, 40 of each class, with names in the manner of the Kermany set."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxr_assets.evaluation.films import Films
+from cxr_assets.evaluation.images import Images
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 TARGETS = np.repeat([0, 1, 2], 40)
 
 
-def films(**columns: object) -> Films:
-    """All of one size; ten children have four bacterial films each, all others have one film."""
+def images(**columns: object) -> Images:
+    """All of one size; ten patients have four bacterial images each, all others have one image."""
     names = [f"PNEUMONIA/person{n // 4}_bacteria_{n}.jpeg" for n in range(40)]
     names += [f"NORMAL/{'NORMAL2-' if n % 2 else ''}IM-{n}-0001.jpeg" for n in range(40)]
     names += [f"PNEUMONIA/person{n}_virus_{n}.jpeg" for n in range(40)]
@@ -30,4 +30,4 @@ def films(**columns: object) -> Films:
             **columns,
         }
     )
-    return Films(Path("films"), table, "made up", None, False, {}, 0)
+    return Images(Path("images"), table, "made up", None, False, {}, 0)

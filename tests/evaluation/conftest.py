@@ -8,7 +8,7 @@ import torch
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 # Enough for what is not about the intervals themselves.
 FEW = 40

@@ -13,21 +13,21 @@ TARGETS = RNG.integers(0, 3, 60)
 PATIENTS = [f"patient {number // 3}" for number in range(60)]
 
 
-def test_films_of_a_child_are_drawn_together():
+def test_images_of_a_child_are_drawn_together():
     for row in bootstrap.draws(PATIENTS):
-        films = np.bincount(row[row >= 0], minlength=60).reshape(20, 3)
-        assert (films == films[:, :1]).all()
-        assert films[:, 0].sum() == 20
+        images = np.bincount(row[row >= 0], minlength=60).reshape(20, 3)
+        assert (images == images[:, :1]).all()
+        assert images[:, 0].sum() == 20
     assert bootstrap.draws(PATIENTS).equal(bootstrap.draws(PATIENTS))
 
 
-def test_each_draw_has_the_figures_of_its_films():
+def test_each_draw_has_the_figures_of_its_images():
     drawn = bootstrap.draws(PATIENTS)
     table = bootstrap.scores(PROBABILITIES, TARGETS, CLASSES, drawn)
     assert len(table) == len(drawn)
     for index in (0, 7, 23):
-        films = drawn[index][drawn[index] >= 0].numpy()
-        expected = evaluate(PROBABILITIES[films], TARGETS[films], CLASSES)
+        images = drawn[index][drawn[index] >= 0].numpy()
+        expected = evaluate(PROBABILITIES[images], TARGETS[images], CLASSES)
         row = table.iloc[index]
         for name in ("accuracy", "macro_f1", "auroc_macro_ovr", "average_precision_macro_ovr"):
             assert row[name] == pytest.approx(expected[name], abs=2e-6)
@@ -48,7 +48,7 @@ def test_an_absent_class_has_no_interval_and_is_in_no_mean():
     np.testing.assert_allclose(table["macro_f1"], present)
 
 
-def test_many_films_of_few_children_say_less(monkeypatch: pytest.MonkeyPatch):
+def test_many_images_of_few_children_say_less(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
     probabilities, targets = (np.repeat(array, 9, axis=0) for array in (PROBABILITIES, TARGETS))
     widths = []
@@ -57,7 +57,7 @@ def test_many_films_of_few_children_say_less(monkeypatch: pytest.MonkeyPatch):
         low, high = bootstrap.interval(table["accuracy"])
         assert low < (probabilities.argmax(axis=1) == targets).mean() < high
         widths.append(high - low)
-    # Nine equal films of a child are worth one: the interval is three times as wide.
+    # Nine equal images of a patient are worth one: the interval is three times as wide.
     assert widths[1] / widths[0] == pytest.approx(3, rel=0.25)
 
 

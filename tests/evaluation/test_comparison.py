@@ -7,10 +7,10 @@ TARGETS = np.array([0] * 40)
 
 
 def answers(right: range) -> np.ndarray:
-    return np.eye(2)[[0 if film in right else 1 for film in range(40)]]
+    return np.eye(2)[[0 if image in right else 1 for image in range(40)]]
 
 
-def test_mcnemar_counts_the_films_that_one_model_alone_reads_right():
+def test_mcnemar_counts_the_images_that_one_model_alone_reads_right():
     test = mcnemar(answers(range(30)), answers(range(10, 32)), TARGETS)
     # 2 * P(at most 2 of 12) with a fair coin.
     assert test == {"only_ours": 10, "only_theirs": 2, "p": pytest.approx(2 * 79 / 2**12)}

@@ -15,12 +15,12 @@ TOLERANCE = 2e-6  # single precision, then six decimals
 @st.composite
 def predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities with many ties, and targets in which a class may be missing."""
-    films = draw(st.integers(1, 40))
+    images = draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     steps = draw(st.sampled_from([2, 10, 10_000]))
-    raw = rng.integers(0, steps, (films, 3)) + 1e-3
+    raw = rng.integers(0, steps, (images, 3)) + 1e-3
     classes = draw(st.lists(st.integers(0, 2), min_size=1, unique=True))
-    return raw / raw.sum(axis=1, keepdims=True), rng.choice(classes, films)
+    return raw / raw.sum(axis=1, keepdims=True), rng.choice(classes, images)
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +60,7 @@ def test_agrees_with_scikit_learn(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     assert metrics["auroc_macro_ovr"] == (
         pytest.approx(np.mean(list(areas.values())), abs=TOLERANCE) if areas else None
     )
-    assert metrics["films"] == len(targets)
+    assert metrics["images"] == len(targets)
 
 
 def test_macro_auroc_is_scikit_learns_when_every_class_is_there() -> None:
@@ -84,7 +84,7 @@ def test_an_absent_class_is_named_and_has_no_score() -> None:
         "support": 0,
     }
     assert metrics["auroc_ovr"]["viral_pneumonia"] is None
-    # Bacterial is perfect, normal has one of two: the film called viral is an error all the same.
+    # Bacterial is perfect, normal has one of two: the image called viral is an error all the same.
     assert metrics["macro_f1"] == pytest.approx((1 + 2 / 3) / 2, abs=TOLERANCE)
     json.dumps(metrics, allow_nan=False)
 
@@ -99,10 +99,10 @@ def test_a_class_that_is_never_predicted_counts_as_zero() -> None:
 @pytest.mark.parametrize(
     ("probabilities", "targets", "message"),
     [
-        ([[0.5, 0.5]], [0], "2 probabilities a film for 3 classes"),
+        ([[0.5, 0.5]], [0], "2 probabilities an image for 3 classes"),
         ([0.5, 0.25, 0.25], [0], "expected"),
         ([[0.5, 0.25, 0.25]], [0, 1], "expected"),
-        (np.empty((0, 3)), [], "no film"),
+        (np.empty((0, 3)), [], "no image"),
         ([[0.5, 0.25, 0.25]], [3], r"integers in 0\.\.2"),
         ([[0.5, 0.25, 0.25]], [-1], r"integers in 0\.\.2"),
         ([[0.5, 0.25, 0.25]], [0.0], r"integers in 0\.\.2"),
@@ -111,7 +111,7 @@ def test_a_class_that_is_never_predicted_counts_as_zero() -> None:
         ([[0.9, 0.9, 0.9]], [0], "do not sum to 1"),
     ],
 )
-def test_refuses_what_are_no_predictions(
+def test_rejects_what_are_no_predictions(
     probabilities: object, targets: object, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

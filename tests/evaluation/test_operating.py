@@ -26,14 +26,14 @@ def test_pneumonia_of_either_kind_is_told_from_normal():
 
 
 @pytest.mark.parametrize("only", [0, 1])
-def test_films_of_one_kind_alone_have_no_operating_point(only):
-    films = only == TARGETS
-    assert operating.pneumonia(PROBABILITIES[films], TARGETS[films], normal=1) is None
+def test_images_of_one_kind_alone_have_no_operating_point(only):
+    images = only == TARGETS
+    assert operating.pneumonia(PROBABILITIES[images], TARGETS[images], normal=1) is None
 
 
-def test_what_is_left_when_the_least_certain_films_are_set_aside():
+def test_what_is_left_when_the_least_certain_images_are_set_aside():
     curve = operating.selective(PROBABILITIES, TARGETS)
-    assert curve["films"].tolist() == [round(300 * share) for share in curve["coverage"]]
+    assert curve["images"].tolist() == [round(300 * share) for share in curve["coverage"]]
     assert curve["confidence"].is_monotonic_increasing
     assert curve["accuracy"].iloc[0] == pytest.approx(
         (PROBABILITIES.argmax(axis=1) == TARGETS).mean(), abs=1e-6
@@ -65,5 +65,5 @@ def test_images_that_tie_in_confidence_are_kept_together():
     targets = np.repeat([0, 1], 50)
     probabilities = np.tile([0.9, 0.1, 0.0], (100, 1))
     curve = operating.selective(probabilities, targets)
-    assert set(curve["films"]) == {100}
+    assert set(curve["images"]) == {100}
     assert set(curve["accuracy"]) == {0.5}

@@ -15,9 +15,9 @@ from cxr_assets.evaluation.report import (
     write_report,
 )
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import phantoms
+from cxr_assets.radiographs import synthesis
 from cxr_assets.radiographs.raw import RawDataError
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 
 class Page(HTMLParser):
@@ -37,10 +37,10 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Phantoms of thirty children a class, as they come."""
-    root = tmp_path_factory.mktemp("films")
-    phantoms.make(root, 30, 0)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic images of thirty patients a class, as they come."""
+    root = tmp_path_factory.mktemp("images")
+    synthesis.make(root, 30, 0)
     return root
 
 
@@ -57,7 +57,7 @@ def test_the_page_needs_nothing_but_itself_and_says_what_it_is(reported: Layout)
     assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "Not a medical device" in page.text
-    assert "Synthetic phantoms" in page.text
+    assert "synthetic images" in page.text
     assert (reported.reports / "report.html").read_bytes() == (report / "report.html").read_bytes()
 
 
@@ -80,7 +80,7 @@ def test_its_numbers_are_those_of_the_metrics(reported: Layout) -> None:
     low, high = difference["interval"]
     assert f"{difference['estimate']:.3f} ({low:.3f} to {high:.3f})" in text
     assert metrics["model"]["fingerprint"] in text
-    assert metrics["films_sha256"] in text
+    assert metrics["images_sha256"] in text
 
 
 def test_behind_each_figure_are_its_numbers(reported: Layout) -> None:
@@ -90,24 +90,24 @@ def test_behind_each_figure_are_its_numbers(reported: Layout) -> None:
     assert {"reliability", "pneumonia_roc", "selective", "baseline_selective"} <= figures
 
 
-def test_the_hardest_films_are_in_the_page_alone(reported: Layout) -> None:
+def test_the_hardest_images_are_in_the_page_alone(reported: Layout) -> None:
     report = latest_report(reported)
     page = (report / "report.html").read_text()
-    shown = re.findall(r"(film-\d+\.png)</figcaption>", page)
+    shown = re.findall(r"(image-\d+\.png)</figcaption>", page)
     assert shown
-    assert page.count("the same film with the network") == len(shown)
-    assert "film-" not in (report / "metrics.json").read_text()
+    assert page.count("the same image with the network") == len(shown)
+    assert "image-" not in (report / "metrics.json").read_text()
 
 
 def test_any_bundle_on_any_folder_without_dagster(
-    layout: Layout, films: Path, tmp_path: Path
+    layout: Layout, images: Path, tmp_path: Path
 ) -> None:
     main, baseline = bundles(layout)
     out = tmp_path / "out"
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "cxr_assets.evaluation"),
-            *("--bundle", main, "--baseline", baseline, "--data", films, "--out", out),
+            *("--bundle", main, "--baseline", baseline, "--data", images, "--out", out),
         ],
         capture_output=True,
         text=True,
@@ -116,21 +116,21 @@ def test_any_bundle_on_any_folder_without_dagster(
     )
     assert f"report: {out / 'report.html'}" in ended.stderr
     metrics = read_metrics(out)
-    assert metrics["films"] == len(list((films / "test").rglob("*.*")))
+    assert metrics["images"] == len(list((images / "test").rglob("*.*")))
     assert metrics["shortcuts"]["border"]["gain"] == pytest.approx(
         metrics["macro_f1"] - metrics["shortcuts"]["border"]["macro_f1"], abs=1e-6
     )
     assert metrics["comparison"]["macro_f1"]["interval"]
 
 
-def test_classes_that_a_folder_lacks_are_absent_and_broken_films_are_named(
-    layout: Layout, films: Path, tmp_path: Path
+def test_classes_that_a_folder_lacks_are_absent_and_broken_images_are_named(
+    layout: Layout, images: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "hospital" / "NORMAL"
     folder.mkdir(parents=True)
-    for number, film in enumerate(sorted((films / "test" / "NORMAL").iterdir())):
-        content = film.read_bytes()
-        (folder / film.name).write_bytes(content if number else content[: len(content) // 2])
+    for number, image in enumerate(sorted((images / "test" / "NORMAL").iterdir())):
+        content = image.read_bytes()
+        (folder / image.name).write_bytes(content if number else content[: len(content) // 2])
     main, _ = bundles(layout)
     out = report_on_folder(main, folder.parent, tmp_path / "out", None, lambda line: None)
     metrics = read_metrics(out)
@@ -147,43 +147,43 @@ def test_classes_that_a_folder_lacks_are_absent_and_broken_films_are_named(
 
 
 def test_unknown_patients_of_a_folder_are_counted_and_reported(
-    layout: Layout, films: Path, tmp_path: Path
+    layout: Layout, images: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "hospital" / "NORMAL"
     folder.mkdir(parents=True)
-    images = sorted((films / "test" / "NORMAL").iterdir())
-    for number, image in enumerate(images):
+    paths = sorted((images / "test" / "NORMAL").iterdir())
+    for number, image in enumerate(paths):
         name = f"scan {number}.jpeg" if number < 2 else image.name
         (folder / name).write_bytes(image.read_bytes())
     main, _ = bundles(layout)
     out = report_on_folder(main, folder.parent, tmp_path / "out", None, lambda line: None)
     metrics = read_metrics(out)
-    assert (metrics["unknown_patients"], metrics["films"]) == (2, len(images))
+    assert (metrics["unknown_patients"], metrics["images"]) == (2, len(paths))
     text = " ".join(Page((out / "report.html").read_text()).text.split())
     assert "The patients of 2 of the evaluated images are unknown" in text
     assert "released only if" not in text, "no release depends on this folder"
 
 
-def test_what_is_no_report_is_not_replaced(layout: Layout, films: Path, tmp_path: Path) -> None:
+def test_what_is_no_report_is_not_replaced(layout: Layout, images: Path, tmp_path: Path) -> None:
     main, _ = bundles(layout)
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ReportError, match="name a new or an empty directory"):
-        report_on_folder(main, films, tmp_path, None, lambda line: None)
+        report_on_folder(main, images, tmp_path, None, lambda line: None)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_what_lies_beside_the_report_stays(layout: Layout, films: Path, tmp_path: Path) -> None:
+def test_what_lies_beside_the_report_stays(layout: Layout, images: Path, tmp_path: Path) -> None:
     main, _ = bundles(layout)
     beside = tmp_path / "home" / ".report.old"
     leftover = tmp_path / "home" / ".report.123.partial"
     for directory in (beside, leftover):
         directory.mkdir(parents=True)
-    report_on_folder(main, films, tmp_path / "home" / "report", None, lambda line: None)
+    report_on_folder(main, images, tmp_path / "home" / "report", None, lambda line: None)
     assert beside.exists()
     assert not leftover.exists()
 
 
-def test_a_folder_without_films_is_refused_with_what_was_expected(
+def test_a_folder_without_images_is_rejected_with_what_was_expected(
     layout: Layout, tmp_path: Path
 ) -> None:
     main, _ = bundles(layout)
@@ -192,7 +192,7 @@ def test_a_folder_without_films_is_refused_with_what_was_expected(
         report_on_folder(main, tmp_path / "empty", tmp_path / "out", None, lambda line: None)
 
 
-def test_the_released_model_is_asked_about_the_same_films(reported: Layout) -> None:
+def test_the_released_model_is_asked_about_the_same_images(reported: Layout) -> None:
     main, baseline = bundles(reported)
     assert read_metrics(reported.reports)["regression"] is None
     data_version = bundle.BundleRecord.read(main).data_version

@@ -34,9 +34,9 @@ def test_brier_and_likelihood_are_what_their_formulas_say():
     assert scores["nll"] == pytest.approx(-np.log(likelihood).mean(), abs=1e-6)
 
 
-def test_bins_hold_equally_many_films():
+def test_bins_hold_equally_many_images():
     bins = reliability(TRUE, TARGETS)
-    assert bins["films"].tolist() == [6000 // BINS] * BINS
+    assert bins["images"].tolist() == [6000 // BINS] * BINS
     assert bins["confidence"].is_monotonic_increasing
     assert len(reliability(TRUE[:4], TARGETS[:4])) == 4
 

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from cxr_assets.evaluation import figures
+from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.report import (
     ReportError,
@@ -24,9 +24,9 @@ from cxr_assets.evaluation.report import (
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetError
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
-from cxr_serving.bundle import BundleError
-from cxr_serving.predictor import Predictor
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.predictor import Predictor
 
 PICTURES = ("confusion_matrix.png", "roc_curves.png", "learning_curves.png")
 
@@ -69,8 +69,8 @@ def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) 
     table = pd.read_csv(report / "predictions.csv")
     predictor = Predictor(bundle.latest(reported.models("convnext_model")))
     for _, row in table.iloc[::5].iterrows():
-        film = predictor.preprocessing.decode(reported.processed / row["path"])
-        expected = predictor.predict(film[None])[0]
+        image = predictor.preprocessing.decode(reported.processed / row["path"])
+        expected = predictor.predict(image[None])[0]
         assert row[[f"model_{name}" for name in CLASSES]].to_numpy(float) == pytest.approx(
             expected, abs=1e-5
         )
@@ -121,7 +121,7 @@ def test_a_failure_while_writing_leaves_the_old_report(
     def full_disk(*args: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figures, "roc_curves", full_disk)
+    monkeypatch.setattr(plots, "roc_curves", full_disk)
     with pytest.raises(OSError, match="No space left"):
         report_on(reported)
     assert contents(report) == before
@@ -135,7 +135,7 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
     before = contents(report)
 
     def killed_while_drawing() -> None:
-        figures.roc_curves = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+        plots.roc_curves = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
         report_on(reported)
 
     child = multiprocessing.get_context("fork").Process(target=killed_while_drawing)
@@ -149,7 +149,7 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
     assert not list(reported.reports.glob(".*"))
 
 
-def test_a_bundle_trained_on_other_data_is_refused(layout: Layout) -> None:
+def test_a_bundle_trained_on_other_data_is_rejected(layout: Layout) -> None:
     main = tiny.publish(layout, "convnext_model", tiny.convnext(), "e" * 64)
     with pytest.raises(ReportError, match="materialise convnext_model again"):
         write_report(layout, main, bundle.latest(layout.models("dinov2_probe")))
@@ -162,23 +162,23 @@ def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "broken"])
-def test_a_damaged_test_film_is_named(layout: Layout, damage: str) -> None:
-    film = layout.processed / "test" / "normal" / "film-3.png"
+def test_a_damaged_test_image_is_named(layout: Layout, damage: str) -> None:
+    image = layout.processed / "test" / "normal" / "image-3.png"
     if damage == "missing":
-        film.unlink()
+        image.unlink()
     else:
-        film.write_bytes(film.read_bytes()[:80])
+        image.write_bytes(image.read_bytes()[:80])
     with pytest.raises(ReportError, match="materialise processed_dataset again") as caught:
         report_on(layout)
-    assert "film-3.png" in str(caught.value)
+    assert "image-3.png" in str(caught.value)
 
 
-def test_a_count_that_does_not_fit_the_manifest_is_refused(layout: Layout) -> None:
+def test_a_count_that_does_not_fit_the_manifest_is_rejected(layout: Layout) -> None:
     path = layout.processed / DATASET_FILE
     record = json.loads(path.read_text())
     record["counts"]["test"]["normal"] += 1
     path.write_text(json.dumps(record))
-    with pytest.raises(ReportError, match=r"lists 27 test films, dataset\.json counts 28"):
+    with pytest.raises(ReportError, match=r"lists 27 test images, dataset\.json counts 28"):
         report_on(layout)
 
 

@@ -13,6 +13,6 @@ def test_it_finds_by_how_much_logits_are_too_sure(overconfidence):
     assert found == pytest.approx(overconfidence, rel=0.05)
 
 
-def test_it_stays_within_bounds_where_every_film_is_right():
+def test_it_stays_within_bounds_where_every_image_is_right():
     logits = 10 * torch.eye(3)
     assert 0.05 <= temperature(logits, torch.arange(3)) <= 20

@@ -30,9 +30,9 @@ from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle, golden
-from cxr_serving.network import Logits
-from cxr_serving.predictor import Predictor
+from cxr_serving.model import bundle, reference
+from cxr_serving.model.network import Logits
+from cxr_serving.model.predictor import Predictor
 
 OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
 ASSETS = ("convnext_model", "dinov2_probe")
@@ -45,7 +45,7 @@ def experiment(*overrides: str) -> Experiment:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path / "data")
-    tiny.processed(layout, films=6)
+    tiny.processed(layout, images=6)
     return layout
 
 
@@ -66,7 +66,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Layo
     @cache
     def trained(asset: str) -> tuple[Layout, list[str]]:
         layout = Layout(tmp_path_factory.mktemp(asset) / "data")
-        tiny.processed(layout, films=6)
+        tiny.processed(layout, images=6)
         return layout, train(asset, layout)[1]
 
     return trained
@@ -95,8 +95,8 @@ def test_a_training_ends_in_a_bundle_that_serves(asset, once):
     assert (record.classes, record.synthetic, record.seed) == (CLASSES, True, 0)
     assert record.dagster_run_id == "dagster-run"
 
-    films = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
-    probabilities = Predictor(directory).predict(films)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    probabilities = Predictor(directory).predict(images)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -124,26 +124,28 @@ def test_the_main_model_is_there_as_onnx_too(layout):
     directory, _ = train("convnext_model", layout, "trainer.flip_averaging=true")
     predictor = Predictor(directory)
     session = onnxruntime.InferenceSession(directory / "model.onnx")
-    films = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
-    for some in (films, films[:1]):
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    for some in (images, images[:1]):
         pixels = predictor.preprocessing.normalise(torch.tensor(some)).numpy()
         [logits] = session.run(["logits"], {"pixel_values": pixels})
         np.testing.assert_allclose(softmax(logits, axis=1), predictor.predict(some), atol=1e-5)
 
-    drawn = golden.read(directory)
+    drawn = reference.read(directory)
     in_torch = Logits(predictor.model, flip_averaging=True)
-    expected = in_torch(predictor.preprocessing.normalise(torch.tensor(drawn.films))).softmax(dim=1)
+    expected = in_torch(predictor.preprocessing.normalise(torch.tensor(drawn.images))).softmax(
+        dim=1
+    )
     np.testing.assert_allclose(drawn.probabilities, expected, atol=1e-6)
-    assert len(np.unique(drawn.films, axis=0)) == 8
+    assert len(np.unique(drawn.images, axis=0)) == 8
     predictor.check()
 
     pixels = [np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*.png"))]
     answers = predictor.predict(np.stack(pixels)).argmax(axis=1)
-    reference = predictor.reference
-    assert reference.films == len(pixels) == 18
-    assert reference.predictions == tuple(np.bincount(answers, minlength=3) / 18)
-    dark = np.mean([(film < 128).mean() for film in pixels])
-    assert sum(reference.intensity[:8]) == pytest.approx(dark)
+    distribution = predictor.distribution
+    assert distribution.images == len(pixels) == 18
+    assert distribution.predictions == tuple(np.bincount(answers, minlength=3) / 18)
+    dark = np.mean([(image < 128).mean() for image in pixels])
+    assert sum(distribution.intensity[:8]) == pytest.approx(dark)
 
 
 def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
@@ -153,12 +155,12 @@ def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     rounded = Predictor(directory, int8=True)
     assert (rounded.runtime, rounded.warning) == ("onnx-int8", None)
     rounded.check()
-    films = np.stack([np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*"))])
+    images = np.stack([np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*"))])
     macro_f1 = f1_score(
-        np.repeat([0, 1, 2], 6), rounded.predict(films).argmax(axis=1), average="macro"
+        np.repeat([0, 1, 2], 6), rounded.predict(images).argmax(axis=1), average="macro"
     )
     assert record.int8.macro_f1 == pytest.approx(macro_f1)
-    drawn = golden.read(directory).films
+    drawn = reference.read(directory).images
     difference = np.abs(rounded.predict(drawn) - Predictor(directory).predict(drawn)).max()
     assert record.int8.difference == pytest.approx(difference, abs=1e-5)
 
@@ -203,10 +205,10 @@ def test_energy_is_noted_where_the_machine_counts_it(layout, monkeypatch):
 
 def test_the_probe_reads_the_cls_embedding_alone(once):
     directory = bundle.latest(once("dinov2_probe")[0].models("dinov2_probe"))
-    for name in ("model.onnx", "model.int8.onnx", "reference.json"):
+    for name in ("model.onnx", "model.int8.onnx", "distribution.json"):
         assert not (directory / name).exists()
     Predictor(directory).check()
-    assert (directory / "golden.safetensors").exists()
+    assert (directory / "reference.safetensors").exists()
     weight = AutoModelForImageClassification.from_pretrained(directory).classifier.weight
     assert weight[:, :32].abs().max() > 0
     assert weight[:, 32:].abs().max() == 0

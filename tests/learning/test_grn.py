@@ -19,27 +19,27 @@ def test_outputs_and_gradients_are_those_of_transformers():
     torch.manual_seed(0)
     theirs = random_layer(6)
     ours = GlobalResponseNorm(theirs.weight, theirs.bias)
-    films = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(ours(films), theirs(films))
-    inputs = (films, theirs.weight, theirs.bias)
+    images = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ours(images), theirs(images))
+    inputs = (images, theirs.weight, theirs.bias)
     upstream = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     for mine, other in zip(
-        torch.autograd.grad(ours(films), inputs, upstream),
-        torch.autograd.grad(theirs(films), inputs, upstream),
+        torch.autograd.grad(ours(images), inputs, upstream),
+        torch.autograd.grad(theirs(images), inputs, upstream),
         strict=True,
     ):
         torch.testing.assert_close(mine, other)
-    assert torch.autograd.gradcheck(ours, films)
+    assert torch.autograd.gradcheck(ours, images)
 
 
 def test_a_channel_that_is_zero_everywhere_has_a_finite_gradient():
     layer = random_layer(3)
     ours = GlobalResponseNorm(layer.weight, layer.bias)
-    films = torch.randn(1, 2, 2, 3, dtype=torch.float64)
-    films[..., 1] = 0
-    films.requires_grad_()
-    ours(films).sum().backward()
-    assert torch.isfinite(films.grad).all()
+    images = torch.randn(1, 2, 2, 3, dtype=torch.float64)
+    images[..., 1] = 0
+    images.requires_grad_()
+    ours(images).sum().backward()
+    assert torch.isfinite(images.grad).all()
 
 
 def test_the_built_network_is_transformers_network_with_the_same_names():
@@ -48,6 +48,6 @@ def test_the_built_network_is_transformers_network_with_the_same_names():
     assert sum(isinstance(module, GlobalResponseNorm) for module in ours.modules()) == 6
     theirs = ConvNextV2ForImageClassification(ours.config).eval()
     theirs.load_state_dict(ours.state_dict())
-    films = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(ours(films).logits, theirs(films).logits)
+        torch.testing.assert_close(ours(images).logits, theirs(images).logits)

@@ -68,20 +68,20 @@ def test_dinov2_loads_from_a_directory_without_a_head(dinov2_directory):
         assert torch.equal(value, saved[key]), key
 
 
-def test_weights_of_another_architecture_are_refused(convnext_directory, dinov2_directory):
+def test_weights_of_another_architecture_are_rejected(convnext_directory, dinov2_directory):
     network = networks.build(networks.convnext_config(model(pretrained=None), 64, CLASSES))
     with pytest.raises(PretrainedError, match="do not fit"):
         networks.load_pretrained(network, str(dinov2_directory), None)
 
 
-def test_pickled_weights_are_refused(tmp_path, convnext_directory):
+def test_pickled_weights_are_rejected(tmp_path, convnext_directory):
     (tmp_path / "config.json").write_text((convnext_directory / "config.json").read_text())
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(PretrainedError, match=r"no model\.safetensors"):
         networks.locate(str(tmp_path), None)
 
 
-def test_a_name_that_is_neither_directory_nor_hub_id_is_refused(tmp_path):
+def test_a_name_that_is_neither_directory_nor_hub_id_is_rejected(tmp_path):
     with pytest.raises(PretrainedError, match="neither a directory nor a hub id"):
         networks.locate(str(tmp_path / "absent"), None)
 

@@ -6,16 +6,16 @@ import onnx as onnx_format
 import onnxruntime
 import pytest
 import torch
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
+from onnx.distribution import ReferenceEvaluator
+from onnx.distribution.op_run import OpRun
 from sklearn.metrics import f1_score
 from transformers import AutoModelForImageClassification, ConvNextV2Config
 from transformers import ConvNextV2ForImageClassification as ConvNextV2
 
 from cxr_assets.learning import onnx
-from cxr_serving.bundle import INT8_FILE, ONNX_FILE
-from cxr_serving.predictor import softmax
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model.bundle import INT8_FILE, ONNX_FILE
+from cxr_serving.model.predictor import softmax
+from cxr_serving.model.preprocessing import Preprocessing
 
 SIZE = 64
 
@@ -53,18 +53,18 @@ def test_the_graph_answers_as_the_saved_network(saved, flip_averaging):
                 expected = (expected + network(pixels.flip(-1)).logits) / 2
         [logits] = session.run(["logits"], {"pixel_values": pixels.numpy()})
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-    assert np.ptp(logits, axis=0).min() > 0.1, "films that are answered alike show nothing"
+    assert np.ptp(logits, axis=0).min() > 0.1, "images that are answered alike show nothing"
 
 
 def test_the_graph_in_int8_is_smaller_and_answers_nearly_the_same(saved):
     onnx.write(saved, True)
     onnx.quantise(saved)
-    films = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), np.uint8)
-    films[1:] //= np.arange(2, 6, dtype=np.uint8)[:, None, None]
-    exact, rounded = (onnx.predict(saved / name, films, 1) for name in (ONNX_FILE, INT8_FILE))
+    images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), np.uint8)
+    images[1:] //= np.arange(2, 6, dtype=np.uint8)[:, None, None]
+    exact, rounded = (onnx.predict(saved / name, images, 1) for name in (ONNX_FILE, INT8_FILE))
     assert 0 < np.abs(exact - rounded).max() < 0.05
     assert np.ptp(exact, axis=0).max() > 0.05
-    np.testing.assert_allclose(exact, onnx.predict(saved / ONNX_FILE, films, 2), atol=1e-5)
+    np.testing.assert_allclose(exact, onnx.predict(saved / ONNX_FILE, images, 2), atol=1e-5)
 
 
 def test_the_same_network_gives_the_same_bytes_that_tell_nothing_of_this_machine(saved):

@@ -22,15 +22,15 @@ from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs.dataset import kept, labels, read
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model import bundle
+from cxr_serving.model.preprocessing import Preprocessing
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """18 films to train on, 18 to validate."""
+    """18 images to train on, 18 to validate."""
     layout = Layout(tmp_path / "data")
-    tiny.processed(layout, films=6)
+    tiny.processed(layout, images=6)
     return layout
 
 
@@ -59,14 +59,14 @@ def test_the_head_is_where_logistic_regression_ends(layout):
     strength = 0.03
     directory, _ = train(layout, f"probe.weight_decays=[{strength}]")
     network = AutoModelForImageClassification.from_pretrained(directory)
-    films = kept(layout.processed, "train")
-    rows = embed(network.dinov2, layout, films, lambda line: None).double().numpy()
+    images = kept(layout.processed, "train")
+    rows = embed(network.dinov2, layout, images, lambda line: None).double().numpy()
     expected = make_pipeline(
         StandardScaler(),
         LogisticRegression(
-            C=1 / (strength * len(films)), class_weight="balanced", tol=1e-8, max_iter=10_000
+            C=1 / (strength * len(images)), class_weight="balanced", tol=1e-8, max_iter=10_000
         ),
-    ).fit(rows, labels(films).numpy())
+    ).fit(rows, labels(images).numpy())
 
     weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
     logits = torch.from_numpy(rows) @ weight[:, : rows.shape[1]].double().T + bias.double()
@@ -74,18 +74,18 @@ def test_the_head_is_where_logistic_regression_ends(layout):
     np.testing.assert_allclose(logits.softmax(dim=1), expected.predict_proba(rows), atol=1e-4)
 
 
-def test_the_exported_network_answers_films_as_the_head_answers_embeddings(layout):
+def test_the_exported_network_answers_images_as_the_head_answers_embeddings(layout):
     directory, _ = train(layout)
     network = AutoModelForImageClassification.from_pretrained(directory).eval()
-    films = kept(layout.processed, "val")
-    pixels = Preprocessing(tiny.SIZE).normalise(read(layout.processed, films["file"], tiny.SIZE))
+    images = kept(layout.processed, "val")
+    pixels = Preprocessing(tiny.SIZE).normalise(read(layout.processed, images["file"], tiny.SIZE))
     head = network.classifier
     with torch.no_grad():
-        rows = embed(network.dinov2, layout, films, lambda line: None)
+        rows = embed(network.dinov2, layout, images, lambda line: None)
         expected = rows @ head.weight[:, : rows.shape[1]].T + head.bias
         torch.testing.assert_close(network(pixels).logits, expected, rtol=1e-3, atol=1e-3)
         fitted = expected * bundle.verify(directory).temperature
-        loss = torch.nn.functional.cross_entropy(fitted, labels(films))
+        loss = torch.nn.functional.cross_entropy(fitted, labels(images))
     history = pd.read_csv(directory / "history.csv")
     best = history.loc[history["val_macro_f1"].idxmax()]
     assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)
@@ -124,7 +124,7 @@ def test_every_strength_is_tried_and_of_equals_the_strongest_is_kept(layout):
     assert torch.load(directory / "best.ckpt", weights_only=True)["epoch"] == best[0]
 
 
-def test_less_regularisation_fits_the_training_films_better(layout):
+def test_less_regularisation_fits_the_training_images_better(layout):
     directory, _ = train(layout, "probe.weight_decays=[10,1,0.1,0.01,0.001]")
     losses = pd.read_csv(directory / "history.csv")["train_loss"]
     assert (losses.diff().dropna() < 0).all()
@@ -133,7 +133,7 @@ def test_less_regularisation_fits_the_training_films_better(layout):
 @pytest.mark.parametrize("how", ["by an error", "by SIGTERM"])
 def test_stopped_on_its_path_it_goes_on_and_ends_the_same(layout, tmp_path, how):
     straight = Layout(tmp_path / "straight")
-    tiny.processed(straight, films=6)
+    tiny.processed(straight, images=6)
     expected, _ = train(straight)
 
     class Stopped(Exception):
@@ -148,7 +148,7 @@ def test_stopped_on_its_path_it_goes_on_and_ends_the_same(layout, tmp_path, how)
     with pytest.raises((Stopped, SystemExit)):
         fit(plan_of(layout), stop)
     directory, lines = train(layout)
-    assert "embeddings of 36 films reused" in lines
+    assert "embeddings of 36 images reused" in lines
     assert [line[:9] for line in lines if line.startswith("epoch")][-1] == "epoch 3/3"
     ours, theirs = (pd.read_csv(place / "history.csv") for place in (directory, expected))
     assert ours.drop(columns="seconds").equals(theirs.drop(columns="seconds"))
@@ -156,7 +156,7 @@ def test_stopped_on_its_path_it_goes_on_and_ends_the_same(layout, tmp_path, how)
         assert (directory / name).read_bytes() == (expected / name).read_bytes()
 
 
-def test_strengths_out_of_order_are_refused():
+def test_strengths_out_of_order_are_rejected():
     for strengths in ("[0.1,1]", "[1,1]", "[]", "[1,0]"):
         with pytest.raises(ExperimentError, match=r"probe\.weight_decays"):
             compose("demo", [f"probe.weight_decays={strengths}"])
@@ -164,42 +164,42 @@ def test_strengths_out_of_order_are_refused():
 
 def test_another_head_embeds_nothing_again_and_another_seed_trains_nothing_again(layout):
     first, lines = train(layout)
-    assert of_embedding(lines) == ["embedded 36 of 36 films"]
+    assert of_embedding(lines) == ["embedded 36 of 36 images"]
     again, lines = train(layout, "probe.weight_decays=[1]")
     assert again != first
-    assert of_embedding(lines) == ["embeddings of 36 films reused"]
+    assert of_embedding(lines) == ["embeddings of 36 images reused"]
     again, _ = train(layout, "seed=1")
     assert again == first
 
 
-def test_another_split_of_the_same_films_embeds_nothing_again(layout):
-    films = pd.concat([kept(layout.processed, "train"), kept(layout.processed, "val")])
-    expected = embed(backbone(), layout, films, lambda line: None)
-    order = torch.randperm(len(films)).tolist()
+def test_another_split_of_the_same_images_embeds_nothing_again(layout):
+    images = pd.concat([kept(layout.processed, "train"), kept(layout.processed, "val")])
+    expected = embed(backbone(), layout, images, lambda line: None)
+    order = torch.randperm(len(images)).tolist()
     lines: list[str] = []
-    again = embed(backbone(), layout, films.iloc[order], lines.append)
-    assert lines == ["embeddings of 36 films reused"]
+    again = embed(backbone(), layout, images.iloc[order], lines.append)
+    assert lines == ["embeddings of 36 images reused"]
     assert torch.equal(again, expected[order])
 
 
-def test_new_films_are_embedded_alone_and_as_if_all_were_new(layout, tmp_path):
-    films = kept(layout.processed, "test")
-    embed(backbone(), layout, films.iloc[4:], lambda line: None)
+def test_new_images_are_embedded_alone_and_as_if_all_were_new(layout, tmp_path):
+    images = kept(layout.processed, "test")
+    embed(backbone(), layout, images.iloc[4:], lambda line: None)
     lines: list[str] = []
-    grown = embed(backbone(), layout, films, lines.append)
-    assert lines == ["embeddings of 23 films reused", "embedded 4 of 4 films"]
+    grown = embed(backbone(), layout, images, lines.append)
+    assert lines == ["embeddings of 23 images reused", "embedded 4 of 4 images"]
 
     fresh = Layout(tmp_path / "fresh")
-    tiny.processed(fresh, films=6)
-    assert torch.equal(grown, embed(backbone(), fresh, films, lambda line: None))
+    tiny.processed(fresh, images=6)
+    assert torch.equal(grown, embed(backbone(), fresh, images, lambda line: None))
 
 
 def test_another_backbone_or_input_size_has_embeddings_of_its_own(layout, tmp_path):
-    films = kept(layout.processed, "train")
-    ours = embed(backbone(0), layout, films, lambda line: None)
+    images = kept(layout.processed, "train")
+    ours = embed(backbone(0), layout, images, lambda line: None)
     lines: list[str] = []
-    theirs = embed(backbone(1), layout, films, lines.append)
-    assert lines == ["embedded 18 of 18 films"]
+    theirs = embed(backbone(1), layout, images, lines.append)
+    assert lines == ["embedded 18 of 18 images"]
     assert not torch.equal(ours, theirs)
 
 
@@ -213,13 +213,13 @@ def test_what_was_embedded_before_an_interruption_is_not_lost(layout, monkeypatc
         embed(backbone(), layout, kept(layout.processed, "train"), stop)
     lines: list[str] = []
     embed(backbone(), layout, kept(layout.processed, "train"), lines.append)
-    assert lines == ["embeddings of 10 films reused", "embedded 8 of 8 films"]
+    assert lines == ["embeddings of 10 images reused", "embedded 8 of 8 images"]
 
 
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "altered"])
 def test_a_broken_file_of_embeddings_is_told_and_made_again(layout, damage):
-    films = kept(layout.processed, "train")
-    expected = embed(backbone(), layout, films, lambda line: None)
+    images = kept(layout.processed, "train")
+    expected = embed(backbone(), layout, images, lambda line: None)
     [path] = layout.embeddings.glob("*.safetensors")
     content = path.read_bytes()
     path.write_bytes(
@@ -230,32 +230,32 @@ def test_a_broken_file_of_embeddings_is_told_and_made_again(layout, damage):
         }[damage]
     )
     lines: list[str] = []
-    assert torch.equal(embed(backbone(), layout, films, lines.append), expected)
+    assert torch.equal(embed(backbone(), layout, images, lines.append), expected)
     assert len(lines) == 2
     assert lines[0].startswith(f"{path} is broken")
-    assert lines[1] == "embedded 18 of 18 films"
+    assert lines[1] == "embedded 18 of 18 images"
     assert path.read_bytes() == content
 
 
 def test_embeddings_of_the_backbones_used_last_are_kept(layout):
-    films = kept(layout.processed, "train").head(2)
+    images = kept(layout.processed, "train").head(2)
     files: list[Path] = []
     for seed in range(4):
-        embed(backbone(seed), layout, films, lambda line: None)
+        embed(backbone(seed), layout, images, lambda line: None)
         [new] = set(layout.embeddings.glob("*.safetensors")) - set(files)
         os.utime(new, (seed, seed))
         files.append(new)
-    embed(backbone(0), layout, films, lambda line: None)
-    embed(backbone(4), layout, films, lambda line: None)
+    embed(backbone(0), layout, images, lambda line: None)
+    embed(backbone(4), layout, images, lambda line: None)
     left = set(layout.embeddings.glob("*.safetensors"))
     assert len(left) == 4
     assert set(files) - left == {files[1]}, "the one that was not used for longest"
 
 
-def test_films_that_left_the_dataset_do_not_stay_on_disk(layout):
-    films = kept(layout.processed, "train")
-    embed(backbone(), layout, films.iloc[:10], lambda line: None)
-    embed(backbone(), layout, films.iloc[10:], lambda line: None)
+def test_images_that_left_the_dataset_do_not_stay_on_disk(layout):
+    images = kept(layout.processed, "train")
+    embed(backbone(), layout, images.iloc[:10], lambda line: None)
+    embed(backbone(), layout, images.iloc[10:], lambda line: None)
     lines: list[str] = []
-    embed(backbone(), layout, films, lines.append)
-    assert lines == ["embeddings of 8 films reused", "embedded 10 of 10 films"]
+    embed(backbone(), layout, images, lines.append)
+    assert lines == ["embeddings of 8 images reused", "embedded 10 of 10 images"]

@@ -20,8 +20,8 @@ from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export, prune
 from cxr_assets.learning.fit import fit, locked
 from cxr_assets.learning.interruption import Interruption
-from cxr_serving import bundle
-from cxr_serving.bundle import BundleError
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleError
 
 SHORT = "trainer.max_epochs=3"
 DAY = 86_400
@@ -30,7 +30,7 @@ DAY = 86_400
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path / "data")
-    tiny.processed(layout, films=6)
+    tiny.processed(layout, images=6)
     return layout
 
 
@@ -59,7 +59,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     layout = Layout(tmp_path_factory.mktemp("uninterrupted"))
-    tiny.processed(layout, films=6)
+    tiny.processed(layout, images=6)
     plan = killing.plan(layout, SHORT)
     fit(plan, lambda line: None)
     return killing.left_behind(plan.work)
@@ -134,7 +134,7 @@ def test_the_same_training_gives_the_same_files(tmp_path):
     hashes = []
     for name in ("one", "two"):
         layout = Layout(tmp_path / name)
-        tiny.processed(layout, films=6)
+        tiny.processed(layout, images=6)
         plan = killing.plan(layout, SHORT)
         fit(plan, lambda line: None)
         hashes.append(bundle.verify(export(plan)[0]).files)

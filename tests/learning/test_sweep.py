@@ -22,10 +22,10 @@ from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.tracking import EXPERIMENT
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 LR = "model.lr"
-OVERRIDES = ("data.phantom_patients=8", "data.image_size=32", *tiny.NETWORKS[:2])
+OVERRIDES = ("data.synthetic_patients=8", "data.image_size=32", *tiny.NETWORKS[:2])
 
 
 def test_a_sweep_is_every_combination_of_values():
@@ -36,11 +36,11 @@ def test_a_sweep_is_every_combination_of_values():
     ]  # fmt: skip
     assert [job.experiment.trainer.batch_size for job in jobs] == [4, 4, 8, 8]
     assert [job.experiment.seed for job in jobs] == [0, 1, 0, 1]
-    assert {job.experiment.data.phantom_patients for job in jobs} == {8}
+    assert {job.experiment.data.synthetic_patients for job in jobs} == {8}
 
 
 def test_the_command_line_has_the_last_word_on_preset_and_settings():
-    (job,) = sweep.expand("demo", ["experiment=scratch", "data.folder=films"], ["seed=3"])
+    (job,) = sweep.expand("demo", ["experiment=scratch", "data.folder=images"], ["seed=3"])
     assert (job.experiment.preset, job.experiment.seed) == ("scratch", 3)
     (job,) = sweep.expand("demo", ["seed=4"], ["seed=3"])
     assert job.experiment == compose("demo", ["seed=4"])
@@ -61,7 +61,7 @@ def test_lists_sweep_as_whole_values():
         ("trainer.batch_size=interval(4,8)", "does not support"),
     ],
 )
-def test_settings_that_are_not_valid_are_refused_before_any_training(override, problem):
+def test_settings_that_are_not_valid_are_rejected_before_any_training(override, problem):
     with pytest.raises(ExperimentError) as error:
         sweep.expand("demo", [override])
     assert problem in str(error.value)
@@ -75,7 +75,7 @@ def test_settings_that_are_not_valid_are_refused_before_any_training(override, p
         (["seed=0,1"], "these overrides make 2 jobs: train them all with -m"),
     ],
 )
-def test_the_command_line_refuses_in_one_line(arguments, problem, tmp_path, monkeypatch):
+def test_the_command_line_rejects_in_one_line(arguments, problem, tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "argv", ["learning", *arguments])
     with pytest.raises(SystemExit) as stop:
@@ -106,7 +106,7 @@ def test_the_table_over_seeds_has_mean_and_spread():
 
 def test_a_later_run_of_the_winner_points_to_its_bundle(tmp_path):
     layout = Layout(tmp_path)
-    tiny.processed(layout, films=6)
+    tiny.processed(layout, images=6)
     plan = make_plan(
         "convnext_model", compose("demo", [*OVERRIDES, "trainer.max_epochs=1"]), layout
     )

@@ -18,7 +18,7 @@ from cxr_assets.tracking import EXPERIMENT
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 OVERRIDES = (
-    "data.phantom_patients=8",
+    "data.synthetic_patients=8",
     "data.image_size=32",
     *tiny.NETWORKS,
     "trainer.max_epochs=2",

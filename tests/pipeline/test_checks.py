@@ -7,11 +7,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from cxr_assets import checks
+from cxr_assets.defs import checks
+from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, MANIFEST_FILE
-from cxr_assets.resources import DataRoot, Experiment
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ def layout(tmp_path) -> Layout:
     layout = Layout(tmp_path)
     tiny.processed(layout)
     path = layout.processed / MANIFEST_FILE
-    films = pd.read_parquet(path)
-    films["sha256"] = [f"{number:064x}" for number in range(len(films))]
-    films.to_parquet(path)
+    images = pd.read_parquet(path)
+    images["sha256"] = [f"{number:064x}" for number in range(len(images))]
+    images.to_parquet(path)
     return layout
 
 
@@ -30,12 +30,12 @@ def passed(check, layout: Layout, **resources) -> bool:
 
 
 def rewrite(layout: Layout, column: str) -> None:
-    """Give the first film of test what the first film of train has in ``column``."""
+    """Give the first image of test what the first image of train has in ``column``."""
     path = layout.processed / MANIFEST_FILE
-    films = pd.read_parquet(path)
-    first = {split: films.index[films["split"] == split][0] for split in ("train", "test")}
-    films.loc[first["test"], column] = films.loc[first["train"], column]
-    films.to_parquet(path)
+    images = pd.read_parquet(path)
+    first = {split: images.index[images["split"] == split][0] for split in ("train", "test")}
+    images.loc[first["test"], column] = images.loc[first["train"], column]
+    images.to_parquet(path)
 
 
 def test_clean_data_passes(layout):
@@ -80,28 +80,28 @@ def test_names_that_do_not_tell_of_one_patient_pass(layout, train, test):
 def rename(layout: Layout, train: str, test: str) -> Layout:
     """Give the first normal image of train, and of test, a source name."""
     path = layout.processed / MANIFEST_FILE
-    films = pd.read_parquet(path)
+    images = pd.read_parquet(path)
     for split, name in (("train", train), ("test", test)):
-        index = films.index[(films["split"] == split) & (films["class"] == "normal")][0]
-        films.loc[index, "path"] = f"{split}/NORMAL/{name}"
-    films.to_parquet(path)
+        index = images.index[(images["split"] == split) & (images["class"] == "normal")][0]
+        images.loc[index, "path"] = f"{split}/NORMAL/{name}"
+    images.to_parquet(path)
     return layout
 
 
 def test_the_same_image_saved_again_under_another_patients_name_is_found(layout):
-    before = Image.open(layout.processed / "test/normal/film-0.png")
+    before = Image.open(layout.processed / "test/normal/image-0.png")
     saved = BytesIO()
     before.point(lambda grey: grey * 0.8 + 30).save(saved, "JPEG", quality=80)
-    Image.open(saved).save(layout.processed / "train/viral_pneumonia/film-0.png")
+    Image.open(saved).save(layout.processed / "train/viral_pneumonia/image-0.png")
     result = checks.patients_disjoint(data_root=DataRoot(path=str(layout.root)))
     assert not result.passed
     assert result.metadata["number_of_pairs"].value == 1
     ((first, second, _),) = result.metadata["pairs"].data
-    assert {first, second} == {"test/normal/film-0.png", "train/viral_pneumonia/film-0.png"}
+    assert {first, second} == {"test/normal/image-0.png", "train/viral_pneumonia/image-0.png"}
 
 
 def test_a_blank_image_in_two_splits_is_found(layout):
-    for file in ("test/normal/film-0.png", "val/normal/film-0.png"):
+    for file in ("test/normal/image-0.png", "val/normal/image-0.png"):
         Image.new("L", (tiny.SIZE, tiny.SIZE), 90).save(layout.processed / file)
     assert not passed(checks.patients_disjoint, layout)
 
@@ -115,7 +115,7 @@ def test_images_of_unknown_patients_are_a_warning(layout):
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
-def test_a_film_in_two_splits_is_found(layout):
+def test_a_image_in_two_splits_is_found(layout):
     rewrite(layout, "sha256")
     assert not passed(checks.no_duplicates_across_splits, layout)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cxr_assets import sensors
 from cxr_assets.definitions import definitions
-from cxr_assets.executor import fail_dead_runs
+from cxr_assets.defs import sensors
+from cxr_assets.defs.executor import fail_dead_runs
 from cxr_assets.liveness import Lock
 from cxr_assets.settings import Settings
 

@@ -14,11 +14,11 @@ from mlflow.tracking import MlflowClient
 from net import free_port, wait_for_server
 
 from cxr_assets import tracking
-from cxr_assets.assets.raw_kaggle import raw_kaggle
+from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
+from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.resources import DataRoot, Experiment, mlflow
 from cxr_assets.tracking import EXPERIMENT
 
 
@@ -84,7 +84,7 @@ def test_a_server_given_by_uri_gets_the_runs_instead_of_the_sqlite_file(new_work
 @pytest.mark.parametrize("back", [True, False], ids=["and comes back", "for good"])
 def test_a_training_goes_on_when_the_server_dies(back, server, tmp_path):
     layout = Layout(tmp_path / "data")
-    tiny.processed(layout, films=2)
+    tiny.processed(layout, images=2)
     overrides = [*tiny.NETWORKS, "trainer.max_epochs=4", "trainer.batch_size=4"]
     plan = make_plan("convnext_model", compose("demo", overrides), layout)
     lines: list[str] = []
@@ -126,7 +126,7 @@ def test_a_training_goes_on_when_the_server_dies(back, server, tmp_path):
 
 def test_where_tracking_is_required_a_run_without_its_server_fails(tmp_path):
     def materialize(required: bool) -> bool:
-        overrides = f"data.phantom_patients=3 data.image_size=32 tracking.required={required}"
+        overrides = f"data.synthetic_patients=3 data.image_size=32 tracking.required={required}"
         return dg.materialize(
             [raw_kaggle],
             resources={

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 REPO = "my-group/cxr"
 TOKEN = "hf_" + "s3cret" * 6
@@ -36,7 +36,7 @@ def pushing(hub: Hub, token: str = TOKEN) -> dict[str, str]:
     }
 
 
-# As demos are made from phantoms. With the probe's asset, there is a run of MLflow to look at.
+# As demos are made from synthesis. With the probe's asset, there is a run of MLflow to look at.
 FORCE = json.dumps({"ops": {"hf_release": {"config": {"force": True}}}}, separators=(",", ":"))
 PUSH = f"dinov2_probe,hf_release --config-json {FORCE}"
 
@@ -69,8 +69,8 @@ def test_one_command_leaves_dataset_models_report_and_release(trained):
             "accuracy", "macro_f1",
         }  # fmt: skip
         assert result["classes"] == list(CLASSES)
-        films = sum(sum(row) for row in result["confusion_matrix"])
-        assert films == len(list((layout.processed / "test").rglob("*.png")))
+        images = sum(sum(row) for row in result["confusion_matrix"])
+        assert images == len(list((layout.processed / "test").rglob("*.png")))
 
 
 def test_the_run_is_on_record_for_the_ui(trained):
@@ -156,11 +156,11 @@ def test_summary_tells_both_models_and_what_to_do_next(trained):
     metrics = json.loads((trained.layout.reports / "metrics.json").read_text())
     assert f"{metrics['macro_f1']:.3f}" in finished.stdout
     assert f"{metrics['baseline']['macro_f1']:.3f}" in finished.stdout
-    for words in ("make dev", "make serve", "not a medical device", "phantoms"):
+    for words in ("make dev", "make serve", "not a medical device", "synthetic_images"):
         assert words in finished.stdout
 
 
-def test_again_nothing_is_repeated_and_phantoms_are_not_pushed(trained, hub):
+def test_again_nothing_is_repeated_and_synthetic_are_not_pushed(trained, hub):
     before = bundle.latest(trained.layout.models("convnext_model"))
     (trained.layout.releases / "latest.json").unlink()
     finished = trained.retrain(**pushing(hub))
@@ -170,8 +170,8 @@ def test_again_nothing_is_repeated_and_phantoms_are_not_pushed(trained, hub):
         assert line in finished.stderr
     assert status(trained) == FINISHED
 
-    assert hub.requests == [], "made from phantoms, and not forced"
-    assert "made from phantoms" in release_metadata(trained)["hub"].value
+    assert hub.requests == [], "made from synthetic images, and not forced"
+    assert "made from synthetic images" in release_metadata(trained)["hub"].value
     assert release_metadata(trained)["released"].value is False
     assert bundle.read_pointer(trained.layout.releases) is None
 
@@ -192,7 +192,7 @@ def test_a_release_reaches_the_hub_and_the_token_nothing_else(trained, hub):
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
-def test_a_refused_push_fails_the_run_and_leaves_the_release_whole(trained, hub):
+def test_a_rejected_push_fails_the_run_and_leaves_the_release_whole(trained, hub):
     before = bundle.latest(trained.layout.releases)
     (trained.layout.releases / "latest.json").unlink()
     finished = trained.materialize(PUSH, **pushing(hub, "hf_" + "wrong" * 7))

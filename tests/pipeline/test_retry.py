@@ -7,13 +7,13 @@ import tiny
 import torch
 
 from cxr_assets import tracking
-from cxr_assets.assets import training
-from cxr_assets.assets.training import model_asset
+from cxr_assets.defs.assets import training
+from cxr_assets.defs.assets.training import model_asset
+from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.layout import Layout
 from cxr_assets.learning import fit
 from cxr_assets.learning.fit import DivergedError
-from cxr_assets.resources import DataRoot, Experiment, mlflow
-from cxr_serving import bundle
+from cxr_serving.model import bundle
 
 OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
 
@@ -21,7 +21,7 @@ OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
 @pytest.fixture
 def layout(tmp_path) -> Layout:
     layout = Layout(tmp_path)
-    tiny.processed(layout, films=6)
+    tiny.processed(layout, images=6)
     return layout
 
 

@@ -15,8 +15,8 @@ import pytest
 from net import free_port
 from PIL import Image
 
-from cxr_serving import bundle
-from cxr_serving.predictor import Predictor
+from cxr_serving.model import bundle
+from cxr_serving.model.predictor import Predictor
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -71,13 +71,13 @@ def test_it_serves_what_the_pipeline_materialises(service):
     pixels = np.random.default_rng(0).integers(0, 256, (120, 150), dtype=np.uint8)
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
-    film = stream.getvalue()
+    image = stream.getvalue()
     answers: list[httpx.Response] = []
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
-            answers.append(client.post("/predict", files={"file": ("film.png", film)}))
+            answers.append(client.post("/predict", files={"file": ("image.png", image)}))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
@@ -98,7 +98,7 @@ def test_it_serves_what_the_pipeline_materialises(service):
     assert set(versions) == {first.name, second.name}
     for directory in (first, second):
         predictor = Predictor(directory)
-        expected = predictor.predict(predictor.preprocessing.decode(film)[None])[0]
+        expected = predictor.predict(predictor.preprocessing.decode(image)[None])[0]
         for answer in answers:
             if answer.json()["model"]["version"] == directory.name:
                 np.testing.assert_allclose(answer.json()["probs"], expected, atol=1e-5)

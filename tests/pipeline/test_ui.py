@@ -166,7 +166,7 @@ def stopped_and_next(ui, workplace, tmp_path_factory) -> tuple[str, str]:
     """A training that was terminated, and a run that waited for its end and then failed."""
     endless = [*workplace.overrides, "seed=12", "trainer.max_epochs=5000", "trainer.patience=5000"]
     stopped = ui.launch("retrain", config=settings(*endless))
-    folder = tmp_path_factory.mktemp("no-films")
+    folder = tmp_path_factory.mktemp("no-images")
     waiting = ui.launch(
         "__ASSET_JOB", ["raw_kaggle"], settings("data=folder", f"data.folder={folder}")
     )
@@ -211,4 +211,4 @@ def test_a_failure_in_the_ui_is_failed_in_mlflow(stopped_and_next, workplace):
         ]
     assert run is not None
     assert run.status is dg.DagsterRunStatus.FAILURE
-    assert "no-films" in step.to_string(), "the folder is named"
+    assert "no-images" in step.to_string(), "the folder is named"

@@ -46,7 +46,7 @@ def _handler(holder: list[KaggleStandIn]) -> type[BaseHTTPRequestHandler]:
             self.rfile.read(int(self.headers["Content-Length"]))
             kaggle.api_tokens.append(self.headers["Authorization"])
             if kaggle.status != 200:
-                self.answer(kaggle.status, {"code": kaggle.status, "message": "refused"})
+                self.answer(kaggle.status, {"code": kaggle.status, "message": "rejected"})
             elif self.path == f"{SERVICE}/GetDataset":
                 self.answer(200, {"currentVersionNumber": 2})
             elif self.path == f"{SERVICE}/DownloadDataset":

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from cxr_assets.experiment import Augmentation
-from cxr_assets.radiographs.augmentation import Variation
+from cxr_assets.radiographs.augmentation import Augmenter
 
 NONE = {"flip": 0.0, "affine": 0.0, "exposure": 0.0, "detail": 0.0, "noise": 0.0}
 
 
-def films(number: int = 64) -> torch.Tensor:
+def images(number: int = 64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(number, 1, 8, 8, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bicubic")
@@ -15,10 +15,10 @@ def films(number: int = 64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("property_", ["flip", "affine", "exposure", "detail", "noise"])
-def test_each_property_varies_films_and_keeps_them_on_the_scale(property_):
+def test_each_property_varies_images_and_keeps_them_on_the_scale(property_):
     torch.manual_seed(0)
-    before = films()
-    after = Variation(Augmentation(**{**NONE, property_: 1.0}))(before)
+    before = images()
+    after = Augmenter(Augmentation(**{**NONE, property_: 1.0}))(before)
     assert after.shape == before.shape
     assert after.dtype == torch.float32
     assert after.min() >= 0
@@ -29,9 +29,9 @@ def test_each_property_varies_films_and_keeps_them_on_the_scale(property_):
         torch.testing.assert_close(after, before.flip(-1).float(), rtol=0, atol=0.01)
 
 
-def test_without_strength_films_stay_as_they_are():
-    before = films()
-    torch.testing.assert_close(Variation(Augmentation(**NONE))(before), before.float())
+def test_without_strength_images_stay_as_they_are():
+    before = images()
+    torch.testing.assert_close(Augmenter(Augmentation(**NONE))(before), before.float())
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (40, 56)])
@@ -40,7 +40,7 @@ def test_detail_is_sharpened_and_blurred_around_the_local_mean(shape):
     torch.manual_seed(0)
     before = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
     torch.manual_seed(1)
-    after = Variation(Augmentation(**{**NONE, "detail": 1.0}))(before)
+    after = Augmenter(Augmentation(**{**NONE, "detail": 1.0}))(before)
     torch.manual_seed(1)
     edges = torch.empty(8, 1, 1, 1).uniform_(-1, 1.5)
     local = torch.empty(8, 1, 1, 1).uniform_(-0.3, 1)
@@ -53,17 +53,19 @@ def test_detail_is_sharpened_and_blurred_around_the_local_mean(shape):
     torch.testing.assert_close(after, expected.squeeze(1).clamp(0, 255), rtol=0, atol=1e-2)
 
 
-def test_films_of_one_batch_vary_each_in_its_own_way():
+def test_images_of_one_batch_vary_each_in_its_own_way():
     torch.manual_seed(0)
-    same = films(1).expand(16, 48, 48)
-    after = Variation(Augmentation(**{**NONE, "affine": 1.0, "exposure": 1.0}))(same)
-    assert len({film.mean().item() for film in after}) > 8
+    same = images(1).expand(16, 48, 48)
+    after = Augmenter(Augmentation(**{**NONE, "affine": 1.0, "exposure": 1.0}))(same)
+    assert len({image.mean().item() for image in after}) > 8
 
 
-def test_the_strength_sets_how_far_films_move():
+def test_the_strength_sets_how_far_images_move():
     torch.manual_seed(0)
     moved = [
-        (Variation(Augmentation(**{**NONE, "exposure": strength}))(films()) - films()).abs().mean()
+        (Augmenter(Augmentation(**{**NONE, "exposure": strength}))(images()) - images())
+        .abs()
+        .mean()
         for strength in (0.5, 1.0, 2.0)
     ]
     assert moved == sorted(moved)

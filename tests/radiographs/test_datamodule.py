@@ -6,13 +6,13 @@ from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.radiographs.augmentation import Variation
-from cxr_assets.radiographs.datamodule import EpochShuffle, FilmsDataModule, OnDisk
-from cxr_serving.preprocessing import Preprocessing
+from cxr_assets.radiographs.augmentation import Augmenter
+from cxr_assets.radiographs.datamodule import EpochShuffle, OnDisk, RadiographsDataModule
+from cxr_serving.model.preprocessing import Preprocessing
 
 
-def films_of(layout: Layout, limit: int = 2**30) -> FilmsDataModule:
-    return FilmsDataModule(
+def images_of(layout: Layout, limit: int = 2**30) -> RadiographsDataModule:
+    return RadiographsDataModule(
         layout.processed,
         batch_size=4,
         seed=0,
@@ -43,43 +43,43 @@ def test_balanced_each_class_comes_up_as_often():
     assert seen.min() > 280
 
 
-def test_augmentation_varies_films_and_keeps_their_scale():
+def test_augmentation_varies_images_and_keeps_their_scale():
     torch.manual_seed(0)
-    films = torch.randint(40, 200, (1, 32, 32), dtype=torch.uint8).repeat(8, 1, 1)
-    varied = Variation(compose("demo").trainer.augmentation)(films)
-    assert varied.shape == films.shape
+    images = torch.randint(40, 200, (1, 32, 32), dtype=torch.uint8).repeat(8, 1, 1)
+    varied = Augmenter(compose("demo").trainer.augmentation)(images)
+    assert varied.shape == images.shape
     assert varied.dtype == torch.float32
     assert varied.min() >= 0
     assert varied.max() <= 255
-    assert len({film.numpy().tobytes() for film in varied}) == 8
-    assert abs(varied.mean() - films.float().mean()) < 40
+    assert len({image.numpy().tobytes() for image in varied}) == 8
+    assert abs(varied.mean() - images.float().mean()) < 40
 
 
 def test_validation_is_never_augmented(tmp_path):
     layout = Layout(tmp_path)
     tiny.processed(layout)
-    module = films_of(layout)
+    module = images_of(layout)
 
     class Trainer:
         training = False
 
     module.trainer = Trainer()
-    films, labels = next(iter(module.val_dataloader()))
-    inputs, _ = module.on_after_batch_transfer((films, labels), 0)
-    assert torch.equal(inputs, Preprocessing(tiny.SIZE).normalise(films))
+    images, labels = next(iter(module.val_dataloader()))
+    inputs, _ = module.on_after_batch_transfer((images, labels), 0)
+    assert torch.equal(inputs, Preprocessing(tiny.SIZE).normalise(images))
     Trainer.training = True
-    varied, _ = module.on_after_batch_transfer((films, labels), 0)
+    varied, _ = module.on_after_batch_transfer((images, labels), 0)
     assert not torch.equal(varied, inputs)
 
 
-def test_films_that_do_not_fit_in_memory_come_from_disk_in_the_same_batches(tmp_path):
+def test_images_that_do_not_fit_in_memory_come_from_disk_in_the_same_batches(tmp_path):
     layout = Layout(tmp_path)
-    tiny.processed(layout, films=5)
+    tiny.processed(layout, images=5)
     both_splits = 2 * 3 * 5 * tiny.SIZE**2
-    in_memory, on_disk = films_of(layout, both_splits), films_of(layout, both_splits - 1)
-    assert not isinstance(in_memory.films("train"), OnDisk)
-    assert isinstance(on_disk.films("train"), OnDisk)
-    assert isinstance(on_disk.films("val"), OnDisk)
+    in_memory, on_disk = images_of(layout, both_splits), images_of(layout, both_splits - 1)
+    assert not isinstance(in_memory.images("train"), OnDisk)
+    assert isinstance(on_disk.images("train"), OnDisk)
+    assert isinstance(on_disk.images("val"), OnDisk)
     for loader in ("train_dataloader", "val_dataloader"):
         expected, streamed = getattr(in_memory, loader)(), getattr(on_disk, loader)()
         for epoch in range(2):
@@ -95,7 +95,7 @@ def test_training_from_disk_is_the_same_training(tmp_path):
     weights = []
     for name, limit in (("in-memory", 2**30), ("on-disk", 1000)):
         layout = Layout(tmp_path / name)
-        tiny.processed(layout, films=5)
+        tiny.processed(layout, images=5)
         overrides = [
             "trainer.max_epochs=2",
             "trainer.batch_size=4",
@@ -106,5 +106,5 @@ def test_training_from_disk_is_the_same_training(tmp_path):
         state = torch.load(plan.work / "best.ckpt", weights_only=True)["state_dict"]
         weights.append((plan.fingerprint, state))
     (fingerprint, expected), (other_fingerprint, streamed) = weights
-    assert fingerprint == other_fingerprint, "where films lie does not shape the result"
+    assert fingerprint == other_fingerprint, "where images lie does not shape the result"
     assert all(torch.equal(streamed[key], expected[key]) for key in expected)

@@ -12,7 +12,7 @@ from radiographs.kaggle_stand_in import KaggleStandIn, point_client_to, serve
 
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import kaggle, phantoms, raw
+from cxr_assets.radiographs import kaggle, raw, synthesis
 
 DATASET = "paultimothymooney/chest-xray-pneumonia"
 MIB = 1 << 20
@@ -20,9 +20,9 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Phantoms packed as Kaggle packs the films: a second copy below, and what macOS leaves."""
-    root = tmp_path_factory.mktemp("films") / "chest_xray"
-    phantoms.make(root, patients=3, seed=0)
+    """Packed as Kaggle packs its images: a second copy below, and what macOS leaves."""
+    root = tmp_path_factory.mktemp("images") / "chest_xray"
+    synthesis.make(root, patients=3, seed=0)
     content = BytesIO()
     with zipfile.ZipFile(content, "w") as packed:
         for path in sorted(root.rglob("*.jpeg")):
@@ -56,17 +56,17 @@ def archives(tmp_path: Path) -> list[Path]:
 
 def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, said):
     layout = Layout(tmp_path / "data")
-    films = raw.collect(compose("full").data, layout, said.append)
+    images = raw.collect(compose("full").data, layout, said.append)
     assert (
-        films.root
+        images.root
         == (
             layout.raw / "kaggle" / "datasets" / DATASET / "versions" / "2" / "chest_xray"
         ).resolve()
     )
-    assert not films.synthetic
-    assert films.inventory["problem"].isna().all()
-    assert set(films.inventory["split"]) == {"train", "val", "test"}
-    assert not any(".DS_Store" in path for path in films.inventory["path"])
+    assert not images.synthetic
+    assert images.inventory["problem"].isna().all()
+    assert set(images.inventory["split"]) == {"train", "val", "test"}
+    assert not any(".DS_Store" in path for path in images.inventory["path"])
     again = raw.collect(compose("full").data, layout, said.append)
     assert again.unchanged
     assert stand_in.ranges == [None], "the second collection must download nothing"
@@ -135,7 +135,7 @@ def test_a_cut_download_is_resumed_by_the_next_call(stand_in, tmp_path, said):
     assert stand_in.ranges[-1] == f"bytes={MIB}-"
 
 
-def test_a_wrong_checksum_is_refused_and_the_next_call_starts_anew(stand_in, tmp_path, said):
+def test_a_wrong_checksum_is_rejected_and_the_next_call_starts_anew(stand_in, tmp_path, said):
     right, stand_in.md5 = stand_in.md5, "AAAAAAAAAAAAAAAAAAAAAA=="
     with pytest.raises(kaggle.KaggleError, match=r"does not match the checksum.*run again"):
         fetch(tmp_path, said)
@@ -168,7 +168,7 @@ def test_a_broken_archive_is_deleted(stand_in, tmp_path, said, damage, archive):
         (503, "try again later"),
     ],
 )
-def test_refusals_say_what_to_do(stand_in, tmp_path, said, status, advice):
+def test_rejections_say_what_to_do(stand_in, tmp_path, said, status, advice):
     stand_in.status = status
     with pytest.raises(kaggle.KaggleError, match=f"{status}.*{advice}") as caught:
         fetch(tmp_path, said)
@@ -199,7 +199,7 @@ def test_without_network_it_names_the_host_and_what_runs_without(tmp_path, said,
     with pytest.raises(raw.RawDataError, match=r"127\.0\.0\.1 could not be reached") as caught:
         raw.collect(compose("full").data, layout, said.append)
     message = str(caught.value)
-    assert "refused" in message
+    assert "rejected" in message
     assert "experiment=demo" in message
     assert "experiment=scratch" in message
 
@@ -221,7 +221,7 @@ def test_a_pinned_version_needs_no_network_once_it_is_here(stand_in, tmp_path, s
 
 
 @pytest.mark.parametrize("dataset", ["", "one-word", "a/b/c", "a/b/versions/two"])
-def test_a_name_that_is_none_is_refused(tmp_path, said, dataset):
+def test_a_name_that_is_none_is_rejected(tmp_path, said, dataset):
     with pytest.raises(kaggle.KaggleError, match="cannot be fetched"):
         fetch(tmp_path, said, dataset)
 

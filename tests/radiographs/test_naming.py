@@ -2,7 +2,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from cxr_assets.radiographs.naming import CLASSES, FilmName, UnnamedFilm, parse
+from cxr_assets.radiographs.naming import CLASSES, ImageName, UnnamedImage, parse
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from cxr_assets.radiographs.naming import CLASSES, FilmName, UnnamedFilm, parse
     ],
 )
 def test_names_of_the_kermany_set(path, label, patient):
-    assert parse(PurePosixPath(path)) == FilmName(label, patient)
+    assert parse(PurePosixPath(path)) == ImageName(label, patient)
 
 
 def test_equal_numbers_of_different_causes_are_different_children():
@@ -45,7 +45,7 @@ def test_equal_numbers_of_different_causes_are_different_children():
     ],
 )
 def test_nothing_is_guessed(path, reason):
-    with pytest.raises(UnnamedFilm, match=reason):
+    with pytest.raises(UnnamedImage, match=reason):
         parse(PurePosixPath(path))
 
 

@@ -27,7 +27,7 @@ from cxr_assets.radiographs.dataset import (
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.written import RECORD_FILE
-from cxr_serving.preprocessing import Preprocessing
+from cxr_serving.model.preprocessing import Preprocessing
 
 
 def silent(line: str) -> None:
@@ -36,7 +36,7 @@ def silent(line: str) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """24 small films of 12 patients in Kaggle's layout, every one different."""
+    """24 small images of 12 patients in Kaggle's layout, every one different."""
     rng = np.random.default_rng(0)
     root = tmp_path / "chest_xray"
     number = 0
@@ -83,18 +83,18 @@ def test_an_image_folder_of_grey_pngs_at_input_size(source, layout):
         assert (image.mode, image.size, image.format) == ("L", (32, 32), "PNG")
 
 
-def test_the_manifest_has_a_row_for_every_source_film(source, layout):
+def test_the_manifest_has_a_row_for_every_source_image(source, layout):
     (source / "train/PNEUMONIA/unnamed.jpeg").write_bytes(
         (source / "train/NORMAL/IM-0001-0001.jpeg").read_bytes() + b"\0"
     )
     record, _ = make(source, layout)
     rows = manifest(layout.processed).set_index("path")
     assert len(rows) == 25
-    film = rows.loc["test/PNEUMONIA/person10_bacteria_21.jpeg"]
-    assert (film["split"], film["class"], film["kept"]) == ("test", "bacterial_pneumonia", True)
-    assert (film["width"], film["height"]) == (70, 50)
-    expected = hashlib.sha256((source / film.name).read_bytes()).hexdigest()
-    assert film["sha256"] == expected
+    image = rows.loc["test/PNEUMONIA/person10_bacteria_21.jpeg"]
+    assert (image["split"], image["class"], image["kept"]) == ("test", "bacterial_pneumonia", True)
+    assert (image["width"], image["height"]) == (70, 50)
+    expected = hashlib.sha256((source / image.name).read_bytes()).hexdigest()
+    assert image["sha256"] == expected
     unnamed = rows.loc["train/PNEUMONIA/unnamed.jpeg"]
     assert not unnamed["kept"]
     assert "_bacteria_" in unnamed["reason"]
@@ -108,18 +108,18 @@ def test_patients_are_whole_and_test_is_kaggles(source, layout):
     assert (rows["path"].str.startswith("test/") == (rows["split"] == "test")).all()
 
 
-def test_films_and_labels_are_read_in_file_order(source, layout):
+def test_images_and_labels_are_read_in_file_order(source, layout):
     make(source, layout)
     rows = kept(layout.processed, "test")
-    films = read(layout.processed, rows["file"], 32)
-    assert films.shape == (6, 32, 32)
-    assert films.dtype == torch.uint8
+    images = read(layout.processed, rows["file"], 32)
+    assert images.shape == (6, 32, 32)
+    assert images.dtype == torch.uint8
     assert labels(rows).tolist() == [0, 0, 1, 1, 2, 2]
     last = Preprocessing(32).decode(source / rows["path"].iloc[-1])
-    assert np.array_equal(films[-1].numpy(), last)
+    assert np.array_equal(images[-1].numpy(), last)
 
 
-def test_reading_names_a_film_that_is_gone(source, layout):
+def test_reading_names_a_image_that_is_gone(source, layout):
     make(source, layout)
     victim = next(layout.processed.glob("test/normal/*.png"))
     victim.unlink()
@@ -177,8 +177,8 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
         damage(victim := next(layout.processed.glob(file)))
         lines: list[str] = []
         settings = data(source)
-        films = raw.collect(settings, layout, silent)
-        assert prepare(layout, films, settings, lines.append) == (first, False)
+        images = raw.collect(settings, layout, silent)
+        assert prepare(layout, images, settings, lines.append) == (first, False)
         assert contents(layout.processed) == whole
         aside = layout.root / "processed.broken"
         assert lines[0].startswith(f"set aside as {aside} and made again: ")
@@ -254,7 +254,7 @@ def test_a_file_name_that_is_not_utf8_is_listed_and_stops_nothing(source, layout
     )
 
 
-def test_corrupt_films_are_listed_and_too_many_fail(source, layout):
+def test_corrupt_images_are_listed_and_too_many_fail(source, layout):
     victim = source / "train/NORMAL/IM-0001-0001.jpeg"
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 2])
@@ -268,9 +268,9 @@ def test_corrupt_films_are_listed_and_too_many_fail(source, layout):
 
 
 def test_the_same_bytes_never_lie_in_two_splits(source, layout):
-    test_film = source / "test/NORMAL/IM-0010-0019.jpeg"
+    test_image = source / "test/NORMAL/IM-0010-0019.jpeg"
     copies = [source / "train/NORMAL/IM-0077-0001.jpeg", source / "train/NORMAL/IM-0078-0001.jpeg"]
-    copies[0].write_bytes(test_film.read_bytes())
+    copies[0].write_bytes(test_image.read_bytes())
     copies[1].write_bytes((source / "train/NORMAL/IM-0001-0001.jpeg").read_bytes())
     record, _ = make(source, layout)
     rows = manifest(layout.processed)
@@ -341,7 +341,7 @@ def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
         "from cxr_assets.experiment import compose\n"
         "from cxr_assets.layout import Layout\n"
         "from cxr_assets.radiographs import preparation, raw\n"
-        "from cxr_serving.preprocessing import Preprocessing\n"
+        "from cxr_serving.model.preprocessing import Preprocessing\n"
         "decode = Preprocessing.decode\n"
         "def slow(self, path):\n"
         "    print('decoding', flush=True)\n"
@@ -350,8 +350,8 @@ def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
         "Preprocessing.decode = slow\n"
         f"layout = Layout(Path({str(layout.root)!r}))\n"
         f"data = compose('scratch', ['data.folder={source}', 'data.image_size=40']).data\n"
-        "films = raw.collect(data, layout, print)\n"
-        "preparation.prepare(layout, films, data, print)\n"
+        "images = raw.collect(data, layout, print)\n"
+        "preparation.prepare(layout, images, data, print)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ}

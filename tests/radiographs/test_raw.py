@@ -11,7 +11,7 @@ from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import raw
 
-REAL_FILMS = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray"
+REAL_IMAGES = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray"
 NAMES = (
     "train/NORMAL/IM-0115-0001.jpeg",
     "train/NORMAL/NORMAL2-IM-1337-0001.jpeg",
@@ -22,10 +22,10 @@ NAMES = (
     "test/PNEUMONIA/person1_virus_6.jpeg",
 )
 
-Collect = Callable[[Path], raw.RawFilms]
+Collect = Callable[[Path], raw.RawImages]
 
 
-def write_film(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None:
+def write_image(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", size, shade).save(path)
 
@@ -34,7 +34,7 @@ def write_film(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None
 def source(tmp_path: Path) -> Path:
     root = tmp_path / "source" / "chest_xray"
     for shade, name in enumerate(NAMES):
-        write_film(root / name, 10 + shade)
+        write_image(root / name, 10 + shade)
     return root
 
 
@@ -50,7 +50,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def collect(layout: Layout, said: list[str]) -> Collect:
-    def run(folder: Path) -> raw.RawFilms:
+    def run(folder: Path) -> raw.RawImages:
         return raw.collect(folder_data(folder), layout, said.append)
 
     return run
@@ -60,22 +60,22 @@ def folder_data(folder: Path) -> Data:
     return compose("scratch", [f"data.folder={folder}"]).data
 
 
-def test_every_film_has_a_row(source, collect):
-    films = collect(source)
-    assert films.root == source.resolve()
-    assert not films.synthetic
-    assert not films.unchanged
-    assert tuple(films.inventory.columns) == raw.COLUMNS
-    rows = films.inventory.set_index("path")
+def test_every_image_has_a_row(source, collect):
+    images = collect(source)
+    assert images.root == source.resolve()
+    assert not images.synthetic
+    assert not images.unchanged
+    assert tuple(images.inventory.columns) == raw.COLUMNS
+    rows = images.inventory.set_index("path")
     assert sorted(rows.index) == sorted(NAMES)
-    film = rows.loc["train/PNEUMONIA/person12_virus_9.jpeg"]
-    assert (film["split"], film["label"], film["patient"]) == (
+    image = rows.loc["train/PNEUMONIA/person12_virus_9.jpeg"]
+    assert (image["split"], image["label"], image["patient"]) == (
         "train",
         "viral_pneumonia",
         "virus/person12",
     )
-    assert (film["width"], film["height"]) == (40, 30)
-    assert film["problem"] is None
+    assert (image["width"], image["height"]) == (40, 30)
+    assert image["problem"] is None
 
 
 @pytest.mark.parametrize("given", ["source", "source/chest_xray"])
@@ -101,14 +101,14 @@ def test_what_macos_leaves_behind_is_passed_over(source, collect):
     assert sorted(collect(source).inventory["path"]) == sorted(NAMES)
 
 
-def test_files_that_are_no_named_film_are_listed_with_the_reason(source, collect):
-    write_film(source / "train/PNEUMONIA/person3.jpeg", 99)
-    write_film(source / "train/OTHER/IM-0200-0001.jpeg", 98)
+def test_files_that_are_no_named_image_are_listed_with_the_reason(source, collect):
+    write_image(source / "train/PNEUMONIA/person3.jpeg", 99)
+    write_image(source / "train/OTHER/IM-0200-0001.jpeg", 98)
     (source / "train/NORMAL/IM-0300-0001.jpeg").write_bytes(b"")
-    (source / "train/NORMAL/notes.txt").write_text("not a film")
+    (source / "train/NORMAL/notes.txt").write_text("not an image")
     (source / "train/NORMAL/IM-0400-0001.jpeg").symlink_to(source / "gone.jpeg")
-    films = collect(source)
-    skipped = films.inventory.set_index("path").query("problem.notna()")
+    images = collect(source)
+    skipped = images.inventory.set_index("path").query("problem.notna()")
     assert len(skipped) == 5
     problems = skipped["problem"]
     assert "_bacteria_" in problems["train/PNEUMONIA/person3.jpeg"]
@@ -121,9 +121,9 @@ def test_files_that_are_no_named_film_are_listed_with_the_reason(source, collect
 
 
 def test_a_class_folder_may_be_a_link_and_a_loop_ends(source, collect, tmp_path):
-    (source / "train/NORMAL").rename(tmp_path / "normal films")
-    (source / "train/NORMAL").symlink_to(tmp_path / "normal films")
-    (tmp_path / "normal films/loop").symlink_to(source / "train")
+    (source / "train/NORMAL").rename(tmp_path / "normal images")
+    (source / "train/NORMAL").symlink_to(tmp_path / "normal images")
+    (tmp_path / "normal images/loop").symlink_to(source / "train")
     assert sorted(collect(source).inventory["path"]) == sorted(NAMES)
 
 
@@ -134,12 +134,14 @@ def test_pipes_are_listed_and_never_opened(source, collect):
     only = source.parent / "only" / "NORMAL"
     only.mkdir(parents=True)
     os.mkfifo(only / "IM-0600-0001.jpeg")
-    with pytest.raises(raw.RawDataError, match=r"no film could be read in .*: corrupt: it is a pi"):
+    with pytest.raises(
+        raw.RawDataError, match=r"no image could be read in .*: corrupt: it is a pi"
+    ):
         raw.survey(only.parent, str)
 
 
 def test_hidden_images_are_no_debris(source, collect):
-    write_film(source / "train/NORMAL/.IM-0700-0001.jpeg", 9)
+    write_image(source / "train/NORMAL/.IM-0700-0001.jpeg", 9)
     assert "train/NORMAL/.IM-0700-0001.jpeg" in set(collect(source).inventory["path"])
 
 
@@ -156,7 +158,7 @@ def test_a_folder_whose_name_is_not_utf8_is_named(source, collect):
 
 def test_what_is_wrong_with_metadata_skips_no_image(source, collect):
     name = "train/NORMAL/IM-0800-0001.jpeg"
-    write_film(source / name, 9)
+    write_image(source / name, 9)
     jpeg = (source / name).read_bytes()
     (source / name).write_bytes(jpeg[:20] + b"\xff\xe1\0\x10Exif\0\0no Exif " + jpeg[20:])
     row = collect(source).inventory.set_index("path").loc[name]
@@ -180,15 +182,15 @@ def test_a_missing_folder_is_named(source, collect, missing):
 
 
 @pytest.mark.parametrize("name", NAMES[4:])
-def test_a_class_without_a_film_is_named(source, collect, name):
-    (source / name).write_bytes(b"no film any more")
+def test_a_class_without_a_image_is_named(source, collect, name):
+    (source / name).write_bytes(b"no image any more")
     with pytest.raises(raw.RawDataError, match=rf"{Path(name).name}: corrupt.*README") as caught:
         collect(source)
     assert str(source / "test") in str(caught.value)
 
 
 def test_val_is_optional_and_read_where_it_is(source, collect):
-    write_film(source / "val/NORMAL/NORMAL2-IM-1427-0001.jpeg", 77)
+    write_image(source / "val/NORMAL/NORMAL2-IM-1427-0001.jpeg", 77)
     assert set(collect(source).inventory["split"]) == {"train", "test", "val"}
 
 
@@ -237,7 +239,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(source, collect, tmp_path)
     link = source / "train/NORMAL/IM-0400-0001.jpeg"
     link.symlink_to(tmp_path / "later.jpeg")
     assert collect(source).inventory["problem"].notna().sum() == 1
-    write_film(tmp_path / "later.jpeg", 55)
+    write_image(tmp_path / "later.jpeg", 55)
     assert collect(source).inventory["problem"].isna().all()
 
 
@@ -253,14 +255,14 @@ def test_the_source_is_never_written_to(source, collect):
 
 def test_read_gives_what_collect_left(source, collect, layout):
     collected = collect(source)
-    films = raw.read(layout)
-    assert (films.root, films.data_version, films.synthetic, films.unchanged) == (
+    images = raw.read(layout)
+    assert (images.root, images.data_version, images.synthetic, images.unchanged) == (
         collected.root,
         collected.data_version,
         collected.synthetic,
         collected.unchanged,
     )
-    pd.testing.assert_frame_equal(films.inventory, collected.inventory)
+    pd.testing.assert_frame_equal(images.inventory, collected.inventory)
 
 
 def test_read_without_collect_says_what_to_do(layout):
@@ -269,7 +271,7 @@ def test_read_without_collect_says_what_to_do(layout):
 
 
 @pytest.mark.parametrize("change", ["moved", "deleted", "altered"])
-def test_read_notices_that_the_films_are_no_longer_there(source, collect, layout, change):
+def test_read_notices_that_the_images_are_no_longer_there(source, collect, layout, change):
     collect(source)
     if change == "moved":
         source.rename(source.with_name("moved"))
@@ -309,23 +311,23 @@ def test_a_broken_inventory_is_reported_and_made_again(damage, source, collect, 
     pd.testing.assert_frame_equal(raw.read(layout).inventory, first.inventory)
 
 
-def test_phantoms_are_made_and_kept(layout, said):
-    data = compose("demo", ["data.phantom_patients=3"]).data
-    films = raw.collect(data, layout, said.append)
-    assert films.synthetic
-    assert films.root.is_relative_to(layout.raw.resolve())
-    assert films.inventory["problem"].isna().all()
+def test_synthetic_are_made_and_kept(layout, said):
+    data = compose("demo", ["data.synthetic_patients=3"]).data
+    images = raw.collect(data, layout, said.append)
+    assert images.synthetic
+    assert images.root.is_relative_to(layout.raw.resolve())
+    assert images.inventory["problem"].isna().all()
     assert raw.collect(data, layout, said.append).unchanged
     assert "unchanged" in said[-1]
-    other = compose("demo", ["data.phantom_patients=3", "data.seed=6"]).data
-    assert raw.collect(other, layout, said.append).data_version != films.data_version
+    other = compose("demo", ["data.synthetic_patients=3", "data.seed=6"]).data
+    assert raw.collect(other, layout, said.append).data_version != images.data_version
 
 
-@pytest.mark.skipif(not REAL_FILMS.is_dir(), reason=f"no real films in {REAL_FILMS}")
-def test_real_films_are_all_named_and_readable(collect):
-    films = collect(REAL_FILMS)
-    assert films.inventory["problem"].isna().all()
-    test = films.inventory.query("split == 'test'")["label"].value_counts().to_dict()
+@pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason=f"no real images in {REAL_IMAGES}")
+def test_real_images_are_all_named_and_readable(collect):
+    images = collect(REAL_IMAGES)
+    assert images.inventory["problem"].isna().all()
+    test = images.inventory.query("split == 'test'")["label"].value_counts().to_dict()
     assert test == {"bacterial_pneumonia": 242, "normal": 234, "viral_pneumonia": 148}
-    assert len(films.inventory) == 5216
-    assert collect(REAL_FILMS).unchanged
+    assert len(images.inventory) == 5216
+    assert collect(REAL_IMAGES).unchanged

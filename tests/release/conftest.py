@@ -22,7 +22,7 @@ def untouched(root: Path, synthetic: bool) -> Layout:
     """Processed dataset, both bundles and report, in an empty folder."""
     layout = Layout(root)
     torch.manual_seed(0)
-    data = tiny.processed(layout, synthetic=synthetic, test_films=4)
+    data = tiny.processed(layout, synthetic=synthetic, test_images=4)
     bundles = [
         tiny.publish(
             layout,
@@ -45,7 +45,7 @@ def untouched(root: Path, synthetic: bool) -> Layout:
 
 
 @pytest.fixture(scope="session")
-def untouched_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def untouched_synthetic(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return untouched(tmp_path_factory.mktemp("untouched"), synthetic=True)
 
 
@@ -55,12 +55,12 @@ def untouched_real(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture
-def reported(tmp_path: Path, untouched_phantoms: Layout) -> Layout:
-    """A data root with the report on models of phantoms."""
-    return Layout(Path(shutil.copytree(untouched_phantoms.root, tmp_path / "phantoms")))
+def reported(tmp_path: Path, untouched_synthetic: Layout) -> Layout:
+    """A data root with the report on models of synthesis."""
+    return Layout(Path(shutil.copytree(untouched_synthetic.root, tmp_path / "synthetic_images")))
 
 
 @pytest.fixture
 def real(tmp_path: Path, untouched_real: Layout) -> Layout:
-    """A data root with the report on models, from random weights, of films that are no phantoms."""
+    """A data root with the report on models, from random weights, of images not synthetic."""
     return Layout(Path(shutil.copytree(untouched_real.root, tmp_path / "real")))

@@ -18,12 +18,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from cxr_assets.evaluation.report import (
-    ReportError,
-    latest_report,
-    read_metrics,
-    write_report,
-)
+from cxr_assets.evaluation.report import ReportError, latest_report, read_metrics, write_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
@@ -33,12 +28,12 @@ from cxr_assets.release import release as release_module
 from cxr_assets.release import rights
 from cxr_assets.release.card import model_card
 from cxr_assets.release.release import ReleaseError, withheld, write_release
-from cxr_serving import bundle
-from cxr_serving.bundle import METRICS_FILE, BundleError, BundleRecord
-from cxr_serving.predictor import Predictor
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import METRICS_FILE, BundleError, BundleRecord
+from cxr_serving.model.predictor import Predictor
 
 OVERRIDES = ("seed=3", f"data.image_size={tiny.SIZE}", "margin=-1")
-PHANTOMS = compose("demo", OVERRIDES)
+SYNTHETIC = compose("demo", OVERRIDES)
 FOLDER = compose("scratch", ["data.folder=/home/somebody/patients", *OVERRIDES])
 KAGGLE = compose("full", OVERRIDES)
 
@@ -54,15 +49,17 @@ def body(release: Path) -> str:
 
 def test_a_release_is_a_bundle_that_serves_and_loads(reported: Layout) -> None:
     source = bundle.latest(reported.models("convnext_model"))
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     assert release == reported.releases / source.name
     assert bundle.read_pointer(reported.releases) is None, "whoever has pushed it moves the pointer"
     original, released = BundleRecord.read(source), bundle.verify(release)
     assert released.model_copy(update={"files": original.files}) == original
     for name in original.files:
         assert (release / name).read_bytes() == (source / name).read_bytes()
-    film = np.random.default_rng(1).integers(0, 256, (1, tiny.SIZE, tiny.SIZE), dtype=np.uint8)
-    np.testing.assert_array_equal(Predictor(release).predict(film), Predictor(source).predict(film))
+    image = np.random.default_rng(1).integers(0, 256, (1, tiny.SIZE, tiny.SIZE), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        Predictor(release).predict(image), Predictor(source).predict(image)
+    )
     assert AutoModelForImageClassification.from_pretrained(release).config.id2label == dict(
         enumerate(CLASSES)
     )
@@ -71,7 +68,7 @@ def test_a_release_is_a_bundle_that_serves_and_loads(reported: Layout) -> None:
 
 def test_holds_the_report(reported: Layout) -> None:
     report = latest_report(reported)
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     pictures = [METRICS_FILE, *(path.name for path in report.glob("*.png"))]
     assert len(pictures) == 13
     for name in pictures:
@@ -81,16 +78,16 @@ def test_holds_the_report(reported: Layout) -> None:
 
 
 @pytest.fixture
-def film() -> Image.Image:
+def image() -> Image.Image:
     """Wider than the network's input, and higher, and not the same everywhere."""
     noise = np.random.default_rng(5).integers(0, 60, (90, 70), dtype=np.uint8)
     return Image.fromarray(noise + np.linspace(0, 190, 90, dtype=np.uint8)[:, None])
 
 
 def expected(release: Path) -> dict[str, float]:
-    """What the predictor answers to ``film.png`` in the working directory."""
+    """What the predictor answers to ``image.png`` in the working directory."""
     predictor = Predictor(release)
-    probabilities = predictor.predict(predictor.preprocessing.decode(Path("film.png"))[None])[0]
+    probabilities = predictor.predict(predictor.preprocessing.decode(Path("image.png"))[None])[0]
     assert max(probabilities) < 0.999, "a saturated answer would compare nothing"
     return dict(zip(CLASSES, map(float, probabilities), strict=True))
 
@@ -98,28 +95,28 @@ def expected(release: Path) -> dict[str, float]:
 @pytest.mark.parametrize("snippet", ["pipeline", "AutoModel", "onnxruntime"])
 def test_the_snippets_of_the_card_answer_like_the_predictor(
     reported: Layout,
-    film: Image.Image,
+    image: Image.Image,
     snippet: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     snippets = re.findall(r"```python\n(.*?)```", body(release), re.DOTALL)
     assert len(snippets) == 3
     [code] = [text for text in snippets if snippet in text]
     monkeypatch.chdir(release)
-    film.save("film.png")
+    image.save("image.png")
     exec(code, {})
     lines = capsys.readouterr().out.splitlines()
     answered = {name: float(value) for name, value in map(str.split, lines)}
-    Path("film.png").rename(reported.root / "film.png")
+    Path("image.png").rename(reported.root / "image.png")
     monkeypatch.chdir(reported.root)
     assert answered == pytest.approx(expected(release), abs=1e-3)
 
 
 def test_the_card_of_a_model_that_counts_the_mirror_image_does_too(
     reported: Layout,
-    film: Image.Image,
+    image: Image.Image,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -129,13 +126,13 @@ def test_the_card_of_a_model_that_counts_the_mirror_image_does_too(
     onnx.write(source, flip_averaging=True)
     record["files"]["model.onnx"] = sha256((source / "model.onnx").read_bytes()).hexdigest()
     path.write_text(json.dumps(record))
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     stepwise, _ = re.findall(r"```python\n(.*?)```", body(release), re.DOTALL)
     monkeypatch.chdir(release)
-    film.save("film.png")
+    image.save("image.png")
     exec(stepwise, {})
     lines = capsys.readouterr().out.splitlines()
-    Path("film.png").rename(reported.root / "film.png")
+    Path("image.png").rename(reported.root / "image.png")
     monkeypatch.chdir(reported.root)
     answered = {name: float(value) for name, value in map(str.split, lines)}
     assert answered == pytest.approx(expected(release), abs=1e-3)
@@ -143,10 +140,10 @@ def test_the_card_of_a_model_that_counts_the_mirror_image_does_too(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_service_answers_as_the_card_says(
-    reported: Layout, film: Image.Image, monkeypatch: pytest.MonkeyPatch
+    reported: Layout, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy of the release, with what the hub's client leaves in it."""
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     [snippet] = re.findall(r"```bash\n(echo.*?)```", body(release), re.DOTALL)
     place = reported.root / "checkout"
     copy = shutil.copytree(release, place / "data" / "releases" / release.name)
@@ -154,7 +151,7 @@ def test_the_service_answers_as_the_card_says(
     (copy / ".cache" / "huggingface" / ".gitignore").write_text("*")
     (copy / ".gitattributes").write_text("")
     monkeypatch.chdir(place)
-    film.save("film.png")
+    image.save("image.png")
     port = net.free_port()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CXR_")}
     with subprocess.Popen(
@@ -199,7 +196,7 @@ def test_the_split_goes_along_by_hashes_and_no_image_name_or_patient(real: Layou
 
 @pytest.mark.parametrize(
     ("experiment", "named", "licence"),
-    [(PHANTOMS, 1, "Apache-2.0"), (KAGGLE, 2, "CC-BY-NC-4.0"), (FOLDER, 1, None)],
+    [(SYNTHETIC, 1, "Apache-2.0"), (KAGGLE, 2, "CC-BY-NC-4.0"), (FOLDER, 1, None)],
 )
 def test_how_to_cite(
     reported: Layout, experiment: Experiment, named: int, licence: str | None
@@ -207,7 +204,7 @@ def test_how_to_cite(
     source = experiment.data.source
     record = BundleRecord.read(bundle.latest(reported.models("convnext_model"))).model_copy(
         update={
-            "synthetic": source == "phantom",
+            "synthetic": source == "synthetic",
             "pretrained": experiment.model.pretrained and f"{experiment.model.pretrained}@1",
         }
     )
@@ -223,7 +220,7 @@ def test_how_to_cite(
 
 
 def test_the_licence_lies_beside_the_card(reported: Layout, real: Layout) -> None:
-    text = (write_release(reported, None, PHANTOMS) / "LICENSE.md").read_text()
+    text = (write_release(reported, None, SYNTHETIC) / "LICENSE.md").read_text()
     assert "Apache-2.0" in text
     assert "Not a medical device" in text
     assert (
@@ -240,17 +237,17 @@ def test_a_model_that_does_not_clearly_beat_the_baseline_is_not_released(reporte
 
 
 def test_what_is_withheld_unless_somebody_insists(reported: Layout, real: Layout) -> None:
-    phantoms, random = (
+    synthetic_images, random = (
         BundleRecord.read(bundle.latest(layout.models("convnext_model")))
         for layout in (reported, real)
     )
-    assert "phantoms" in str(withheld(phantoms))
+    assert "synthetic_images" in str(withheld(synthetic_images))
     assert "random weights" in str(withheld(random))
     assert withheld(random.model_copy(update={"pretrained": "facebook/convnextv2@1"})) is None
 
 
 def test_the_metadata_of_the_card_are_the_measured_ones(reported: Layout) -> None:
-    release = write_release(reported, "my-group/cxr", PHANTOMS)
+    release = write_release(reported, "my-group/cxr", SYNTHETIC)
     data = ModelCard.load(release / "README.md").data
     metrics = json.loads((release / METRICS_FILE).read_text())
     assert data.pipeline_tag == "image-classification"
@@ -284,17 +281,17 @@ def test_energy_is_told_where_it_was_measured(
         BundleRecord.read(bundle.latest(reported.models("convnext_model"))),
         metrics | {"training_joules": joules},
         DatasetRecord.read(reported.processed),
-        PHANTOMS,
+        SYNTHETIC,
         [],
         None,
     )
     assert told in card.text
 
 
-def test_phantoms_are_the_first_thing_said(reported: Layout) -> None:
-    release = write_release(reported, None, PHANTOMS)
+def test_synthetic_are_the_first_thing_said(reported: Layout) -> None:
+    release = write_release(reported, None, SYNTHETIC)
     first, *_ = body(release).splitlines()
-    assert "synthetic phantoms" in first
+    assert "synthetic images" in first
     assert "never seen a radiograph of a patient" in first
     assert "Not a medical device" in body(release)
     assert (release / "samples.png").exists()
@@ -314,20 +311,20 @@ def test_the_card_says_what_was_checked_and_what_the_test_split_decided(real: La
 
 
 def test_what_shows_a_patient_in_two_splits_is_no_release(real: Layout) -> None:
-    image = (real.processed / "test/normal/film-0.png").read_bytes()
-    (real.processed / "train/normal/film-0.png").write_bytes(image)
-    with pytest.raises(ReleaseError, match=r"film-0\.png and .*materialise raw_kaggle"):
+    image = (real.processed / "test/normal/image-0.png").read_bytes()
+    (real.processed / "train/normal/image-0.png").write_bytes(image)
+    with pytest.raises(ReleaseError, match=r"image-0\.png and .*materialise raw_kaggle"):
         write_release(real, None, FOLDER)
 
 
-def test_real_films_stay_at_home(real: Layout) -> None:
+def test_real_images_stay_at_home(real: Layout) -> None:
     release = write_release(real, None, FOLDER)
     text = body(release)
     assert "random weights" in text.splitlines()[0]
     assert "Not a medical device" in text
     assert "This release holds no radiograph" in text
     assert not (release / "samples.png").exists()
-    assert "phantom" not in text
+    assert "synthetic" not in text
     assert ModelCard.load(release / "README.md").data.license == "unknown"
     assert not any(b"somebody" in content for content in contents(release).values())
 
@@ -341,7 +338,7 @@ def test_real_films_stay_at_home(real: Layout) -> None:
         (None, "cc-by-4.0", None),
     ],
 )
-def test_the_terms_of_films_and_base_weights_go_on(
+def test_the_terms_of_images_and_base_weights_go_on(
     real: Layout, pretrained: str | None, licence: str, base: str | None
 ) -> None:
     record = BundleRecord.read(bundle.latest(real.models("convnext_model")))
@@ -379,25 +376,25 @@ def test_the_command_of_the_card_composes_the_same_experiment(real: Layout) -> N
 
 
 def test_the_same_inputs_give_the_same_bytes(reported: Layout) -> None:
-    first = contents(write_release(reported, None, PHANTOMS))
-    release = write_release(reported, None, PHANTOMS)
+    first = contents(write_release(reported, None, SYNTHETIC))
+    release = write_release(reported, None, SYNTHETIC)
     assert contents(release) == first
     assert [path.name for path in reported.releases.iterdir()] == [release.name]
 
 
 def test_a_week_in_which_nothing_changed_gives_the_same_release(reported: Layout) -> None:
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     first = contents(release)
     models = [bundle.latest(reported.models(a)) for a in ("convnext_model", "dinov2_probe")]
     write_report(reported, *models)
-    assert write_release(reported, None, PHANTOMS) == release
+    assert write_release(reported, None, SYNTHETIC) == release
     assert contents(release) == first
 
 
 def test_a_failure_while_writing_leaves_the_old_release(
     reported: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     before = contents(release)
 
     def full_disk(*args: object) -> None:
@@ -405,7 +402,7 @@ def test_a_failure_while_writing_leaves_the_old_release(
 
     monkeypatch.setattr(release_module, "model_card", full_disk)
     with pytest.raises(BundleError, match="No space left"):
-        write_release(reported, None, PHANTOMS)
+        write_release(reported, None, SYNTHETIC)
     assert contents(release) == before
     assert not list(reported.releases.glob(".*"))
 
@@ -414,14 +411,14 @@ def test_a_bundle_that_was_altered_is_not_released(reported: Layout) -> None:
     weights = bundle.latest(reported.models("convnext_model")) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(BundleError, match=r"model\.safetensors does not match"):
-        write_release(reported, None, PHANTOMS)
+        write_release(reported, None, SYNTHETIC)
     assert not reported.releases.exists()
 
 
 def test_the_released_bundle_is_the_reported_one_not_the_newest(reported: Layout) -> None:
     evaluated = bundle.latest(reported.models("convnext_model"))
     tiny.publish(reported, "convnext_model", tiny.convnext(), "e" * 64)
-    assert write_release(reported, None, PHANTOMS).name == evaluated.name
+    assert write_release(reported, None, SYNTHETIC).name == evaluated.name
 
 
 @pytest.mark.parametrize(
@@ -429,33 +426,33 @@ def test_the_released_bundle_is_the_reported_one_not_the_newest(reported: Layout
     [
         (compose("demo", OVERRIDES[1:]), "seed: 3, not 0"),
         (compose("demo", ["seed=3", "margin=-1"]), "data.image_size: 32, not 64"),
-        (FOLDER, "phantoms: True, not False"),
+        (FOLDER, "synthetic images: True, not False"),
     ],
 )
-def test_an_experiment_that_did_not_make_the_bundle_is_refused(
+def test_an_experiment_that_did_not_make_the_bundle_is_rejected(
     reported: Layout, experiment: Experiment, named: str
 ) -> None:
     with pytest.raises(ReleaseError, match=re.escape(named)):
         write_release(reported, None, experiment)
 
 
-def test_a_dataset_that_changed_since_is_refused(reported: Layout) -> None:
+def test_a_dataset_that_changed_since_is_rejected(reported: Layout) -> None:
     shutil.rmtree(reported.processed)
     tiny.processed(reported, synthetic=False)
     with pytest.raises(ReleaseError, match="materialise convnext_model and metrics_report again"):
-        write_release(reported, None, PHANTOMS)
+        write_release(reported, None, SYNTHETIC)
 
 
 def test_there_is_no_release_without_a_report(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="materialise metrics_report first"):
-        write_release(Layout(tmp_path), None, PHANTOMS)
+        write_release(Layout(tmp_path), None, SYNTHETIC)
 
 
 def test_a_second_report_moves_into_the_release(reported: Layout) -> None:
-    release = write_release(reported, None, PHANTOMS)
+    release = write_release(reported, None, SYNTHETIC)
     main = bundle.latest(reported.models("convnext_model"))
     write_report(reported, main, main)
-    assert write_release(reported, None, PHANTOMS) == release
+    assert write_release(reported, None, SYNTHETIC) == release
     metrics = json.loads((release / METRICS_FILE).read_text())
     assert metrics["baseline"]["model"]["asset"] == "convnext_model"
     bundle.verify(release)

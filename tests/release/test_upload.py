@@ -18,8 +18,8 @@ from cxr_assets.layout import Layout
 from cxr_assets.release import upload
 from cxr_assets.release.release import write_release
 from cxr_assets.release.upload import UploadError, push
-from cxr_serving import bundle
-from cxr_serving.bundle import BundleError
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleError
 
 REPO = "my-group/cxr"
 TOKEN = "hf_" + "s3cret" * 6
@@ -34,9 +34,9 @@ both_ways = pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
 
 
 @pytest.fixture(scope="module")
-def written(untouched_phantoms: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("written") / "phantoms"
-    layout = Layout(Path(shutil.copytree(untouched_phantoms.root, root)))
+def written(untouched_synthetic: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("written") / "synthetic_images"
+    layout = Layout(Path(shutil.copytree(untouched_synthetic.root, root)))
     overrides = ["seed=3", f"data.image_size={tiny.SIZE}", "margin=-1"]
     experiment = compose("demo", overrides)
     return write_release(layout, REPO, experiment)
@@ -114,7 +114,7 @@ def assert_pushed(directory: Path, hub: Hub) -> None:
     assert len(set(hub.uploads)) == len(hub.uploads)
 
 
-def refusal(directory: Path, token: str = TOKEN) -> str:
+def rejection(directory: Path, token: str = TOKEN) -> str:
     """The message of a failure that tells no token and leaves the release whole."""
     with pytest.raises(UploadError) as caught:
         push(directory, REPO, token)
@@ -183,7 +183,7 @@ def test_another_models_files_are_not_overwritten(release: Path, hub: Hub) -> No
         bundle.RECORD_FILE: b'{"bundle": "of a web page"}',
     }
     hub.repositories[REPO] = Repository(private=True, files=dict(theirs))
-    message = refusal(release)
+    message = rejection(release)
     assert "holds bundle.json, config.json, model.safetensors, which no release put" in message
     assert "set CXR_HF_REPO to another repository" in message
     assert hub.repositories[REPO].files == theirs
@@ -214,11 +214,11 @@ def test_a_repository_that_is_there_needs_no_right_to_create_one(release: Path, 
         (TAG, 403, "it needs the write permission"),
     ],
 )
-def test_a_refusal_says_what_to_do_and_a_retry_sends_the_rest(
+def test_a_rejection_says_what_to_do_and_a_retry_sends_the_rest(
     release: Path, hub: Hub, waits: list[float], where: str, status: int, told: str
 ) -> None:
     hub.faults = [Fault(where, status, f"said with {TOKEN} in it")]
-    assert told in refusal(release)
+    assert told in rejection(release)
     assert not waits
     hub.faults.clear()
     push(release, REPO, TOKEN)
@@ -226,7 +226,7 @@ def test_a_refusal_says_what_to_do_and_a_retry_sends_the_rest(
 
 
 def test_a_wrong_token_is_named_but_not_told(release: Path, hub: Hub) -> None:
-    assert "the token is not valid (401)" in refusal(release, "hf_" + "wrong" * 6)
+    assert "the token is not valid (401)" in rejection(release, "hf_" + "wrong" * 6)
     assert not hub.repositories
 
 
@@ -242,7 +242,7 @@ def test_what_someone_else_pushed_meanwhile_is_not_undone(
         return preupload(*request)
 
     monkeypatch.setattr(hub, "_preupload", overtaken)
-    assert f"someone else changed {REPO}" in refusal(release)
+    assert f"someone else changed {REPO}" in rejection(release)
     assert theirs.commits == ["Theirs"]
     assert theirs.files == {".gitattributes": b"", "their.md": b"theirs"}
     assert not theirs.tags
@@ -293,7 +293,7 @@ def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
     release: Path, hub: Hub, waits: list[float], where: str, status: int | None, told: str
 ) -> None:
     hub.faults = [Fault(where, status)]
-    assert f"{hub.url} {told}" in refusal(release)
+    assert f"{hub.url} {told}" in rejection(release)
     assert [wait for wait in waits if wait in (5, 30)] == [5, 30]
     hub.faults.clear()
     push(release, REPO, TOKEN)
@@ -309,12 +309,12 @@ def test_only_the_file_that_broke_off_is_sent_again(
 ) -> None:
     weights = hashlib.sha256((release / "model.safetensors").read_bytes()).hexdigest()
     hub.faults = [Fault(f"/storage/lfs/{weights}", status)]
-    assert told in refusal(release)
+    assert told in rejection(release)
     sent = list(hub.uploads)
     assert sent
     hub.faults.clear()
     push(release, REPO, TOKEN)
-    # Which of the others had arrived when it was refused is a matter of threads.
+    # Which of the others had arrived when it was rejected is a matter of threads.
     assert weights not in sent
     assert weights in hub.uploads
     assert len(set(hub.uploads)) == len(hub.uploads)
@@ -326,9 +326,9 @@ def test_no_network_is_named(
 ) -> None:
     with Hub(TOKEN) as closed:
         monkeypatch.setattr(constants, "ENDPOINT", closed.url)
-    message = refusal(release)
+    message = rejection(release)
     assert f"{closed.url} could not be reached" in message
-    assert "Connection refused" in message
+    assert "Connection rejected" in message
     assert waits == [5, 30]
 
 

@@ -1,4 +1,4 @@
-"""Tiny real bundles, films of every kind, and a live server to send them to."""
+"""Tiny real bundles, images of every kind, and a live server to send them to."""
 
 import io
 import json
@@ -24,11 +24,11 @@ from PIL import Image
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
 from cxr_assets.learning import onnx
-from cxr_serving import bundle
-from cxr_serving.bundle import BundleRecord
-from cxr_serving.golden import Golden
-from cxr_serving.preprocessing import Preprocessing
-from cxr_serving.reference import Reference
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.distribution import Distribution
+from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.reference import Reference
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SIZE = 64
@@ -64,10 +64,10 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
         _network(seed).save_pretrained(directory)
         Preprocessing(SIZE).write(directory)
         onnx.write(directory, flip_averaging=False)
-        films = np.stack([np.roll(pixels(SIZE, SIZE), shift) for shift in (0, 7, 19)])
-        probabilities = onnx.predict(directory / bundle.ONNX_FILE, films, batch=1)
-        Golden(films, probabilities).write(directory)
-        Reference.of(films, probabilities).write(directory)
+        images = np.stack([np.roll(pixels(SIZE, SIZE), shift) for shift in (0, 7, 19)])
+        probabilities = onnx.predict(directory / bundle.ONNX_FILE, images, batch=1)
+        Reference(images, probabilities).write(directory)
+        Distribution.of(images, probabilities).write(directory)
         return directory
 
     def publish(
@@ -107,7 +107,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
 
 
 @pytest.fixture(scope="session")
-def film() -> bytes:
+def image() -> bytes:
     """A JPEG of 150 x 120 pixels with structure at every scale."""
     return encode(Image.fromarray(pixels(120, 150)), "JPEG", quality=95)
 
@@ -156,8 +156,8 @@ class Server:
         lines = [json.loads(line) for line in self.log().splitlines()]
         return [line for line in lines if line["message"] == "request"]
 
-    def predict(self, film: bytes, **options: object) -> httpx.Response:
-        return self.client.post("/predict", files={"file": ("film.jpeg", film)}, **options)
+    def predict(self, image: bytes, **options: object) -> httpx.Response:
+        return self.client.post("/predict", files={"file": ("image.jpeg", image)}, **options)
 
     def wait(self, met: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -19,8 +19,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from cxr_serving.dicom import is_dicom
-from cxr_serving.dicom.sandbox import read
+from cxr_serving.images.dicom import is_dicom
+from cxr_serving.images.dicom.sandbox import read
 
 # A tag of a real file names a patient; this one must appear in no message.
 PATIENT = "Doe^Jane"
@@ -31,38 +31,38 @@ def dataset(pixels: np.ndarray, **elements: object) -> Dataset:
 
     Elements are set by keyword; None takes one away.
     """
-    film = Dataset()
-    film.SOPClassUID = DigitalXRayImageStorageForPresentation
-    film.SOPInstanceUID = generate_uid()
-    film.PatientName = PATIENT
-    film.Modality = "DX"
-    film.SamplesPerPixel = 1
-    film.PhotometricInterpretation = "MONOCHROME2"
-    film.Rows, film.Columns = pixels.shape
-    film.BitsAllocated = 8 * pixels.itemsize
-    film.BitsStored = film.BitsAllocated
-    film.PixelRepresentation = int(pixels.dtype.kind == "i")
+    radiograph = Dataset()
+    radiograph.SOPClassUID = DigitalXRayImageStorageForPresentation
+    radiograph.SOPInstanceUID = generate_uid()
+    radiograph.PatientName = PATIENT
+    radiograph.Modality = "DX"
+    radiograph.SamplesPerPixel = 1
+    radiograph.PhotometricInterpretation = "MONOCHROME2"
+    radiograph.Rows, radiograph.Columns = pixels.shape
+    radiograph.BitsAllocated = 8 * pixels.itemsize
+    radiograph.BitsStored = radiograph.BitsAllocated
+    radiograph.PixelRepresentation = int(pixels.dtype.kind == "i")
     for keyword, value in elements.items():
         if value is None:
-            delattr(film, keyword)
+            delattr(radiograph, keyword)
         else:
-            setattr(film, keyword, value)
+            setattr(radiograph, keyword, value)
     if "HighBit" not in elements:
-        film.HighBit = film.BitsStored - 1
-    film.PixelData = pixels.tobytes()
-    film["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
-    return film
+        radiograph.HighBit = radiograph.BitsStored - 1
+    radiograph.PixelData = pixels.tobytes()
+    radiograph["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    return radiograph
 
 
-def encode(film: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
+def encode(radiograph: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
     """The bytes of a file."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = film.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID
+    meta.MediaStorageSOPClassUID = radiograph.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = radiograph.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
-    film.file_meta = meta
+    radiograph.file_meta = meta
     stream = io.BytesIO()
-    dcmwrite(stream, film, enforce_file_format=True)
+    dcmwrite(stream, radiograph, enforce_file_format=True)
     return stream.getvalue()
 
 
@@ -73,11 +73,11 @@ def dicom(pixels: np.ndarray, syntax: UID = ExplicitVRLittleEndian, **elements: 
 
 def compressed(pixels: np.ndarray, syntax: UID, frame: bytes, **elements: object) -> bytes:
     """The bytes of a file that holds ``frame``, and says that it holds ``pixels``."""
-    film = dataset(pixels, **elements)
-    film.PixelData = encapsulate([frame])
-    film["PixelData"].VR = "OB"
-    film["PixelData"].is_undefined_length = True
-    return encode(film, syntax)
+    radiograph = dataset(pixels, **elements)
+    radiograph.PixelData = encapsulate([frame])
+    radiograph["PixelData"].VR = "OB"
+    radiograph["PixelData"].is_undefined_length = True
+    return encode(radiograph, syntax)
 
 
 def image(pixels: np.ndarray, file_format: str, **options: object) -> bytes:

@@ -37,7 +37,7 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from cxr_serving.dicom import is_dicom
+from cxr_serving.images.dicom import is_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, in what it is given
 
@@ -60,8 +60,8 @@ def test_a_file_without_its_header_is_read(lost: str, syntax: UID) -> None:
 
 
 def test_meta_information_that_names_no_syntax_is_no_loss() -> None:
-    film = dicoms.dataset(GREY, BitsStored=12)
-    plain = dicoms.encode(film)
+    radiograph = dicoms.dataset(GREY, BitsStored=12)
+    plain = dicoms.encode(radiograph)
     unnamed = plain.replace(b"\x02\x00\x10\x00UI", b"\x02\x00\x11\x00UI")
     assert np.array_equal(shown(unnamed), shown(plain))
 
@@ -75,10 +75,10 @@ def test_explicit_elements_are_read_where_the_header_says_implicit_ones() -> Non
 @pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
 @pytest.mark.parametrize("pixels", [GREY, BYTES])
 def test_deflated_and_big_endian_files_are_read(pixels: np.ndarray, syntax: UID) -> None:
-    film = dicoms.dataset(pixels)
+    radiograph = dicoms.dataset(pixels)
     if syntax == ExplicitVRBigEndian:
-        film.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
-    assert np.array_equal(shown(dicoms.encode(film, syntax)), stretched(pixels))
+        radiograph.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
+    assert np.array_equal(shown(dicoms.encode(radiograph, syntax)), stretched(pixels))
 
 
 @given(st.binary(max_size=400))

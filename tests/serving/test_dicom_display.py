@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from cxr_serving.dicom.rejection import Rejected
+from cxr_serving.images.dicom.rejection import Rejected
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, in what it is given
 

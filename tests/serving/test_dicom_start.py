@@ -13,15 +13,15 @@ import pytest
 from dicoms import dicom
 from fastapi.testclient import TestClient
 
-from cxr_serving.app import create_app
-from cxr_serving.settings import Settings
+from cxr_serving.http.app import create_app
+from cxr_serving.http.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sysconfig.get_path("purelib")
 IMAGE = dicom(np.arange(1200, dtype=np.uint16).reshape(30, 40))
 READ = (
     "import sys\n"
-    "from cxr_serving.dicom import DicomReader\n"
+    "from cxr_serving.images.dicom import DicomReader\n"
     "print(DicomReader(10**6, 20, 2**30).read(sys.stdin.buffer.read()).shape)\n"
 )
 BASE = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
@@ -124,7 +124,7 @@ def test_the_process_is_tried_at_start(client: TestClient) -> None:
 def test_a_process_that_does_not_start_is_no_fault_of_the_image(
     no_child: pytest.MonkeyPatch,
     client: TestClient,
-    film: bytes,
+    radiograph: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     said = dicom_problem(client, lambda said: "does not start" in str(said))
@@ -135,8 +135,8 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image(
     assert (status, error["code"]) == (503, "dicom_unavailable")
     assert str(said) in error["message"]
     # Other images are answered, beside it, too.
-    assert send(client, film) == (200, {})
-    batch = client.post("/predict/batch", files=[("file", IMAGE), ("file", film)]).json()
+    assert send(client, radiograph) == (200, {})
+    batch = client.post("/predict/batch", files=[("file", IMAGE), ("file", radiograph)]).json()
     first, second = batch["results"]
     assert first["error"]["code"] == "dicom_unavailable"
     assert second["error"] is None
@@ -148,7 +148,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image(
 def test_the_log_says_why_a_process_does_not_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from cxr_serving.dicom import DicomReader, DicomUnavailable, reader
+    from cxr_serving.images.dicom import DicomReader, DicomUnavailable, reader
 
     monkeypatch.setattr(reader, "_PACKAGES", ("cxr_serving",))
     with pytest.raises(DicomUnavailable, match="the log says why"):
@@ -157,8 +157,8 @@ def test_the_log_says_why_a_process_does_not_start(
 
 
 @pytest.mark.usefixtures("no_gdcm")
-def test_a_service_without_the_extra_names_it(client: TestClient, film: bytes) -> None:
+def test_a_service_without_the_extra_names_it(client: TestClient, radiograph: bytes) -> None:
     said = dicom_problem(client, lambda said: said is not None)
     assert "pip install 'cxr-retraining[dicom]'" in str(said)
     assert send(client, IMAGE) == (415, {"code": "unsupported_image", "message": said})
-    assert send(client, film) == (200, {})
+    assert send(client, radiograph) == (200, {})

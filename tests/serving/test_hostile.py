@@ -5,13 +5,13 @@ from typing import Any
 from benchmarks.serving.uploads import fault, send, uploads
 
 
-def test_no_upload_breaks_the_service(ready_server: Any, film: bytes) -> None:
-    before = ready_server.predict(film).json()["probs"]
+def test_no_upload_breaks_the_service(ready_server: Any, image: bytes) -> None:
+    before = ready_server.predict(image).json()["probs"]
     faults = []
     for upload in uploads(200):
         found = fault(upload, send(ready_server.port, upload))
         if found:
             faults.append((upload.name, found))
     assert faults == []
-    assert ready_server.predict(film).json()["probs"] == before
+    assert ready_server.predict(image).json()["probs"] == before
     assert "Traceback" not in ready_server.log()

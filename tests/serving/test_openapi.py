@@ -26,7 +26,7 @@ def test_every_operation_keeps_to_the_document(guarded: Any, mode: GenerationMod
             suppress_health_check=list(HealthCheck),
         )
         def ask(case: Any) -> None:
-            # Bytes that fit the document need not be a film.
+            # Bytes that fit the document need not be an image.
             case.call_and_validate(
                 headers=guarded.headers, excluded_checks=[positive_data_acceptance]
             )

@@ -33,13 +33,13 @@ class Page:
     """The page in a browser.
 
     Attributes:
-        refused: parts of the addresses of requests that the test lets fail.
+        rejected: parts of the addresses of requests that the test lets fail.
     """
 
     browser: Chrome
     server: Any
     folder: Path
-    refused: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
 
     def get(self, id: str) -> WebElement:
         return self.browser.find_element(By.ID, id)
@@ -67,7 +67,7 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     def post(self, path: str, content: bytes) -> dict[str, Any]:
-        answer = self.server.client.post(path, files={"file": ("film", content)})
+        answer = self.server.client.post(path, files={"file": ("image", content)})
         assert answer.status_code == 200
         body: dict[str, Any] = answer.json()
         return body
@@ -108,7 +108,7 @@ class Page:
         """No error, no breach of the content security policy, no request to another origin."""
         for entry in self.browser.get_log("browser"):
             assert entry["source"] == "network", entry
-            assert any(part in entry["message"] for part in self.refused), entry
+            assert any(part in entry["message"] for part in self.rejected), entry
         asked = self.run("return performance.getEntriesByType('resource').map((e) => e.name)")
         origin = self.run("return location.origin")
         assert asked
@@ -170,7 +170,7 @@ def page(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
     page.run("sessionStorage.setItem('cxr-key', arguments[0])", KEY)
     browser.get_log("browser")
     browser.refresh()
-    page.until(lambda: page.text("service") == "Ready for films.")
+    page.until(lambda: page.text("service") == "Ready for images.")
     yield page
     page.check_quiet()
 
@@ -179,9 +179,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def test_result_has_the_numbers_of_predict(page: Page, film: bytes) -> None:
-    page.classify("film.jpeg", film)
-    answer = page.post("/predict", film)
+def test_result_has_the_numbers_of_predict(page: Page, image: bytes) -> None:
+    page.classify("image.jpeg", image)
+    answer = page.post("/predict", image)
     names = ["Bacterial pneumonia", "Normal", "Viral pneumonia"]
     names[answer["pred"]] += " (most probable)"
     assert page.bars() == [
@@ -193,17 +193,17 @@ def test_result_has_the_numbers_of_predict(page: Page, film: bytes) -> None:
     assert page.text("verdict").startswith("The model is not sure: ")
     assert "below 70.0 %" in page.text("verdict")
     assert answer["model"]["version"] in page.text("maker")
-    assert "trained on phantoms" in page.text("maker")
-    assert page.text("news").startswith("Result for film.jpeg: ")
+    assert "trained on synthetic images" in page.text("maker")
+    assert page.text("news").startswith("Result for image.jpeg: ")
 
 
-def test_model_is_described_and_the_disclaimer_stays_in_sight(page: Page, film: bytes) -> None:
+def test_model_is_described_and_the_disclaimer_stays_in_sight(page: Page, image: bytes) -> None:
     answer = page.server.client.get("/model").json()
     assert answer["model"]["version"] in page.text("facts")
     assert "the newest model" in page.text("facts")
     assert page.get("synthetic").is_displayed()
     assert page.get("untested").is_displayed()
-    page.classify("film.jpeg", film)
+    page.classify("image.jpeg", image)
     page.run("scrollTo(0, document.body.scrollHeight)")
     banner = page.browser.find_element(By.CLASS_NAME, "banner")
     assert banner.text == answer["disclaimer"]
@@ -211,90 +211,92 @@ def test_model_is_described_and_the_disclaimer_stays_in_sight(page: Page, film: 
     assert page.run("return arguments[0].getBoundingClientRect().top", banner) == 0
 
 
-def test_heat_map_lies_over_the_film_as_strong_as_the_slider_says(page: Page, film: bytes) -> None:
-    page.classify("film.jpeg", film)
-    heats = {
-        label: np.array(page.post(f"/explain?label={label}", film)["heat"])
-        for label in page.post("/predict", film)["probabilities"]
+def test_cam_map_lies_over_the_image_as_strong_as_the_slider_says(page: Page, image: bytes) -> None:
+    page.classify("image.jpeg", image)
+    cam = {
+        label: np.array(page.post(f"/explain?label={label}", image)["cam"])
+        for label in page.post("/predict", image)["probabilities"]
     }
-    label = max(heats, key=lambda name: heats[name].std())
-    assert heats[label].max() == 1
+    label = max(cam, key=lambda name: cam[name].std())
+    assert cam[label].max() == 1
     Select(page.get("explained")).select_by_value(label)
     page.until(lambda: label.replace("_", " ") in page.text("explanation"))
     height, width, values = page.run(
-        "const c = document.getElementById('heat');"
+        "const c = document.getElementById('cam');"
         "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
         "return [c.height, c.width, [...d].filter((_, i) => i % 4 === 3)]"
     )
     drawn = np.array(values).reshape(height, width)
-    np.testing.assert_allclose(drawn, 255 * heats[label], atol=1)
+    np.testing.assert_allclose(drawn, 255 * cam[label], atol=1)
 
-    assert page.get("heat").rect == page.get("picture").rect
-    assert page.get("heat").rect["width"] / page.get("heat").rect["height"] == pytest.approx(
+    assert page.get("cam").rect == page.get("picture").rect
+    assert page.get("cam").rect["width"] / page.get("cam").rect["height"] == pytest.approx(
         150 / 120, rel=0.01
     )
-    assert page.get("heat").value_of_css_property("opacity") == "0.6"
+    assert page.get("cam").value_of_css_property("opacity") == "0.6"
     page.get("opacity").send_keys(Keys.ARROW_LEFT)
-    assert page.get("heat").value_of_css_property("opacity") == "0.55"
+    assert page.get("cam").value_of_css_property("opacity") == "0.55"
     page.get("opacity").send_keys(Keys.HOME)
-    assert page.get("heat").value_of_css_property("opacity") == "0"
+    assert page.get("cam").value_of_css_property("opacity") == "0"
     assert page.text("opacity-text") == "0 %"
 
 
-def test_dicom_film_is_shown_as_the_network_sees_it(
+def test_dicom_image_is_shown_as_the_network_sees_it(
     page: Page, make_pixels: Callable[[int, int], np.ndarray]
 ) -> None:
     content = dicom(make_pixels(120, 150))
-    page.classify("film.dcm", content)
-    assert page.text("caption") == "film.dcm, as the network sees it"
-    assert page.get("picture").get_attribute("src") == page.post("/explain", content)["film"]
+    page.classify("image.dcm", content)
+    assert page.text("caption") == "image.dcm, as the network sees it"
+    assert page.get("picture").get_attribute("src") == page.post("/explain", content)["image"]
     assert page.get("viewer").is_displayed()
 
 
-def test_what_is_no_film_is_refused_and_the_result_before_is_kept(page: Page, film: bytes) -> None:
-    page.refused = ["/predict"]
-    page.classify("film.jpeg", film)
+def test_what_is_no_image_is_rejected_and_the_result_before_is_kept(
+    page: Page, image: bytes
+) -> None:
+    page.rejected = ["/predict"]
+    page.classify("image.jpeg", image)
     bars = page.bars()
     page.give("letter.txt", b"Dear colleague")
     page.until(lambda: page.text("problem-text"))
     assert page.get("problem-text").get_attribute("role") == "alert"
     assert page.text("problem-text").startswith(
-        "letter.txt was not classified. This is no film of a kind the service reads."
+        "letter.txt was not classified. This is no image of a kind the service reads."
     )
-    assert "still the one of film.jpeg" in page.text("problem-text")
+    assert "still the one of image.jpeg" in page.text("problem-text")
     assert not page.get("again").is_displayed()
-    assert page.text("result-heading") == "Result for film.jpeg"
+    assert page.text("result-heading") == "Result for image.jpeg"
     assert page.bars() == bars
-    page.classify("second.jpeg", film)
+    page.classify("second.jpeg", image)
     assert page.text("problem-text") == ""
 
 
-def test_lost_connection_is_told_and_the_film_is_not_lost(page: Page, film: bytes) -> None:
-    page.refused = ["ERR_INTERNET_DISCONNECTED"]
+def test_lost_connection_is_told_and_the_image_is_not_lost(page: Page, image: bytes) -> None:
+    page.rejected = ["ERR_INTERNET_DISCONNECTED"]
     page.connect(False)
     try:
-        page.give("film.jpeg", film)
+        page.give("image.jpeg", image)
         page.until(lambda: "does not answer" in page.text("problem-text"))
     finally:
         page.connect(True)
     page.get("again").click()
-    page.until(lambda: page.text("result-heading") == "Result for film.jpeg")
+    page.until(lambda: page.text("result-heading") == "Result for image.jpeg")
     assert page.text("problem-text") == ""
     page.until(lambda: "Grad-CAM" in page.text("explanation"))
 
 
-def test_dropped_films_follow_one_another_and_leave_no_memory_behind(
-    page: Page, film: bytes
+def test_dropped_images_follow_one_another_and_leave_no_memory_behind(
+    page: Page, image: bytes
 ) -> None:
-    page.refused = ["blob:"]
-    page.classify("film.jpeg", film)
+    page.rejected = ["blob:"]
+    page.classify("image.jpeg", image)
     first = page.get("picture").get_attribute("src")
     page.run(
         "const transfer = new DataTransfer();"
         "transfer.items.add(new File([new Uint8Array(arguments[0])], 'dropped.jpeg'));"
         "document.getElementById('drop').dispatchEvent("
         "new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true}))",
-        list(film),
+        list(image),
     )
     page.until(lambda: page.text("result-heading") == "Result for dropped.jpeg")
     page.until(lambda: "Grad-CAM" in page.text("explanation"))
@@ -306,32 +308,32 @@ def test_dropped_films_follow_one_another_and_leave_no_memory_behind(
     assert event == "error"
 
 
-def test_key_is_asked_for_and_the_film_goes_on_with_it(keyless: Page, film: bytes) -> None:
+def test_key_is_asked_for_and_the_image_goes_on_with_it(keyless: Page, image: bytes) -> None:
     page = keyless
-    page.refused = ["/predict", "/model"]
-    page.give("film.jpeg", film)
-    page.until(lambda: page.text("problem-text").startswith("film.jpeg was not classified."))
+    page.rejected = ["/predict", "/model"]
+    page.give("image.jpeg", image)
+    page.until(lambda: page.text("problem-text").startswith("image.jpeg was not classified."))
     assert "asks for an API key" in page.text("problem-text")
     page.get("key").send_keys("of somebody else", Keys.ENTER)
     page.until(lambda: "does not accept this API key" in page.text("problem-text"))
     page.get("key").send_keys(KEY, Keys.ENTER)
-    page.until(lambda: page.text("result-heading") == "Result for film.jpeg")
+    page.until(lambda: page.text("result-heading") == "Result for image.jpeg")
     page.until(lambda: "Grad-CAM" in page.text("explanation"))
     assert not page.get("key-form").is_displayed()
     assert page.focused() == "file"
     assert page.run("return [document.cookie, localStorage.length]") == ["", 0]
 
 
-def test_everything_can_be_done_with_the_keyboard(page: Page, film: bytes) -> None:
+def test_everything_can_be_done_with_the_keyboard(page: Page, image: bytes) -> None:
     def press(key: str) -> str:
         ActionChains(page.browser).send_keys(key).perform()
         return page.focused()
 
     assert [press(Keys.TAB), press(Keys.TAB)] == ["", "file"]
     assert page.get("drop").value_of_css_property("outline-style") == "solid"
-    assert page.get("file").accessible_name.startswith("Choose a film")
+    assert page.get("file").accessible_name.startswith("Choose an image")
     # The chooser that Enter opens belongs to the system; the browser takes its answer this way.
-    page.classify("film.jpeg", film)
+    page.classify("image.jpeg", image)
     assert page.focused() == "file"
 
     assert press(Keys.TAB) == "explained"
@@ -342,24 +344,24 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, film: bytes) -> No
     page.until(lambda: "“viral pneumonia”" in page.text("explanation"))
     assert press(Keys.TAB) == "opacity"
     press(Keys.END)
-    assert page.get("heat").value_of_css_property("opacity") == "1"
+    assert page.get("cam").value_of_css_property("opacity") == "1"
 
 
-def test_phone_needs_no_scrolling_sideways(page: Page, film: bytes) -> None:
-    page.refused = ["/predict"]
+def test_phone_needs_no_scrolling_sideways(page: Page, image: bytes) -> None:
+    page.rejected = ["/predict"]
     page.emulate(360, 740)
-    page.classify(f"{'long' * 40}.jpeg", film)
+    page.classify(f"{'long' * 40}.jpeg", image)
     page.give("letter.txt", b"Dear colleague")
     page.until(lambda: page.text("problem-text"))
     assert page.reaches() <= 360
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(page: Page, film: bytes, scheme: str) -> None:
+def test_text_stands_out_from_what_is_behind_it(page: Page, image: bytes, scheme: str) -> None:
     """By WCAG 2.2, 1.4.3: 4.5 to 1."""
-    page.refused = ["/predict"]
+    page.rejected = ["/predict"]
     page.emulate(1200, 900, scheme)
-    page.classify("film.jpeg", film)
+    page.classify("image.jpeg", image)
     page.give("letter.txt", b"Dear colleague")
     page.until(lambda: page.text("problem-text"))
     colours = page.run(
@@ -398,22 +400,22 @@ def contrast(one: list[float], other: list[float]) -> float:
 
 
 def test_new_model_is_told_and_can_be_asked(
-    page: Page, film: bytes, publish_bundle: PublishBundle
+    page: Page, image: bytes, publish_bundle: PublishBundle
 ) -> None:
-    page.classify("film.jpeg", film)
-    old = page.post("/predict", film)["model"]["version"]
+    page.classify("image.jpeg", image)
+    old = page.post("/predict", image)["model"]["version"]
     assert not page.get("outdated").is_displayed()
     new = publish_bundle(page.server.data_root, seed=2).name
     report = page.server.data_root / "reports" / new / "metrics.json"
     report.parent.mkdir(parents=True)
     figures = {"accuracy": 0.912, "macro_f1": 0.87, "auroc_macro_ovr": 0.981}
     intervals = {name: [value - 0.02, value + 0.01] for name, value in figures.items()}
-    report.write_text(json.dumps({"films": 624, **figures, "intervals": intervals}))
+    report.write_text(json.dumps({"images": 624, **figures, "intervals": intervals}))
 
     page.until(lambda: page.text("news") == f"A new model serves: {new}.", 60)
     assert page.get("news").get_attribute("role") == "status"
     assert new in page.text("facts")
-    assert "624 test phantoms" in page.text("test-caption")
+    assert "624 test synthetic images" in page.text("test-caption")
     assert "Accuracy 0.912 0.892 to 0.922" in page.text("figures")
     page.emulate(360, 740)
     assert page.reaches() <= 360
@@ -421,7 +423,7 @@ def test_new_model_is_told_and_can_be_asked(
     page.get("ask-new").click()
     page.until(lambda: new in page.text("maker"))
     assert not page.get("outdated").is_displayed()
-    probs = page.post("/predict", film)["probs"]
+    probs = page.post("/predict", image)["probs"]
     assert [bar[1] for bar in page.bars()] == [percent(share) for share in probs]
     page.until(lambda: "Grad-CAM" in page.text("explanation"))
 

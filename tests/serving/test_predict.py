@@ -13,7 +13,7 @@ from dicoms import dicom
 from PIL import Image
 
 from cxr_serving import predict
-from cxr_serving.predictor import Predictor
+from cxr_serving.model.predictor import Predictor
 
 PublishBundle = Callable[..., Path]
 
@@ -25,16 +25,16 @@ def model(tmp_path: Path, publish_bundle: PublishBundle, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def films(tmp_path: Path, make_pixels: Callable[[int, int], np.ndarray]) -> Path:
-    """Twenty films in two folders."""
-    folder = tmp_path / "films"
+def images(tmp_path: Path, make_pixels: Callable[[int, int], np.ndarray]) -> Path:
+    """Twenty images in two folders."""
+    folder = tmp_path / "images"
     for number in range(20):
         name = f"{number:02}.{'PNG' if number % 3 else 'jpg'}"
-        film = folder / ("ward a" if number % 2 else "b,2") / name
-        film.parent.mkdir(parents=True, exist_ok=True)
+        image = folder / ("ward a" if number % 2 else "b,2") / name
+        image.parent.mkdir(parents=True, exist_ok=True)
         shifted = np.roll(make_pixels(80, 90), number * 4, axis=1)
-        Image.fromarray(shifted).save(film)
-    (folder / "notes.txt").write_text("no film")
+        Image.fromarray(shifted).save(image)
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -56,61 +56,61 @@ def run(*arguments: object) -> str:
     return ""
 
 
-def test_every_film_of_a_folder_gets_the_answer_of_the_predictor(
-    model: Path, films: Path, tmp_path: Path
+def test_every_image_of_a_folder_gets_the_answer_of_the_predictor(
+    model: Path, images: Path, tmp_path: Path
 ) -> None:
     command = Path(sys.executable).with_name("cxr-predict")
     finished = subprocess.run(
-        [command, films, "--bundle", model], capture_output=True, text=True, check=True
+        [command, images, "--bundle", model], capture_output=True, text=True, check=True
     )
     assert "Not a medical device" in finished.stderr
     table = list(csv.DictReader(finished.stdout.splitlines()))
     predictor = Predictor(model)
-    assert [row["film"] for row in table] == sorted(
-        str(film) for film in films.rglob("*.*") if film.suffix != ".txt"
+    assert [row["image"] for row in table] == sorted(
+        str(image) for image in images.rglob("*.*") if image.suffix != ".txt"
     )
     for row in table:
-        expected = predictor.predict(predictor.preprocessing.decode(Path(row["film"]))[None])[0]
+        expected = predictor.predict(predictor.preprocessing.decode(Path(row["image"]))[None])[0]
         told = [float(row[name]) for name in predictor.record.classes]
         assert told == pytest.approx(expected, abs=1e-5)
         assert row["label"] == predictor.record.classes[int(np.argmax(expected))]
         assert row["model"] == model.name
 
 
-def test_bad_films_are_listed_at_the_end_and_the_others_answered(
-    model: Path, films: Path, tmp_path: Path
+def test_bad_images_are_listed_at_the_end_and_the_others_answered(
+    model: Path, images: Path, tmp_path: Path
 ) -> None:
-    broken = films / "ward a" / "99.png"
-    broken.write_bytes((films / "ward a" / "01.PNG").read_bytes()[:200])
-    message = run(films, films / "notes.txt", "--csv", tmp_path / "out.csv")
+    broken = images / "ward a" / "99.png"
+    broken.write_bytes((images / "ward a" / "01.PNG").read_bytes()[:200])
+    message = run(images, images / "notes.txt", "--csv", tmp_path / "out.csv")
     assert message.startswith("2 of 22 images could not be read:\n")
     assert f"{broken}: the image is broken" in message
-    assert f"{films / 'notes.txt'}: not a JPEG, PNG or DICOM file" in message
+    assert f"{images / 'notes.txt'}: not a JPEG, PNG or DICOM file" in message
     assert len(rows(tmp_path / "out.csv")) == 20
 
 
 def test_a_table_that_was_cut_short_is_gone_on_with(
-    model: Path, films: Path, tmp_path: Path
+    model: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
-    assert run(films, "--csv", out) == ""
+    assert run(images, "--csv", out) == ""
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:6]) + lines[6][:15])
     for row in list(csv.reader(b"".join(lines[1:6]).decode().splitlines())):
         Path(row[0]).write_text("asked again, this would be an error")
-    assert run(films, "--csv", out) == ""
+    assert run(images, "--csv", out) == ""
     assert out.read_bytes() == whole
 
 
 def test_what_cannot_be_done_is_said_in_a_line(
-    model: Path, films: Path, tmp_path: Path, publish_bundle: PublishBundle
+    model: Path, images: Path, tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     out = tmp_path / "out.csv"
-    assert run(films / "b,2", "--csv", out) == ""
+    assert run(images / "b,2", "--csv", out) == ""
     before = out.read_bytes()
     other = publish_bundle(tmp_path / "data", seed=2)
-    assert run(films, "--csv", out) == (
+    assert run(images, "--csv", out) == (
         f"{out} holds answers of model {model.name}, this one is {other.name}: name another file"
     )
     assert out.read_bytes() == before
@@ -118,56 +118,56 @@ def test_what_cannot_be_done_is_said_in_a_line(
     for text in (
         "a,b\n",
         "no line end",
-        "a,b\nfilm",
+        "a,b\nimage",
         f"{header}\r\n",
         f"{header}a,b\r\n",
         "r\xf6\n",
     ):
         (tmp_path / "notes").write_bytes(text.encode("latin-1"))
-        assert "not a table of this model's classes" in run(films, "--csv", tmp_path / "notes")
+        assert "not a table of this model's classes" in run(images, "--csv", tmp_path / "notes")
         assert (tmp_path / "notes").read_bytes() == text.encode("latin-1")
     assert run(tmp_path / "absent") == f"{tmp_path / 'absent'} does not exist"
     (tmp_path / "empty").mkdir()
     assert "holds no JPEG, PNG or DICOM file" in run(tmp_path / "empty")
-    assert "bundle.json cannot be read" in run(films, "--bundle", tmp_path / "empty")
-    assert "cannot be read or written" in run(films, "--csv", tmp_path)
+    assert "bundle.json cannot be read" in run(images, "--bundle", tmp_path / "empty")
+    assert "cannot be read or written" in run(images, "--csv", tmp_path)
 
 
 COMMAND = Path(sys.executable).with_name("cxr-predict")
 
 
 def test_a_download_and_a_disc_are_read_by_content(
-    model: Path, films: Path, tmp_path: Path, film: bytes, capsys: pytest.CaptureFixture[str]
+    model: Path, images: Path, tmp_path: Path, image: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.rmtree(films / "ward a")
-    disc = films / "DICOM" / "PA000001" / "ST000001"
+    shutil.rmtree(images / "ward a")
+    disc = images / "DICOM" / "PA000001" / "ST000001"
     disc.mkdir(parents=True)
     for name in ("IM000001", "IM000002.dicom", ".hidden"):
         (disc / name).write_bytes(dicom(pixels12()))
-    (disc / "scan").write_bytes(film)
+    (disc / "scan").write_bytes(image)
     for debris in ("__MACOSX/._x.jpeg", "b,2/._00.jpg", "Thumbs.db", "DICOM/desktop.ini"):
-        (films / debris).parent.mkdir(exist_ok=True)
-        (films / debris).write_bytes(b"\0\5\x16\7" + bytes(160))
+        (images / debris).parent.mkdir(exist_ok=True)
+        (images / debris).write_bytes(b"\0\5\x16\7" + bytes(160))
     directory = dicom(pixels12())
     uid = b"1.2.840.10008.1.3.10"
-    (films / "DICOMDIR").write_bytes(directory[:132] + uid + directory[132:])
-    (films / "viewer.exe").write_bytes(b"MZ" + bytes(999))
-    assert run(films, "--csv", tmp_path / "out.csv") == ""
-    answered = {Path(row["film"]).name for row in rows(tmp_path / "out.csv")}
+    (images / "DICOMDIR").write_bytes(directory[:132] + uid + directory[132:])
+    (images / "viewer.exe").write_bytes(b"MZ" + bytes(999))
+    assert run(images, "--csv", tmp_path / "out.csv") == ""
+    answered = {Path(row["image"]).name for row in rows(tmp_path / "out.csv")}
     assert answered == {
         *("IM000001", "IM000002.dicom", ".hidden", "scan"),
-        *(path.name for path in (films / "b,2").iterdir() if not path.name.startswith("._")),
+        *(path.name for path in (images / "b,2").iterdir() if not path.name.startswith("._")),
     }
     listed = capsys.readouterr().err.split("3 files hold no image and were passed over:\n")[1]
     assert listed.splitlines() == [
-        str(films / name) for name in ("DICOMDIR", "notes.txt", "viewer.exe")
+        str(images / name) for name in ("DICOMDIR", "notes.txt", "viewer.exe")
     ]
 
 
 def test_what_is_meant_to_be_an_image_and_cannot_be_read_is_listed(
-    model: Path, films: Path, tmp_path: Path, encode_image: Callable[..., bytes]
+    model: Path, images: Path, tmp_path: Path, encode_image: Callable[..., bytes]
 ) -> None:
-    shutil.rmtree(films / "ward a")
+    shutil.rmtree(images / "ward a")
     bad = {
         "empty.jpeg": "the file is empty",
         "text.dicom": "not a JPEG, PNG or DICOM file",
@@ -176,72 +176,72 @@ def test_what_is_meant_to_be_an_image_and_cannot_be_read_is_listed(
         "gone.png": "the file cannot be read: No such file or directory",
         "pipe.jpeg": "it is a pipe, a socket or a device",
     }
-    (films / "empty.jpeg").touch()
-    (films / "text.dicom").write_text("no image")
-    (films / "a scan").write_bytes(encode_image(Image.new("L", (9, 9)), "TIFF"))
-    (films / "black").write_bytes(encode_image(Image.new("L", (9, 9)), "PNG"))
-    (films / "gone.png").symlink_to(films / "nowhere")
-    os.mkfifo(films / "pipe.jpeg")
-    message = run(films, "--csv", tmp_path / "out.csv")
+    (images / "empty.jpeg").touch()
+    (images / "text.dicom").write_text("no image")
+    (images / "a scan").write_bytes(encode_image(Image.new("L", (9, 9)), "TIFF"))
+    (images / "black").write_bytes(encode_image(Image.new("L", (9, 9)), "PNG"))
+    (images / "gone.png").symlink_to(images / "nowhere")
+    os.mkfifo(images / "pipe.jpeg")
+    message = run(images, "--csv", tmp_path / "out.csv")
     assert message.startswith("6 of 16 images could not be read:\n")
     for name, reason in bad.items():
-        assert f"{films / name}: {reason}" in message
+        assert f"{images / name}: {reason}" in message
     assert len(rows(tmp_path / "out.csv")) == 10
 
 
-def odd_names(films: Path, image: bytes) -> list[bytes]:
+def odd_names(images: Path, image: bytes) -> list[bytes]:
     names = [
         *(b"a.jpeg", b"r\xf6ntgen.jpeg", "r\xf6ntgen.jpeg".encode(), b'q"u,o\tte.jpeg'),
         *("line\u2028separator.jpeg".encode(), b"line\nfeed.jpeg", b"return\r.jpeg", b"z.jpeg"),
     ]
-    shutil.rmtree(films)
-    films.mkdir()
+    shutil.rmtree(images)
+    images.mkdir()
     for name in names:
-        (films / os.fsdecode(name)).write_bytes(image)
+        (images / os.fsdecode(name)).write_bytes(image)
     return names
 
 
 def test_any_name_survives_a_table_that_is_resumed_in_any_locale(
-    model: Path, films: Path, tmp_path: Path, film: bytes
+    model: Path, images: Path, tmp_path: Path, image: bytes
 ) -> None:
-    names, out = odd_names(films, film), tmp_path / "out.csv"
+    names, out = odd_names(images, image), tmp_path / "out.csv"
     latin = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    subprocess.run([COMMAND, films, "--csv", out], check=True, env=latin)
+    subprocess.run([COMMAND, images, "--csv", out], check=True, env=latin)
     whole = out.read_bytes()
     table = rows(out)
-    assert len(table) == len({row["film"] for row in table}) == len(names)
-    assert str(films / "line\u2028separator.jpeg") in {row["film"] for row in table}
+    assert len(table) == len({row["image"] for row in table}) == len(names)
+    assert str(images / "line\u2028separator.jpeg") in {row["image"] for row in table}
     for name in names:
-        (films / os.fsdecode(name)).write_text("asked again, this would be an error")
-    assert run(films, "--csv", out) == ""
+        (images / os.fsdecode(name)).write_text("asked again, this would be an error")
+    assert run(images, "--csv", out) == ""
     assert out.read_bytes() == whole
 
 
 def test_a_table_cut_anywhere_is_resumed(
-    model: Path, films: Path, tmp_path: Path, film: bytes
+    model: Path, images: Path, tmp_path: Path, image: bytes
 ) -> None:
-    names, out = odd_names(films, film), tmp_path / "out.csv"
-    assert run(films, "--csv", out) == ""
+    names, out = odd_names(images, image), tmp_path / "out.csv"
+    assert run(images, "--csv", out) == ""
     whole = out.read_bytes()
     for name in (b"line\nfeed", b"return\r", b'q""u,o'):
         out.write_bytes(whole[: whole.index(name) + len(name)])
-        assert run(films, "--csv", out) == ""
+        assert run(images, "--csv", out) == ""
         assert out.read_bytes() == whole
     assert len(rows(out)) == len(names)
 
 
-def test_standard_output_is_utf8_in_every_locale(model: Path, films: Path, film: bytes) -> None:
-    names = odd_names(films, film)
+def test_standard_output_is_utf8_in_every_locale(model: Path, images: Path, image: bytes) -> None:
+    names = odd_names(images, image)
     latin = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    printed = subprocess.run([COMMAND, films], capture_output=True, env=latin, check=True).stdout
+    printed = subprocess.run([COMMAND, images], capture_output=True, env=latin, check=True).stdout
     table = list(csv.reader(io.StringIO(printed.decode(), newline="")))
     assert len(table) == len(names) + 1
 
 
-def test_a_reader_that_leaves_ends_the_command_quietly(model: Path, films: Path) -> None:
+def test_a_reader_that_leaves_ends_the_command_quietly(model: Path, images: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    ended = subprocess.run([COMMAND, films], stdout=writing, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run([COMMAND, images], stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert ended.returncode == 141, "what the shell says of a program that SIGPIPE ended"
     assert len(ended.stderr.splitlines()) == 1, "no more than the disclaimer"

@@ -28,7 +28,7 @@ def stopped(process: int) -> Iterator[None]:
 
 @contextmanager
 def asking(server: Any, file: bytes, clients: int) -> Iterator[list[int]]:
-    """Clients that send a film again and again; the statuses of their answers, as they come."""
+    """Clients that send an image again and again; the statuses of their answers, as they come."""
     statuses: list[int] = []
     done = Event()
 
@@ -51,24 +51,24 @@ def ready(server: Any) -> httpx.Response:
     return answer
 
 
-def test_service_that_was_paused_answers_at_once(hasty: Any, film: bytes) -> None:
+def test_service_that_was_paused_answers_at_once(hasty: Any, image: bytes) -> None:
     for _ in range(2):
-        with asking(hasty, film, clients=4) as statuses:
+        with asking(hasty, image, clients=4) as statuses:
             hasty.wait(lambda seen=statuses: 200 in seen, 10)
             with stopped(hasty.process.pid):
                 Event().wait(1.5 * DEADLINE)
-            answer = hasty.predict(film, headers=hasty.headers, timeout=DEADLINE)
+            answer = hasty.predict(image, headers=hasty.headers, timeout=DEADLINE)
             assert answer.status_code == 200, answer.text
         assert ready(hasty).status_code == 200
 
 
 def child(process: int) -> int:
-    children = Path(f"/proc/{process}/task").glob("*/children")
+    children = Path(f"/proc/{process}/task").glob("*/patients")
     [found] = [int(pid) for path in children for pid in path.read_text().split()]
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a child in /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a patient in /proc")
 def test_ready_is_red_while_images_wait_in_vain_and_green_after_an_answer(
     hasty: Any,
 ) -> None:

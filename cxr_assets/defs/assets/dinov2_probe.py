@@ -1,0 +1,12 @@
+"""Asset ``dinov2_probe``: the baseline that the main model must clearly beat."""
+
+from cxr_assets.defs.assets.training import model_asset
+
+dinov2_probe = model_asset(
+    "dinov2_probe",
+    kinds={"pytorch", "lightning", "huggingface"},
+    description=(
+        "A linear layer on the CLS embedding of a frozen DINOv2: the sanity baseline that the main "
+        "model must clearly beat. Research and education only; not a medical device."
+    ),
+)

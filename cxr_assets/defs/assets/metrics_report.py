@@ -1,0 +1,59 @@
+"""Asset ``metrics_report``: both models on the test split."""
+
+from functools import partial
+
+import dagster as dg
+
+from cxr_assets import written
+from cxr_assets.defs.assets import pictures
+from cxr_assets.defs.assets.convnext_model import convnext_model
+from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
+from cxr_assets.defs.resources import DataRoot, Experiment
+from cxr_assets.evaluation.report import REPORT, read_metrics, write_report
+from cxr_assets.tracking import Run
+from cxr_serving.model import bundle
+
+
+@dg.asset(
+    deps=[convnext_model, dinov2_probe],
+    group_name="evaluation",
+    kinds={"torchmetrics", "matplotlib"},
+    owners=["team:maintainers"],
+    description=(
+        "Metrics and figures of both models on the test split, computed through the predictor that "
+        "serves."
+    ),
+)
+def metrics_report(
+    context: dg.AssetExecutionContext,
+    experiment: Experiment,
+    data_root: DataRoot,
+    mlflow: dg.ResourceParam[Run],
+) -> dg.MaterializeResult[None]:
+    layout = data_root.layout
+    main = bundle.latest(layout.models("convnext_model"))
+    baseline = bundle.latest(layout.models("dinov2_probe"))
+    directory = write_report(layout, main, baseline, context.log.info)
+    keep = experiment.resolve().keep_versions
+    bundle.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))
+    metrics = read_metrics(directory)
+    headline = {
+        f"{prefix}{name}": result[name]
+        for prefix, result in (("", metrics), ("baseline_", metrics["baseline"]))
+        for name in ("accuracy", "macro_f1", "auroc_macro_ovr")
+    }
+    mlflow.log_metrics({f"test_{name}": value for name, value in headline.items()})
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(str(directory)),
+            "synthetic": metrics["synthetic"],
+            "convnext_model": main.name,
+            "dinov2_probe": baseline.name,
+            **headline,
+            **{
+                path.stem: pictures.markdown(path.read_bytes())
+                for path in sorted(directory.glob("*.png"))
+            },
+        },
+        data_version=dg.DataVersion(f"{main.name}+{baseline.name}"),
+    )

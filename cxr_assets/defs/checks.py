@@ -1,0 +1,157 @@
+"""Asset checks: the data is clean, the bundles are whole, the main model earns its keep."""
+
+import math
+
+import dagster as dg
+
+from cxr_assets.defs.resources import DataRoot, Experiment
+from cxr_assets.evaluation.comparison import clearly_beats
+from cxr_assets.evaluation.report import read_metrics
+from cxr_assets.radiographs import dataset, leakage
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleError
+
+_SHOWN = 20
+
+
+@dg.asset_check(
+    asset="processed_dataset",
+    blocking=True,
+    description=(
+        "No patient has images in two splits, as far as three things tell: the manifest, the file "
+        "names compared without the marks of a copy, and the images compared with one another."
+    ),
+)
+def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
+    pairs = leakage.pairs_across_splits(data_root.layout.processed)
+    return dg.AssetCheckResult(
+        passed=not pairs,
+        description=leakage.REMEDY if pairs else None,
+        metadata={
+            "number_of_pairs": len(pairs),
+            "pairs": [list(pair) for pair in pairs[:_SHOWN]],
+        },
+    )
+
+
+@dg.asset_check(
+    asset="processed_dataset",
+    description="The patient of every image is known; else leakage cannot be excluded.",
+)
+def patients_known(data_root: DataRoot) -> dg.AssetCheckResult:
+    unknown = dataset.DatasetRecord.read(data_root.layout.processed).unknown_patients
+    return dg.AssetCheckResult(
+        passed=not unknown,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"images_of_unknown_patients": unknown},
+    )
+
+
+@dg.asset_check(
+    asset="processed_dataset", blocking=True, description="Every split has images of every class."
+)
+def no_class_empty(data_root: DataRoot) -> dg.AssetCheckResult:
+    counts = dataset.DatasetRecord.read(data_root.layout.processed).counts
+    empty = [
+        f"{split}/{label}"
+        for split in counts
+        for label in counts[split]
+        if not counts[split][label]
+    ]
+    return dg.AssetCheckResult(passed=not empty, metadata={"empty": empty, "counts": counts})
+
+
+@dg.asset_check(
+    asset="processed_dataset",
+    blocking=True,
+    description="No image lies in two splits, byte for byte.",
+)
+def no_duplicates_across_splits(data_root: DataRoot) -> dg.AssetCheckResult:
+    images = dataset.manifest(data_root.layout.processed).query("kept")
+    splits = images.groupby("sha256")["split"].nunique()
+    shared = images[images["sha256"].isin(splits.index[splits > 1])]["path"]
+    return dg.AssetCheckResult(passed=shared.empty, metadata={"in_two_splits": list(shared[:20])})
+
+
+def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        name="bundle_verifies",
+        asset=asset,
+        blocking=True,
+        description="Every file of the newest bundle matches its hash, and its losses are finite.",
+    )
+    def bundle_verifies(data_root: DataRoot) -> dg.AssetCheckResult:
+        try:
+            record = bundle.verify(bundle.latest(data_root.layout.models(asset)))
+        except BundleError as error:
+            return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
+        return dg.AssetCheckResult(
+            passed=all(math.isfinite(value) for value in record.validation.values()),
+            metadata={"version": record.version, "files": len(record.files), **record.validation},
+        )
+
+    return bundle_verifies
+
+
+@dg.asset_check(
+    asset="metrics_report",
+    blocking=True,
+    description=(
+        "The main model exceeds the probe in macro F1 by the margin, chance allowed for; else no "
+        "release."
+    ),
+)
+def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
+    margin = experiment.resolve().margin
+    metrics = read_metrics(data_root.layout.reports)
+    difference = metrics["comparison"]["macro_f1"]
+    low, high = difference["interval"]
+    return dg.AssetCheckResult(
+        passed=clearly_beats(metrics, margin),
+        metadata={
+            "macro_f1": metrics["macro_f1"],
+            "baseline_macro_f1": metrics["baseline"]["macro_f1"],
+            "difference": difference["estimate"],
+            "lower_end_of_95_percent_interval": low,
+            "upper_end_of_95_percent_interval": high,
+            "margin": margin,
+        },
+    )
+
+
+@dg.asset_check(
+    asset="metrics_report",
+    description="The model is not worse than the released one beyond chance, on the same images.",
+)
+def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
+    metrics = read_metrics(data_root.layout.reports)
+    regression = metrics["regression"]
+    if regression is None:
+        reason = metrics.get("not_compared") or "no other release"
+        return dg.AssetCheckResult(passed=True, metadata={"released": reason})
+    low, high = regression["macro_f1"]["interval"]
+    return dg.AssetCheckResult(
+        passed=high >= 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "released": regression["released"],
+            "difference": regression["macro_f1"]["estimate"],
+            "lower_end_of_95_percent_interval": low,
+            "upper_end_of_95_percent_interval": high,
+        },
+    )
+
+
+convnext_bundle_verifies = _bundle_check("convnext_model")
+probe_bundle_verifies = _bundle_check("dinov2_probe")
+
+checks = [
+    patients_disjoint,
+    patients_known,
+    no_class_empty,
+    no_duplicates_across_splits,
+    convnext_bundle_verifies,
+    probe_bundle_verifies,
+    beats_probe,
+    not_worse_than_released,
+]

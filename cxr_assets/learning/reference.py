@@ -1,0 +1,52 @@
+"""The reference images of every bundle, and what a saved network answers."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cxr_assets.radiographs import synthesis
+from cxr_serving.model import network
+from cxr_serving.model.network import Logits
+from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.reference import Reference
+
+_IMAGES = 8
+_SEED = 20260104
+
+
+@cache
+def _draw(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Images of all classes, the same at each call: uint8 [8, size, size]."""
+    with TemporaryDirectory() as folder:
+        drawn = Path(folder) / "synthetic_images"
+        synthesis.make(drawn, synthesis.MIN_PATIENTS, _SEED)
+        return np.stack([preprocessing.decode(p) for p in sorted(drawn.rglob("*.jpeg"))[:_IMAGES]])
+
+
+class Saved:
+    """A network as it was saved, in torch.
+
+    Args:
+        directory: holds network and preprocessing in the format of transformers.
+        flip_averaging: whether the logits are the mean over an image and its horizontal flip.
+    """
+
+    def __init__(self, directory: Path, flip_averaging: bool) -> None:
+        self._logits = Logits(network.load(directory), flip_averaging)
+        self._preprocessing = Preprocessing.read(directory)
+
+    @torch.inference_mode()
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [N, classes] of images uint8 [N, size, size]."""
+        pixels = self._preprocessing.normalise(torch.tensor(images))
+        answers: npt.NDArray[np.float32] = self._logits(pixels).softmax(dim=1).numpy()
+        return answers
+
+    def reference(self) -> Reference:
+        """The reference images, answered."""
+        images = _draw(self._preprocessing)
+        return Reference(images, self.predict(images))

@@ -1,7 +1,0 @@
-"""Reads DICOM images, in a process of their own that can do little and is easily replaced."""
-
-from cxr_serving.dicom.reader import DicomReader
-from cxr_serving.dicom.recognition import is_dicom
-from cxr_serving.dicom.rejection import DicomUnavailable
-
-__all__ = ["DicomReader", "DicomUnavailable", "is_dicom"]

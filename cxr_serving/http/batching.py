@@ -1,0 +1,238 @@
+"""Images of many requests become one forward pass."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_serving.http.errors import ServiceError
+from cxr_serving.http.metrics import Metrics
+from cxr_serving.http.progress import Progress
+from cxr_serving.model.predictor import Predictor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one image.
+
+    Attributes:
+        probabilities: float32 [classes], calibrated.
+        cam: float32 [classes, h, w], where the image evidence for each class; None of a network
+            that is not explained.
+        queue_seconds: it waited for its forward pass.
+        inference_seconds: of the forward pass.
+        images: in that forward pass.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    cam: npt.NDArray[np.float32] | None
+    queue_seconds: float
+    inference_seconds: float
+    images: int
+
+
+@dataclass(eq=False)
+class _Image:
+    model: Predictor
+    pixels: npt.NDArray[np.uint8]
+    deadline: float
+    answer: "asyncio.Future[Answer]"
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """A bounded queue before one thread that computes; all else runs in the event loop.
+
+    While a forward pass runs, images gather; the next one takes what is there, first come, first
+    served. An idle service computes an image at once: it only ever waits, and no longer than
+    ``max_delay`` seconds, for images that are being decoded at that moment.
+
+    Attributes:
+        progress: whether images are answered.
+    """
+
+    def __init__(
+        self,
+        max_batch: int,
+        max_delay: float,
+        max_queue: int,
+        deadline_seconds: float,
+        metrics: Metrics,
+    ) -> None:
+        self.progress = Progress(deadline_seconds)
+        self._max_batch = max_batch
+        self._max_delay = max_delay
+        self._max_queue = max_queue
+        self._metrics = metrics
+        self._worker = ThreadPoolExecutor(1, "inference")
+        self._queue: deque[_Image] = deque()
+        self._changed = asyncio.Event()
+        self._admitted = 0
+        self._decoding = 0
+        # Seconds that an image took in the last pass: an estimate of which deadlines can be met.
+        self._pace = 0.0
+
+    async def run(self) -> None:
+        """Compute what comes, until cancelled."""
+        while True:
+            await self._gather()
+            batch = self._take()
+            if batch:
+                await self._compute(batch)
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._worker.shutdown()
+
+    @contextmanager
+    def admitted(self, images: int) -> Iterator[None]:
+        """Room in the house for some images, before they are read.
+
+        Raises:
+            ServiceError: 429 when there is none.
+        """
+        if self._admitted + images > self._max_queue:
+            self._metrics.rejections.labels("queue_full").inc()
+            # None of those before takes longer than its deadline, whatever the last pass took.
+            wait = min(self._admitted * self._pace, self.progress.seconds)
+            raise ServiceError(
+                429,
+                "queue_full",
+                f"{self._admitted} images are in the house, {self._max_queue} have room: ask again "
+                "later",
+                {"Retry-After": str(max(1, math.ceil(wait)))},
+            )
+        self._admitted += images
+        try:
+            yield
+        finally:
+            self._admitted -= images
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Around the decoding of an image that will be submitted next."""
+        self._decoding += 1
+        try:
+            yield
+        finally:
+            self._decoding -= 1
+            self._changed.set()
+
+    async def submit(
+        self, model: Predictor, pixels: npt.NDArray[np.uint8], deadline: float
+    ) -> Answer:
+        """Have one image classified.
+
+        Args:
+            model: that answers, also when another one has replaced it meanwhile.
+            pixels: uint8 [size, size], decoded for that model.
+            deadline: of ``time.monotonic()``.
+
+        Raises:
+            ServiceError: 504 when it cannot be answered in time; it is not computed then.
+        """
+        image = _Image(model, pixels, deadline, asyncio.get_running_loop().create_future())
+        self._queue.append(image)
+        self._metrics.queue_images.set(len(self._queue))
+        self._changed.set()
+        return await self.within(deadline, image.answer)
+
+    async def within(self, deadline: float, answer: "asyncio.Future[T]") -> T:
+        """The result, where it comes before ``deadline``; it is cancelled otherwise.
+
+        Raises:
+            ServiceError: 504.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await answer
+        except TimeoutError as error:
+            raise self._late() from error
+
+    def _late(self) -> ServiceError:
+        self._metrics.rejections.labels("deadline").inc()
+        return ServiceError(
+            504,
+            "deadline_exceeded",
+            "no answer in time: the service is overloaded, ask again later",
+        )
+
+    async def _gather(self) -> None:
+        while not self._queue:
+            self._changed.clear()
+            await self._changed.wait()
+        closing = self._queue[0].arrived + self._max_delay
+        while self._decoding and len(self._queue) < self._max_batch:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(closing - time.monotonic()):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[_Image]:
+        now = time.monotonic()
+        waiting = []
+        for image in self._queue:
+            if image.answer.done():  # whoever asked has given up
+                continue
+            if image.deadline < now:
+                image.answer.set_exception(self._late())
+            else:
+                waiting.append(image)
+        in_time = [image for image in waiting if image.deadline >= now + self._pace]
+        if waiting and not in_time:
+            # All are late if the last pass is any guide, but it may have been a stall. There is
+            # nothing better to compute than the one with the most time, which renews the estimate.
+            batch = [max(waiting, key=lambda image: image.deadline)]
+        else:
+            for image in waiting:
+                if image.deadline < now + self._pace:
+                    image.answer.set_exception(self._late())
+            of_one_model = takewhile(lambda image: image.model is in_time[0].model, in_time)
+            batch = list(islice(of_one_model, self._max_batch))
+        self._queue = deque(
+            image for image in waiting if not image.answer.done() and image not in batch
+        )
+        self._metrics.queue_images.set(len(self._queue))
+        return batch
+
+    async def _compute(self, batch: list[_Image]) -> None:
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            images = np.stack([image.pixels for image in batch])
+            rows, cam = await loop.run_in_executor(self._worker, batch[0].model.answer, images)
+        except Exception as error:  # noqa: BLE001
+            for image in batch:
+                if not image.answer.done():
+                    image.answer.set_exception(error)
+            return
+        seconds = time.monotonic() - started
+        self._pace = seconds / len(batch)
+        self._metrics.inference_seconds.observe(seconds)
+        self._metrics.batch_images.observe(len(batch))
+        for index, image in enumerate(batch):
+            waited = started - image.arrived
+            self._metrics.queue_seconds.observe(waited)
+            if not image.answer.done():
+                image.answer.set_result(
+                    Answer(
+                        probabilities=rows[index],
+                        cam=None if cam is None else cam[index],
+                        queue_seconds=waited,
+                        inference_seconds=seconds,
+                        images=len(batch),
+                    )
+                )

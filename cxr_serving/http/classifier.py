@@ -1,0 +1,121 @@
+"""From the bytes of images to calibrated answers, many requests at a time."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry import trace
+
+from cxr_serving.http.batching import Answer, Batcher
+from cxr_serving.http.drift import Drift
+from cxr_serving.http.metrics import Metrics
+from cxr_serving.images.dicom import is_dicom
+from cxr_serving.images.reader import ImageReader
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.preprocessing import ImageError
+
+_tracer = trace.get_tracer("cxr_serving")
+
+
+@dataclass(frozen=True)
+class Classified:
+    """An image and its answer.
+
+    Attributes:
+        pixels: uint8 [size, size], as the network saw it.
+        decode_seconds: decoding it, waiting for that included.
+        answer: of the model.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    decode_seconds: float
+    answer: Answer
+
+
+class Classifier:
+    """Decodes in threads of its own, and has the batcher compute."""
+
+    def __init__(self, batcher: Batcher, threads: int, confidence: float, metrics: Metrics) -> None:
+        self._batcher = batcher
+        self._confidence = confidence
+        self._metrics = metrics
+        self._drift = Drift(metrics)
+        self._reader = ImageReader()
+        self._decoders = ThreadPoolExecutor(threads, "decoder")
+        # DICOM is decoded by one process: those who wait for it must not keep others waiting.
+        self._dicom_decoder = ThreadPoolExecutor(1, "dicom")
+
+    @property
+    def dicom_problem(self) -> str | None:
+        """Why DICOM is not read at the moment, None where it is."""
+        return self._reader.dicom_problem
+
+    def start(self) -> None:
+        """Begin to start the process that decodes DICOM, ahead of the first image."""
+        self._dicom_decoder.submit(self._reader.start)
+
+    def close(self) -> None:
+        """Stop threads and processes."""
+        self._decoders.shutdown()
+        self._dicom_decoder.shutdown()
+        self._reader.close()
+
+    async def classify(
+        self, model: Predictor, images: Sequence[bytes], deadline: float
+    ) -> list[Classified | ImageError]:
+        """Answer images, or say why not, in their order.
+
+        Args:
+            model: that answers all of them.
+            images: JPEG, PNG or DICOM files.
+            deadline: of ``time.monotonic()``.
+
+        Raises:
+            ServiceError: 504 when there is no time left.
+        """
+        return await asyncio.gather(*(self._answer(model, image, deadline) for image in images))
+
+    def uncertain(self, probabilities: npt.NDArray[np.float32]) -> bool:
+        """Whether the most probable class has too little."""
+        return bool(probabilities.max() < self._confidence)
+
+    def count(self, model: Predictor, image: Classified) -> None:
+        """Count a prediction that is given as an answer, for the metrics and for drift."""
+        probabilities = image.answer.probabilities
+        predicted = int(probabilities.argmax())
+        self._metrics.predictions.labels(model.record.classes[predicted]).inc()
+        self._metrics.confidence.observe(float(probabilities.max()))
+        self._metrics.uncertain.inc(self.uncertain(probabilities))
+        self._drift.observe(model, image.pixels, predicted)
+
+    async def _answer(
+        self, model: Predictor, image: bytes, deadline: float
+    ) -> Classified | ImageError:
+        with self._batcher.progress.image():
+            return await self._classify(model, image, deadline)
+
+    async def _classify(
+        self, model: Predictor, image: bytes, deadline: float
+    ) -> Classified | ImageError:
+        started = time.monotonic()
+        with self._batcher.decoding(), _tracer.start_as_current_span("decode"):
+            pool = self._dicom_decoder if is_dicom(image) else self._decoders
+            loop = asyncio.get_running_loop()
+            try:
+                pixels = await self._batcher.within(
+                    deadline, loop.run_in_executor(pool, self._decode, model, image)
+                )
+            except ImageError as error:
+                return error
+        decoded = time.monotonic()
+        with _tracer.start_as_current_span("infer"):
+            answer = await self._batcher.submit(model, pixels, deadline)
+        return Classified(pixels, decoded - started, answer)
+
+    def _decode(self, model: Predictor, image: bytes) -> npt.NDArray[np.uint8]:
+        with self._metrics.decode_seconds.time():
+            return self._reader.read(image, model.preprocessing)

@@ -1,0 +1,86 @@
+"""The one JSON shape of every error: ``{"error": {"code", "message"}, "request_id"}``."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from cxr_serving.http.schemas import ErrorAnswer, ErrorDetail
+from cxr_serving.images.dicom import DicomUnavailable
+from cxr_serving.model.preprocessing import (
+    ImageError,
+    ImageTooLarge,
+    UndecodableImage,
+    UnsupportedImage,
+)
+
+_IMAGE_ERRORS: Mapping[type[ImageError], tuple[int, str]] = {
+    UnsupportedImage: (415, "unsupported_image"),
+    ImageTooLarge: (413, "too_many_pixels"),
+    UndecodableImage: (400, "undecodable_image"),
+    DicomUnavailable: (503, "dicom_unavailable"),
+}
+
+
+def image_detail(error: ImageError) -> ErrorDetail:
+    """What is answered for an image that cannot be used."""
+    _, code = _IMAGE_ERRORS[type(error)]
+    return ErrorDetail(code=code, message=str(error))
+
+
+class ServiceError(Exception):
+    """A request cannot be answered.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: short constant that clients can branch on.
+        headers: besides those of every answer.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+def error_response(
+    request_id: str, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer for an error."""
+    answer = ErrorAnswer(error=ErrorDetail(code=code, message=message), request_id=request_id)
+    return JSONResponse(answer.model_dump(), status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` answer errors in the one shape."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(request: Request, error: ServiceError) -> JSONResponse:
+        return error_response(
+            request.state.request_id, error.status, error.code, str(error), error.headers
+        )
+
+    @app.exception_handler(ImageError)
+    async def image_error(request: Request, error: ImageError) -> JSONResponse:
+        status, code = _IMAGE_ERRORS[type(error)]
+        return error_response(request.state.request_id, status, code, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = HTTPStatus(error.status_code).name.lower()
+        return error_response(
+            request.state.request_id, error.status_code, code, error.detail, error.headers
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        message = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        return error_response(request.state.request_id, 422, "invalid_request", message)

@@ -1,0 +1,185 @@
+"""Who may ask what: keys from a file, and how often."""
+
+import hashlib
+import hmac
+import logging
+import math
+import time
+from pathlib import Path
+
+import limits
+from fastapi import Request
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from cxr_serving.http.errors import ServiceError
+from cxr_serving.http.metrics import Metrics
+
+# Of random characters as `openssl rand -hex 16` makes them: not to be guessed.
+_SHORTEST = 16
+
+logger = logging.getLogger(__name__)
+
+
+class KeysError(ValueError):
+    """A file of keys cannot be used; the message names the line, never a key."""
+
+
+class Keys:
+    """The keys in a file, one line ``name key`` each.
+
+    Blank lines and lines that begin with ``#`` are passed over; anywhere else ``#`` is a character
+    like others. A name may stand in several lines, with its old key and its new one.
+
+    The file is read again whenever it has changed: keys are rotated without a restart. A change
+    that cannot be read leaves the keys that were valid before, and is logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            KeysError: there is none, or it holds no key or something else.
+        """
+        self._path = path
+        self._stamp = self._stat()
+        self._digests = _read(path)
+
+    def owner(self, key: str) -> str | None:
+        """The name beside ``key``, or None; takes as long whether the key is right or not."""
+        self._refresh()
+        digest = _digest(key)
+        owner = None
+        for name, known in self._digests:
+            if hmac.compare_digest(digest, known):
+                owner = name
+        return owner
+
+    def _refresh(self) -> None:
+        stamp = self._stat()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._digests = _read(self._path)
+        except KeysError as error:
+            logger.error("the keys of before stay valid: %s", error)
+        else:
+            logger.info("read %d keys", len(self._digests))
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+class Guard:
+    """Lets a request through, or raises what it is answered with."""
+
+    def __init__(
+        self,
+        keys: Keys | None,
+        admin_keys: Keys | None,
+        rate_limit: str | None,
+        metrics: Metrics,
+    ) -> None:
+        self._keys = keys
+        self._admin_keys = admin_keys
+        self._rate_limit = None if rate_limit is None else limits.parse(rate_limit)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._metrics = metrics
+
+    async def user(self, request: Request) -> None:
+        """Whether the request may use the service, now.
+
+        Raises:
+            ServiceError: 401 without a right key, 429 when it comes too often.
+        """
+        if self._keys is None:
+            owner = request.client.host if request.client else ""
+        else:
+            owner = _authenticate(request, self._keys)
+        if self._rate_limit is not None and not self._limiter.hit(self._rate_limit, owner):
+            self._metrics.rejections.labels("rate_limit").inc()
+            reset = self._limiter.get_window_stats(self._rate_limit, owner).reset_time
+            raise ServiceError(
+                429,
+                "rate_limited",
+                f"more than {self._rate_limit}; ask again later",
+                {"Retry-After": str(max(1, math.ceil(reset - time.time())))},
+            )
+
+    async def admin(self, request: Request) -> None:
+        """Whether the request may change what serves.
+
+        Raises:
+            ServiceError: 401 without a right key, 403 when nobody may.
+        """
+        if self._admin_keys is None:
+            raise ServiceError(
+                403, "admin_disabled", "nobody may do this: CXR_ADMIN_KEYS_FILE is not set"
+            )
+        owner = _authenticate(request, self._admin_keys)
+        logger.info("admin request", extra={"admin": owner, "path": request.url.path})
+
+
+def _authenticate(request: Request, keys: Keys) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    owner = keys.owner(key.strip()) if scheme.lower() == "bearer" else None
+    if owner is None:
+        raise ServiceError(
+            401,
+            "unauthorized",
+            "a valid key is needed, in the header Authorization: Bearer <key>",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return owner
+
+
+def _read(path: Path) -> list[tuple[str, bytes]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise KeysError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:  # whose message quotes the file
+        raise KeysError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    lines: dict[bytes, int] = {}
+    owners = []
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        problem = _problem(words)
+        if problem is None:
+            name, key = words
+            digest = _digest(key)
+            first = lines.setdefault(digest, number)
+            if first == number:
+                owners.append((name, digest))
+                continue
+            problem = f"the key is that of line {first}"
+        raise KeysError(
+            f"{path}, line {number}: {problem}; expected a name and a key, "
+            "as in: ward-3 $(openssl rand -hex 32)"
+        )
+    if not owners:
+        raise KeysError(f"{path} holds no key")
+    return owners
+
+
+def _problem(words: list[str]) -> str | None:
+    """What is wrong with a line of the file, without a word of it."""
+    if len(words) != 2:
+        return f"{len(words)} word{'s' * (len(words) > 1)}, and a comment needs a line of its own"
+    _, key = words
+    if len(key) < _SHORTEST:
+        return f"the key has fewer than {_SHORTEST} characters"
+    if not (key.isascii() and key.isprintable()):
+        return "the key has characters that an HTTP header cannot carry; use letters and digits"
+    return None
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,136 @@
+"""What Prometheus is told."""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from cxr_serving.model.bundle import BundleRecord
+
+# From a small network alone on the machine to the default deadline of a request.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 15, 30)
+
+
+# A series more for each of them, of when it was first counted, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The metrics of one application, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.requests = Counter(
+            "cxr_requests", "Requests answered.", ["route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "cxr_request_seconds",
+            "Time from a request's head to the end of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.requests_in_progress = Gauge(
+            "cxr_requests_in_progress", "Requests that are not answered yet.", registry=registry
+        )
+        self.rejections = Counter(
+            "cxr_rejections",
+            "Requests or images given up: queue_full, deadline, rate_limit.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("queue_full", "deadline", "rate_limit"):
+            self.rejections.labels(reason)
+        self.decode_seconds = Histogram(
+            "cxr_decode_seconds",
+            "Decoding and resizing an image.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.queue_images = Gauge(
+            "cxr_queue_images", "Images that wait for a forward pass.", registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "cxr_queue_seconds",
+            "How long an image waited for its forward pass.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_images = Histogram(
+            "cxr_batch_images",
+            "Images of a forward pass.",
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=registry,
+        )
+        self.inference_seconds = Histogram(
+            "cxr_inference_seconds", "A forward pass.", buckets=_SECONDS, registry=registry
+        )
+        self.predictions = Counter(
+            "cxr_predictions", "Images predicted.", ["label"], registry=registry
+        )
+        self.confidence = Histogram(
+            "cxr_confidence",
+            "Probability of the most probable class.",
+            buckets=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
+            registry=registry,
+        )
+        self.uncertain = Counter(
+            "cxr_uncertain", "Images predicted with less than CXR_CONFIDENCE.", registry=registry
+        )
+        self.drift_psi = Gauge(
+            "cxr_drift_psi",
+            "Population stability index of the last images against the model's validation images, "
+            "of pixel intensities and of predicted classes.",
+            ["of"],
+            registry=registry,
+        )
+        self.drift_images = Gauge(
+            "cxr_drift_images", "Images that cxr_drift_psi is of.", registry=registry
+        )
+        self.model_loads = Counter(
+            "cxr_model_loads", "Models that came to serve.", registry=registry
+        )
+        self.model_rejections = Counter(
+            "cxr_model_rejections", "Models that were rejected.", registry=registry
+        )
+        self.model_ready = Gauge("cxr_model_ready", "1 while a model serves.", registry=registry)
+        self.model_stale = Gauge(
+            "cxr_model_stale",
+            "1 while the newest model is missing or rejected; /ready says why.",
+            registry=registry,
+        )
+        self.model_pinned = Gauge(
+            "cxr_model_pinned", "1 while a model is pinned.", registry=registry
+        )
+        self.model_confirmed = Gauge(
+            "cxr_model_confirmed_timestamp_seconds",
+            "When the pipeline last made the model that serves, or confirmed it by reusing it.",
+            registry=registry,
+        )
+        self._model = Info("cxr_model", "The model that serves.", registry=registry)
+
+    def describe_model(self, record: BundleRecord, runtime: str) -> None:
+        """Name the model that serves."""
+        self.model_confirmed.set(record.created_at.timestamp())
+        self._model.info(
+            {
+                "asset": record.asset,
+                "version": record.version,
+                "fingerprint": record.fingerprint,
+                "synthetic": str(record.synthetic).lower(),
+                "runtime": runtime,
+            }
+        )
+
+    def render(self) -> bytes:
+        """The Prometheus text format (``prometheus_client.CONTENT_TYPE_LATEST``)."""
+        return generate_latest(self._registry)

@@ -1,0 +1,148 @@
+"""Settings of the service, read from ``CXR_*`` environment variables."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import limits
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cxr_serving.model import bundle
+from cxr_serving.model.predictor import cores
+from cxr_serving.model.preprocessing import MAX_PIXELS
+
+ASSET = "convnext_model"
+
+
+class Settings(BaseSettings):
+    """Where the service finds its model, where it listens, and what it accepts."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CXR_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
+    )
+
+    data_root: Path = Field(
+        default=Path("data"),
+        description="Directory that the pipeline writes to, and the model is found in.",
+    )
+    follow: Literal["newest", "released"] = Field(
+        default="newest",
+        description="What serves: the newest materialised model, or the newest released one.",
+    )
+    pin: str | None = Field(
+        default=None,
+        description="Version that serves whatever is newer, until it is unpinned.",
+    )
+    poll_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Seconds between looks for a newer model.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Beyond loopback, set a file of keys, and TLS before it.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes any.")
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|mps|cuda(:\d+)?)$",
+        description="Device of the network: cpu, mps, cuda or cuda:<index>.",
+    )
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32",
+        description="int8 serves the quantised network on a CPU, where the export found it good.",
+    )
+    threads: int = Field(
+        default_factory=cores,
+        ge=1,
+        description="CPU threads of a forward pass. The default is the CPUs that this process may "
+        "run on; a container's CPU quota is not among what it sees.",
+    )
+    max_upload_bytes: int = Field(
+        default=2 * MAX_PIXELS + 2**20,
+        ge=1,
+        description="Bytes of a request body at most; larger ones are answered with 413. The "
+        "default is the largest image that is decoded, uncompressed with 16 bits a pixel, and "
+        "1 MiB for headers.",
+    )
+    max_images: int = Field(default=32, ge=1, description="Images of a batch request at most.")
+    max_batch: int = Field(default=8, ge=1, description="Images of a forward pass at most.")
+    max_delay_seconds: float = Field(
+        default=0.005,
+        ge=0,
+        le=1,
+        description="A forward pass waits this long at most for images that are being decoded.",
+    )
+    max_queue: int = Field(
+        default=64,
+        ge=1,
+        description="Images in the house at most; further requests are answered with 429.",
+    )
+    deadline_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="From a request's head to its answer; what takes longer is given up.",
+    )
+    notice_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="After SIGTERM: not ready, but still answering, until balancers have noticed.",
+    )
+    drain_seconds: float = Field(
+        default=20.0, gt=0, description="After that: the time that requests have to be finished."
+    )
+    confidence: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="An answer whose most probable class has less is `uncertain`.",
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        description="API keys, a line `name key` each; read again when it changes. Without one "
+        "everybody who reaches the service may use it.",
+    )
+    admin_keys_file: Path | None = Field(
+        default=None,
+        description="Keys in the same form that may pin a model. Without one nobody may.",
+    )
+    rate_limit: str | None = Field(
+        default=None,
+        description="Requests of a key, or of an address where there are no keys: `100/minute`.",
+    )
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            limits.parse(value)
+        return value
+
+    @field_validator("pin")
+    @classmethod
+    def _is_a_version(cls, value: str | None) -> str | None:
+        if value is not None and not bundle.is_version(value):
+            raise ValueError("not a version, as 20260104T031500Z-1a2b3c4d is one")
+        return value
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_images > self.max_queue:
+            raise ValueError("max_images exceeds max_queue: such a batch could never be taken")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """Where the versions lie that are followed, and the pointer to the one that serves."""
+        if self.follow == "released":
+            return bundle.releases_directory(self.data_root)
+        return bundle.asset_directory(self.data_root, ASSET)
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong in the environment, a line a variable."""
+    return "\n".join(
+        f"{'_'.join(['CXR', *map(str, problem['loc'])]).upper()}: {problem['msg']}"
+        for problem in error.errors()
+    )

@@ -1,0 +1,250 @@
+"""Keeps the newest good model in service, or the one that was pinned."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cxr_serving.http.metrics import Metrics
+from cxr_serving.model import bundle
+from cxr_serving.model.bundle import BundleError, BundleRecord, Pointer
+from cxr_serving.model.predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the service has at one moment.
+
+    Attributes:
+        model: the model that serves, or None.
+        problem: why there is none, or why a newer one is not served; None when all is well.
+        previous: the model that served before, still loaded.
+        pinned: the version that serves whatever is newer, if any.
+    """
+
+    model: Predictor | None = None
+    problem: str | None = None
+    previous: Predictor | None = None
+    pinned: str | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version on disk.
+
+    Attributes:
+        version: its name.
+        record: its record, or None when that cannot be read.
+        reason: why it was rejected, if it was.
+    """
+
+    version: str
+    record: BundleRecord | None
+    reason: str | None
+
+
+# What tells that a file is not the one that was seen before.
+_Stamp = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True)
+class _Rejection:
+    seen: frozenset[_Stamp]
+    reason: str
+
+
+class Watcher:
+    """Follows ``latest.json`` in a thread; loads what it names aside, then swaps it in.
+
+    A new bundle is verified, loaded, compared with its reference images and warmed up before it
+    replaces the one that serves, by one assignment to :attr:`state`; whoever took the old model
+    before keeps it to the end. The old one stays loaded for a rollback. A bad bundle is rejected,
+    and tried again only when its files have changed, the pointer was written anew, or it is pinned.
+
+    Attributes:
+        state: what serves now; read it once a request.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        asset: str,
+        load: Callable[[Path], Predictor],
+        poll_seconds: float,
+        metrics: Metrics,
+        pin: str | None = None,
+    ) -> None:
+        """Follow the pointer in ``directory``.
+
+        Args:
+            directory: where bundles of ``asset`` or its releases lie.
+            asset: whose bundles they must be.
+            load: makes a checked model of a bundle's directory, ready to answer at full speed.
+            poll_seconds: between looks at the pointer.
+            metrics: told what serves.
+            pin: version that serves whatever the pointer names.
+        """
+        self.state = State(problem="starting: no model was looked for yet", pinned=pin)
+        self._directory = directory
+        self._asset = asset
+        self._load = load
+        self._poll_seconds = poll_seconds
+        self._metrics = metrics
+        self._metrics.model_pinned.set(pin is not None)
+        self._rejections: dict[str, _Rejection] = {}
+        # Held while what serves is decided: by the thread, or by a request that pins.
+        self._deciding = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; waits for a model that is being loaded."""
+        self._stopping.set()
+        self._thread.join()
+
+    def poll(self) -> None:
+        """Look once: what is to serve does afterwards, or :attr:`state` says why not."""
+        with self._deciding:
+            self._follow()
+
+    def pin(self, version: str) -> None:
+        """Serve ``version`` from now on, whatever becomes newest.
+
+        Raises:
+            BundleError: it cannot be served; nothing has changed then.
+        """
+        with self._deciding:
+            if not self._serves(version):
+                self._rejections.pop(version, None)
+                self._serve(self._obtain(version))
+            self._pinned(version)
+            self._report(None)
+
+    def unpin(self) -> None:
+        """Follow the pointer again."""
+        with self._deciding:
+            self._pinned(None)
+            self._follow()
+
+    def versions(self) -> list[Version]:
+        """What lies on disk, newest first."""
+        found = []
+        for version in reversed(bundle.versions(self._directory)):
+            rejection = self._rejections.get(version)
+            reason = None if rejection is None else rejection.reason
+            try:
+                found.append(Version(version, BundleRecord.read(self._directory / version), reason))
+            except BundleError as error:
+                found.append(Version(version, None, reason or str(error)))
+        return found
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.poll()
+            except Exception:
+                logger.exception("looking for a model failed")
+            if self._stopping.wait(self._poll_seconds):
+                return
+
+    def _follow(self) -> None:
+        if self.state.pinned is not None:
+            self._follow_to(self.state.pinned)
+            return
+        try:
+            pointer = Pointer.read(self._directory)
+        except BundleError as error:
+            self._report(str(error))
+            return
+        if pointer is None:
+            self._report(
+                f"no model: {self._directory / bundle.POINTER_FILE} does not exist; run the job "
+                "retrain"
+            )
+            return
+        self._follow_to(pointer.version)
+        if pointer.confirmed_at is not None and self._serves(pointer.version):
+            self._metrics.model_confirmed.set(pointer.confirmed_at.timestamp())
+
+    def _follow_to(self, version: str) -> None:
+        if self._serves(version):
+            self._report(None)
+        else:
+            try:
+                self._serve(self._obtain(version))
+            except BundleError as error:
+                which = "pinned" if self.state.pinned else "newest"
+                self._report(f"the {which} model, {version}, cannot be served: {error}")
+
+    def _serves(self, version: str) -> bool:
+        return self.state.model is not None and self.state.model.record.version == version
+
+    def _obtain(self, version: str) -> Predictor:
+        previous = self.state.previous
+        if previous is not None and previous.record.version == version:
+            return previous
+        directory = self._directory / version
+        seen = _stamps([self._directory / bundle.POINTER_FILE, *directory.rglob("*")])
+        rejection = self._rejections.get(version)
+        if rejection is not None and rejection.seen == seen:
+            raise BundleError(rejection.reason)
+        try:
+            model = self._load(directory)
+            if (model.record.asset, model.record.version) != (self._asset, version):
+                raise BundleError(f"{directory} holds {model.record.asset} {model.record.version}")
+        except Exception as error:
+            logger.exception("rejected", extra={"asset": self._asset, "version": version})
+            self._metrics.model_rejections.inc()
+            self._rejections[version] = _Rejection(seen, str(error))
+            raise BundleError(str(error)) from error
+        self._rejections.pop(version, None)
+        return model
+
+    def _serve(self, model: Predictor) -> None:
+        self.state = replace(
+            self.state, model=model, problem=model.warning, previous=self.state.model
+        )
+        self._metrics.model_loads.inc()
+        self._metrics.model_ready.set(1)
+        self._metrics.model_stale.set(0)
+        self._metrics.describe_model(model.record, model.runtime)
+        logger.info(
+            "serving",
+            extra={
+                "asset": model.record.asset,
+                "version": model.record.version,
+                "runtime": model.runtime,
+            },
+        )
+
+    def _pinned(self, version: str | None) -> None:
+        self.state = replace(self.state, pinned=version)
+        self._metrics.model_pinned.set(version is not None)
+        logger.info("pinned" if version else "unpinned", extra={"version": version})
+
+    def _report(self, problem: str | None) -> None:
+        self._metrics.model_stale.set(problem is not None)
+        if problem is None and self.state.model is not None:
+            problem = self.state.model.warning
+        if problem == self.state.problem:
+            return
+        self.state = replace(self.state, problem=problem)
+        if problem is None:
+            logger.info("the model that serves is the one that shall serve again")
+        else:
+            logger.warning("%s", problem)
+
+
+def _stamps(paths: Iterable[Path]) -> frozenset[_Stamp]:
+    with suppress(OSError):  # what cannot be looked at is rejected, and looked at again
+        stats = [(path, path.stat()) for path in paths if path.exists()]
+        return frozenset((str(p), s.st_mtime_ns, s.st_size, s.st_ino) for p, s in stats)
+    return frozenset()

@@ -1,0 +1,246 @@
+"""Has DICOM images decoded in a process of their own, which can do little and is easily replaced.
+
+A DICOM file is the least trusted thing that the service takes: a large format, with decoders in C
+behind it. It is decoded in a child process with no environment, few limits to push and nothing to
+write to. What comes back is a shape and that many grey pixels, or the number of one of the
+sentences of ``rejection``: no word of the file ever leaves the child, because its tags name a
+patient.
+"""
+
+import importlib.util
+import logging
+import math
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_serving.images.dicom.rejection import REJECTIONS, DicomUnavailable, Rejection
+from cxr_serving.images.dicom.sandbox import ANSWER, READY, REQUEST, exactly
+
+_log = logging.getLogger(__name__)
+
+# Importing takes well under a second; on a machine that swaps it may take many.
+_START_SECONDS = 60.0
+# What the child imports beside the standard library.
+_PACKAGES = ("cxr_serving", "numpy", "PIL", "pydicom", "gdcm")
+_CHILD = (
+    "import sys; sys.path += sys.argv[4:]; "
+    "from cxr_serving.images.dicom.sandbox import serve; serve(*map(int, sys.argv[1:4]))"
+)
+
+
+class DicomReader:
+    """Reads one image at a time in a child process, started with the first image at the latest.
+
+    A child that dies, hangs or answers nonsense is killed, and the next image finds a new one.
+
+    Attributes:
+        problem: why no image can be read at the moment; None while a child is there.
+    """
+
+    def __init__(self, max_pixels: int, seconds: float, memory_bytes: int) -> None:
+        """Set what an image may take.
+
+        Args:
+            max_pixels: images with more are rejected before pixels are decoded.
+            seconds: wall-clock time of one image, not counting its wait for those before it.
+            memory_bytes: address space of the child, of which it takes about 170 MB before the
+                first image. Only Linux holds a process to it.
+        """
+        self._max_pixels = max_pixels
+        self._seconds = seconds
+        self._memory_bytes = memory_bytes
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+        self.problem: str | None = "the process that decodes DICOM has not been started yet"
+
+    def start(self) -> None:
+        """Start the child, where there is none.
+
+        Raises:
+            DicomUnavailable: it does not start.
+        """
+        with self._lock:
+            self._start()
+
+    def read(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Decode an image to what a viewer shows at first: bone bright, the first window applied.
+
+        Any thread may call this; images wait for one another.
+
+        Args:
+            data: a DICOM file with one grey frame of a radiograph.
+
+        Returns:
+            uint8 [H, W].
+
+        Raises:
+            UnsupportedImage: a kind of DICOM file that is not accepted.
+            ImageTooLarge: more than ``max_pixels`` pixels, or more than ``memory_bytes`` to decode.
+            UndecodableImage: broken, blank, or too slow to decode.
+            DicomUnavailable: the child does not start, which is no fault of the file.
+        """
+        with self._lock:
+            answer = self._ask(data)
+        if isinstance(answer, Rejection):
+            kind, text = answer.value
+            raise kind(text.format(max_pixels=self._max_pixels, seconds=self._seconds))
+        return answer
+
+    def close(self) -> None:
+        """End the child, after the image that it is at."""
+        with self._lock:
+            self._dismiss()
+
+    def _ask(self, data: bytes) -> "npt.NDArray[np.uint8] | Rejection":
+        while True:
+            fresh = self._worker is None
+            worker = self._start()
+            try:
+                answer = worker.ask(data)
+            except TimeoutError:
+                answer = Rejection.LATE
+            except (OSError, EOFError):
+                answer = Rejection.STOPPED
+            except BaseException:
+                self._dismiss()  # or the next image would get what is left of this one
+                raise
+            if (
+                answer is not Rejection.LATE
+                and answer is not Rejection.STOPPED
+                and answer is not Rejection.MEMORY
+            ):
+                return answer
+            _log.warning("the process that decodes DICOM is replaced: %s", answer.name.lower())
+            self._dismiss()
+            # What else an older child met may not be this image's doing; a new one decides.
+            if fresh or answer is Rejection.LATE:
+                return answer
+
+    def _start(self) -> "_Worker":
+        if self._worker is None:
+            try:
+                self._worker = _Worker(self._max_pixels, self._seconds, self._memory_bytes)
+            except (OSError, EOFError) as error:
+                _log.error("the process that decodes DICOM does not start: %s", error)
+                self.problem = "the process that decodes DICOM does not start; the log says why"
+                raise DicomUnavailable(f"DICOM cannot be read now: {self.problem}") from error
+            self.problem = None
+        return self._worker
+
+    def _dismiss(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+
+class _Worker:
+    """The parent's end of a child."""
+
+    def __init__(self, max_pixels: int, seconds: float, memory_bytes: int) -> None:
+        self._max_pixels = max_pixels
+        self._seconds = seconds
+        limits = (max_pixels, math.ceil(seconds), memory_bytes)
+        self._process = subprocess.Popen(  # noqa: S603
+            # No environment, no current or user's folder, no site-packages: what it may import is
+            # named to it.
+            [sys.executable, "-I", "-S", "-B", "-c", _CHILD, *map(str, limits), *_folders()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Closed by the child before it sees a file: libraries quote what they complain about.
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            # Ctrl-C in a terminal is for the service, which finishes its requests first.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        with self._process.stderr as complaints:
+            try:
+                with self._within(_START_SECONDS):
+                    exactly(self._from, len(READY))
+            except TimeoutError:
+                self.stop()
+                raise TimeoutError(f"not within {_START_SECONDS:g} s") from None
+            except (OSError, EOFError):
+                self.stop()
+                said = complaints.read().decode(errors="replace").strip()
+                raise EOFError(said.rpartition("\n")[2] or "it ended without a word") from None
+            except BaseException:
+                self.stop()
+                raise
+
+    def ask(self, dataset: bytes) -> "npt.NDArray[np.uint8] | Rejection":
+        """Have an image decoded.
+
+        Raises:
+            TimeoutError: it took too long, and the child was killed.
+            EOFError: the child is dead, or talks nonsense.
+            OSError: the child is dead.
+        """
+        with self._within(self._seconds):
+            self._to.write(REQUEST.pack(len(dataset)))
+            self._to.write(dataset)
+            self._to.flush()
+            code, height, width = ANSWER.unpack(exactly(self._from, ANSWER.size))
+            if code:
+                if code > len(REJECTIONS):
+                    raise EOFError
+                rejection: Rejection = REJECTIONS[code - 1]
+                return rejection
+            if not 0 < height * width <= self._max_pixels:
+                raise EOFError
+            pixels = np.frombuffer(exactly(self._from, height * width), np.uint8)
+        grey: npt.NDArray[np.uint8] = pixels.reshape(height, width)
+        return grey
+
+    def stop(self) -> None:
+        """Kill the child."""
+        self._process.kill()
+        with suppress(OSError):  # closing flushes what it did not take
+            self._to.close()
+        self._from.close()
+        self._process.wait()
+
+    @contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        # Death ends every wait for the child, even in the middle of a write to it.
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, EOFError) as error:
+            raise TimeoutError if late.is_set() else error from None
+        finally:
+            timer.cancel()
+
+
+def _folders() -> list[str]:
+    """Where this process finds what the child imports, in the order in which it looks there.
+
+    So a child runs wherever its service does, installed or not, and imports the same.
+    """
+    found: dict[str, None] = {}
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            is_package = spec.submodule_search_locations is not None
+            found[str(Path(spec.origin).absolute().parents[is_package])] = None
+    order = {folder: place for place, folder in reversed([*enumerate(sys.path)])}
+    return sorted(found, key=lambda folder: order.get(folder, len(order)))

@@ -1,0 +1,113 @@
+"""What the child process does: it takes files, and gives pixels or the number of a rejection."""
+
+import math
+import os
+import resource
+import struct
+import sys
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_serving.images.dicom.decoding import decode
+from cxr_serving.images.dicom.display import show
+from cxr_serving.images.dicom.header import check, parse
+from cxr_serving.images.dicom.rejection import REJECTIONS, Rejected, Rejection
+
+READY = b"+"
+# To the child: bytes that follow. From it: 0 or the number of a rejection, then height and width.
+REQUEST = struct.Struct("<Q")
+ANSWER = struct.Struct("<BII")
+
+
+def exactly(stream: IO[bytes], size: int) -> bytes:
+    """Read ``size`` bytes.
+
+    Raises:
+        EOFError: there are fewer.
+    """
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def serve(max_pixels: int, seconds: int, memory_bytes: int) -> None:
+    """Answer what comes in, until nothing more does."""
+    _confine(memory_bytes)
+    # Before the clock of the first image runs.
+    import gdcm  # noqa: F401
+    import pydicom.pixels.decoders  # noqa: F401
+    from PIL import Jpeg2KImagePlugin, JpegImagePlugin  # noqa: F401
+
+    inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # What a library prints is no answer, and what it complains about may name a patient.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    outbox.write(READY)
+    outbox.flush()
+    while header := inbox.read(REQUEST.size):
+        _allow(seconds)
+        outbox.writelines(_answer(exactly(inbox, *REQUEST.unpack(header)), max_pixels))
+        outbox.flush()
+
+
+def _confine(memory_bytes: int) -> None:
+    for limit, value in {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: 16,
+        resource.RLIMIT_NPROC: 0,
+        # macOS knows the name, but rejects to set it.
+        **({resource.RLIMIT_AS: memory_bytes} if sys.platform == "linux" else {}),
+    }.items():
+        value = _at_most(limit, value)
+        resource.setrlimit(limit, (value, value))
+
+
+def _allow(seconds: int) -> None:
+    # The parent watches the clock; this ends a child whose parent was killed.
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    allowed = math.ceil(used.ru_utime + used.ru_stime) + seconds + 1
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (_at_most(resource.RLIMIT_CPU, allowed), hard))
+
+
+def _at_most(limit: int, value: int) -> int:
+    """``value``, or less where the service itself is held to less."""
+    _, hard = resource.getrlimit(limit)
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def _answer(data: bytes, max_pixels: int) -> tuple[bytes, memoryview]:
+    try:
+        pixels = read(data, max_pixels)
+        return ANSWER.pack(0, *pixels.shape), pixels.data
+    except Rejected as rejected:
+        rejection = rejected.rejection
+    except MemoryError:
+        rejection = Rejection.MEMORY
+    return ANSWER.pack(REJECTIONS.index(rejection) + 1, 0, 0), memoryview(b"")
+
+
+def read(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """The grey levels of a file, uint8 [H, W].
+
+    Raises:
+        Rejected: with the reason.
+        MemoryError: there is not enough memory.
+    """
+    try:
+        dataset, syntax = parse(data)
+        inverse = check(dataset, max_pixels)
+        stored = decode(dataset, syntax)
+        shown = show(dataset, stored, inverse)
+    except (Rejected, MemoryError):
+        raise
+    except Exception as error:
+        raise Rejected(Rejection.BROKEN) from error
+    if shown.min() == shown.max():
+        raise Rejected(Rejection.BLANK)
+    return shown

@@ -1,0 +1,78 @@
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_assets.evaluation import operating, plots
+from cxr_assets.evaluation.metrics import evaluate, roc
+from cxr_assets.evaluation.reliability import reliability
+
+CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
+RNG = np.random.default_rng(0)
+PROBABILITIES = RNG.dirichlet([1, 1, 1], 30)
+TARGETS = RNG.integers(0, 2, 30)  # no viral image
+METRICS = evaluate(PROBABILITIES, TARGETS, CLASSES)
+CURVE = pd.DataFrame(
+    {"epoch": [0, 1], "train_loss": [2.0, 1.0], "val_macro_f1": [0.4, 0.6], "lr": [1e-3, 0.0]}
+)
+TREND = pd.DataFrame(
+    {
+        "version": ["20260101T000000Z-00000000", "20260108T000000Z-00000001"],
+        "validation_macro_f1": [0.7, 0.8],
+        "test_macro_f1": [None, 0.75],
+        "released": [True, False],
+    }
+)
+IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in CLASSES}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda synthetic: plots.confusion_matrix(METRICS, "a model", synthetic),
+        lambda synthetic: plots.roc_curves(
+            roc(PROBABILITIES, TARGETS, CLASSES), METRICS, "a model", synthetic
+        ),
+        lambda synthetic: plots.pneumonia_roc(
+            operating.pneumonia_roc(PROBABILITIES, TARGETS, 1),
+            operating.pneumonia(PROBABILITIES, TARGETS, 1),
+            "a model",
+            synthetic,
+        ),
+        lambda synthetic: plots.reliability(
+            reliability(PROBABILITIES, TARGETS),
+            reliability(PROBABILITIES, TARGETS),
+            {"temperature": 1.3, "before": {"ece": 0.1}, "after": {"ece": 0.05}},
+            "a model",
+            synthetic,
+        ),
+        lambda synthetic: plots.selective(
+            operating.selective(PROBABILITIES, TARGETS), "a model", synthetic
+        ),
+        lambda synthetic: plots.trend(TREND, "a model", synthetic),
+        lambda synthetic: plots.learning_curves(CURVE, "a model", synthetic),
+        lambda synthetic: plots.image_grid(IMAGES, "some images", synthetic),
+    ],
+    ids=[
+        "confusion_matrix",
+        "roc_curves",
+        "pneumonia_roc",
+        "reliability",
+        "selective",
+        "trend",
+        "learning_curves",
+        "image_grid",
+    ],
+)
+def test_each_figure_is_a_picture_that_tells_synthetic_apart(draw: Callable[[bool], bytes]) -> None:
+    real, synthetic = draw(False), draw(True)
+    assert draw(True) == synthetic, "the same numbers must give the same bytes"
+    assert real != synthetic, "the title must say what the images are"
+    for png in (real, synthetic):
+        with Image.open(BytesIO(png)) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.width > 500
