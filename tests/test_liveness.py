@@ -38,7 +38,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("more", [(), ("fork",)], ids=["alone", "with a patient that lives on"])
+@pytest.mark.parametrize("more", [(), ("fork",)], ids=["alone", "with a child that lives on"])
 def test_a_run_is_alive_until_its_process_is_killed(more, tmp_path: Path) -> None:
     process = start(HOLD, str(tmp_path), *more)
     assert process.stdout is not None

@@ -113,35 +113,43 @@ for file in files:
         (
             plans.SHAPED_BY,
             [
-                *("cxr_serving/network.py", "cxr_serving/preprocessing.py"),
+                *("cxr_serving/model/network.py", "cxr_serving/model/preprocessing.py"),
                 *("cxr_assets/radiographs/dataset.py", "cxr_assets/radiographs/augmentation.py"),
                 *("cxr_assets/learning/networks.py", "cxr_assets/learning/onnx.py"),
                 *("cxr_assets/learning/probe.py", "cxr_assets/learning/embeddings.py"),
             ],
             [
-                *("cxr_serving/app.py", "cxr_serving/watcher.py", "cxr_assets/sweep.py"),
-                *("cxr_assets/evaluation/report.py", "cxr_assets/evaluation/figures.py"),
-                *("cxr_assets/release/card.py", "cxr_assets/checks.py"),
-                *("cxr_assets/assets/training.py", "cxr_assets/learning/__main__.py"),
+                *("cxr_serving/http/app.py", "cxr_serving/http/watcher.py", "cxr_assets/sweep.py"),
+                *("cxr_assets/evaluation/report.py", "cxr_assets/evaluation/plots.py"),
+                *("cxr_assets/release/card.py", "cxr_assets/defs/checks.py"),
+                *("cxr_assets/defs/assets/training.py", "cxr_assets/learning/__main__.py"),
             ],
         ),
         (
             preparation.__name__,
             [
-                *("cxr_serving/preprocessing.py", "cxr_assets/radiographs/naming.py"),
+                *("cxr_serving/model/preprocessing.py", "cxr_assets/radiographs/naming.py"),
                 *("cxr_assets/radiographs/split.py", "cxr_assets/radiographs/raw.py"),
             ],
-            ["cxr_serving/app.py", "cxr_assets/learning/fit.py", "cxr_assets/evaluation/report.py"],
+            [
+                "cxr_serving/http/app.py",
+                "cxr_assets/learning/fit.py",
+                "cxr_assets/evaluation/report.py",
+            ],
         ),
         (
             embeddings.__name__,
-            ["cxr_serving/preprocessing.py", "cxr_assets/radiographs/dataset.py"],
-            ["cxr_serving/app.py", "cxr_assets/learning/fit.py", "cxr_assets/learning/convnext.py"],
+            ["cxr_serving/model/preprocessing.py", "cxr_assets/radiographs/dataset.py"],
+            [
+                "cxr_serving/http/app.py",
+                "cxr_assets/learning/fit.py",
+                "cxr_assets/learning/convnext.py",
+            ],
         ),
         (
             synthesis.__name__,
             ["cxr_assets/radiographs/synthesis.py", "cxr_assets/radiographs/naming.py"],
-            ["cxr_assets/radiographs/raw.py", "cxr_serving/preprocessing.py"],
+            ["cxr_assets/radiographs/raw.py", "cxr_serving/model/preprocessing.py"],
         ),
     ],
     ids=["training", "dataset", "embeddings", "synthetic images"],

@@ -183,7 +183,7 @@ def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
             return kaggle.fetch(data.dataset, layout.raw / "kaggle", progress)
         except kaggle.KaggleError as error:
             raise RawDataError(str(error)) from error
-    root = layout.raw / "synthetic_images" / f"{data.synthetic_patients}-patients-seed-{data.seed}"
+    root = layout.raw / "synthetic" / f"{data.synthetic_patients}-patients-seed-{data.seed}"
     progress(f"making synthetic images of {data.synthetic_patients} patients a class in {root}")
     synthesis.make(root, data.synthetic_patients, data.seed, progress)
     return root

@@ -154,7 +154,7 @@ def model_card(
 
 def _eval_results(record: BundleRecord, metrics: dict[str, Any], source: str) -> list[EvalResult]:
     name, kind = {
-        "synthetic": ("synthetic images", "synthetic_images"),
+        "synthetic": ("synthetic images", "synthetic images"),
         "kaggle": ("Chest X-Ray Images (Pneumonia), Kermany et al.", "chest-xray-pneumonia"),
         "folder": ("Chest radiographs of the operator", "folder"),
     }[source]

@@ -144,7 +144,7 @@ def _check(
     for name, ours, theirs in (
         ("seed", experiment.seed, record.seed),
         ("data.image_size", experiment.data.image_size, record.input_size),
-        ("synthetic_images", experiment.data.source == "synthetic", record.synthetic),
+        ("synthetic images", experiment.data.source == "synthetic", record.synthetic),
         ("base weights", experiment.model.pretrained is not None, record.pretrained is not None),
     ):
         if ours != theirs:

@@ -6,8 +6,8 @@ import onnx as onnx_format
 import onnxruntime
 import pytest
 import torch
-from onnx.distribution import ReferenceEvaluator
-from onnx.distribution.op_run import OpRun
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 from sklearn.metrics import f1_score
 from transformers import AutoModelForImageClassification, ConvNextV2Config
 from transformers import ConvNextV2ForImageClassification as ConvNextV2

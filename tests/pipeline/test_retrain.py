@@ -156,7 +156,7 @@ def test_summary_tells_both_models_and_what_to_do_next(trained):
     metrics = json.loads((trained.layout.reports / "metrics.json").read_text())
     assert f"{metrics['macro_f1']:.3f}" in finished.stdout
     assert f"{metrics['baseline']['macro_f1']:.3f}" in finished.stdout
-    for words in ("make dev", "make serve", "not a medical device", "synthetic_images"):
+    for words in ("make dev", "make serve", "not a medical device", "synthetic images"):
         assert words in finished.stdout
 
 

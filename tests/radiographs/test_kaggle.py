@@ -199,7 +199,7 @@ def test_without_network_it_names_the_host_and_what_runs_without(tmp_path, said,
     with pytest.raises(raw.RawDataError, match=r"127\.0\.0\.1 could not be reached") as caught:
         raw.collect(compose("full").data, layout, said.append)
     message = str(caught.value)
-    assert "rejected" in message
+    assert "refused" in message
     assert "experiment=demo" in message
     assert "experiment=scratch" in message
 

@@ -241,7 +241,7 @@ def test_what_is_withheld_unless_somebody_insists(reported: Layout, real: Layout
         BundleRecord.read(bundle.latest(layout.models("convnext_model")))
         for layout in (reported, real)
     )
-    assert "synthetic_images" in str(withheld(synthetic_images))
+    assert "synthetic images" in str(withheld(synthetic_images))
     assert "random weights" in str(withheld(random))
     assert withheld(random.model_copy(update={"pretrained": "facebook/convnextv2@1"})) is None
 

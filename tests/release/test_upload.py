@@ -328,7 +328,7 @@ def test_no_network_is_named(
         monkeypatch.setattr(constants, "ENDPOINT", closed.url)
     message = rejection(release)
     assert f"{closed.url} could not be reached" in message
-    assert "Connection rejected" in message
+    assert "Connection refused" in message
     assert waits == [5, 30]
 
 

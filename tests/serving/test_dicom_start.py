@@ -124,7 +124,7 @@ def test_the_process_is_tried_at_start(client: TestClient) -> None:
 def test_a_process_that_does_not_start_is_no_fault_of_the_image(
     no_child: pytest.MonkeyPatch,
     client: TestClient,
-    radiograph: bytes,
+    image: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     said = dicom_problem(client, lambda said: "does not start" in str(said))
@@ -135,8 +135,8 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image(
     assert (status, error["code"]) == (503, "dicom_unavailable")
     assert str(said) in error["message"]
     # Other images are answered, beside it, too.
-    assert send(client, radiograph) == (200, {})
-    batch = client.post("/predict/batch", files=[("file", IMAGE), ("file", radiograph)]).json()
+    assert send(client, image) == (200, {})
+    batch = client.post("/predict/batch", files=[("file", IMAGE), ("file", image)]).json()
     first, second = batch["results"]
     assert first["error"]["code"] == "dicom_unavailable"
     assert second["error"] is None
@@ -157,8 +157,8 @@ def test_the_log_says_why_a_process_does_not_start(
 
 
 @pytest.mark.usefixtures("no_gdcm")
-def test_a_service_without_the_extra_names_it(client: TestClient, radiograph: bytes) -> None:
+def test_a_service_without_the_extra_names_it(client: TestClient, image: bytes) -> None:
     said = dicom_problem(client, lambda said: said is not None)
     assert "pip install 'cxr-retraining[dicom]'" in str(said)
     assert send(client, IMAGE) == (415, {"code": "unsupported_image", "message": said})
-    assert send(client, radiograph) == (200, {})
+    assert send(client, image) == (200, {})

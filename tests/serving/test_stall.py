@@ -63,12 +63,12 @@ def test_service_that_was_paused_answers_at_once(hasty: Any, image: bytes) -> No
 
 
 def child(process: int) -> int:
-    children = Path(f"/proc/{process}/task").glob("*/patients")
+    children = Path(f"/proc/{process}/task").glob("*/children")
     [found] = [int(pid) for path in children for pid in path.read_text().split()]
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a patient in /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a child process in /proc")
 def test_ready_is_red_while_images_wait_in_vain_and_green_after_an_answer(
     hasty: Any,
 ) -> None:

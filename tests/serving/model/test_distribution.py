@@ -49,5 +49,5 @@ def test_a_bundle_may_have_none_but_not_a_broken_one(tmp_path: Path) -> None:
     (tmp_path / "distribution.json").write_text(
         '{"images": 3, "intensity": [1], "predictions": []}'
     )
-    with pytest.raises(BundleError, match=r"reference\.json cannot be read"):
+    with pytest.raises(BundleError, match=r"distribution\.json cannot be read"):
         distribution.read(tmp_path)

@@ -32,7 +32,7 @@ def explain(predictor: Predictor, images: np.ndarray, classes: list[int]) -> np.
 def test_cam_is_that_of_the_gradients_of_the_last_stage(predictor: Predictor) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), np.uint8)
     classes = [2, 0, 1]
-    cam = explain(predictor, images, classes)
+    explained = explain(predictor, images, classes)
 
     kept = []
     stage = predictor.model.convnextv2.encoder.stages[-1]
@@ -44,10 +44,10 @@ def test_cam_is_that_of_the_gradients_of_the_last_stage(predictor: Predictor) ->
     logits[[0, 1, 2], classes].sum().backward()
     weights = kept[0].grad.mean(dim=(2, 3), keepdim=True)
     cam = (weights * kept[0]).sum(dim=1).relu().detach()
-    assert cam.amax(dim=(1, 2)).min() > 0, "nothing evidence for a class"
+    assert cam.amax(dim=(1, 2)).min() > 0, "no evidence for a class"
     fine = torch.nn.functional.interpolate(cam[:, None], (SIZE, SIZE), mode="bilinear")[:, 0]
     expected = fine / fine.amax(dim=(1, 2), keepdim=True)
-    np.testing.assert_allclose(cam, expected, atol=1e-5)
+    np.testing.assert_allclose(explained, expected, atol=1e-5)
 
 
 def test_each_class_has_its_own_cam(predictor: Predictor) -> None:

@@ -248,7 +248,7 @@ def test_full_precision_serves_where_int8_answers_otherwise_on_this_machine(
     predictor = Predictor(publish_bundle(tmp_path, seed=1, finish=another, int8=INT8), int8=True)
     assert predictor.runtime == "onnx"
     assert predictor.warning is not None
-    assert "on this machine it answers the reference images otherwise" in predictor.warning
+    assert "on this machine it answers the reference images differently" in predictor.warning
     predictor.check()
 
 
