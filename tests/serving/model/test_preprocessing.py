@@ -72,7 +72,7 @@ def test_large_jpeg_is_close_to_the_pixels_of_transformers(
 
 
 def test_real_images_give_the_pixels_of_transformers(tmp_path: Path) -> None:
-    folder = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray" / "test" / "NORMAL"
+    folder = Path(__file__).parents[4] / "shared" / "radiographs" / "chest_xray" / "test" / "NORMAL"
     if not folder.is_dir():
         pytest.skip(f"no radiographs in {folder}")
     preprocessing = Preprocessing(96)
@@ -214,7 +214,7 @@ def test_low_contrast_is_read_as_it_is(make_pixels: MakePixels, encode_image: En
 
 def test_no_real_radiograph_is_taken_for_blank() -> None:
     """Nor for nearly blank: each is four times as far from it as need be."""
-    folder = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray"
+    folder = Path(__file__).parents[4] / "shared" / "radiographs" / "chest_xray"
     if not folder.is_dir():
         pytest.skip(f"no radiographs in {folder}")
     for path in sorted(folder.rglob("*.jpeg"))[::40]:
