@@ -1,7 +1,4 @@
-"""The code location: ``dagster dev -m cxr_assets.definitions``."""
-
-import logging
-import os
+"""The code location ``cxr``: what Dagster loads, and ``dg list defs`` lists."""
 
 import dagster as dg
 
@@ -14,16 +11,9 @@ from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.checks import checks
 from cxr_assets.defs.executor import tracked_in_process
 from cxr_assets.defs.jobs import retrain
-from cxr_assets.defs.resources import DataRoot, Experiment, mlflow, settings
+from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.defs.schedules import weekly_retrain
 from cxr_assets.defs.sensors import killed_runs
-
-if not os.environ.get("DAGSTER_HOME"):
-    logging.getLogger(__name__).warning(
-        "DAGSTER_HOME is not set: Dagster forgets this run when the process ends, and the UI will "
-        "not show it. Before you start: export DAGSTER_HOME=%s/dagster",
-        settings.layout.root,
-    )
 
 definitions = dg.Definitions(
     assets=[

@@ -7,9 +7,9 @@ import torch
 
 # Files that take longest, longest first.
 LONGEST = (
-    "pipeline/test_retrain.py",
-    "pipeline/test_ui.py",
-    "pipeline/test_serving_follows.py",
+    "defs/test_jobs.py",
+    "defs/test_ui.py",
+    "defs/test_serving_follows.py",
     "learning/test_sweep.py",
     "learning/test_resume.py",
     "learning/test_fit.py",

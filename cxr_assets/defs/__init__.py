@@ -1,1 +1,1 @@
-"""All that knows Dagster: assets, checks, jobs, schedules, resources and the executor."""
+"""All that knows Dagster: assets, checks, jobs, schedules, sensors, resources and the executor."""

@@ -1,4 +1,4 @@
-"""Asset checks: the data is clean, the bundles are whole, the main model earns its keep."""
+"""Asset checks: clean data, whole bundles, a main model that is worth releasing."""
 
 import math
 
@@ -18,8 +18,8 @@ _SHOWN = 20
     asset="processed_dataset",
     blocking=True,
     description=(
-        "No patient has images in two splits, as far as three things tell: the manifest, the file "
-        "names compared without the marks of a copy, and the images compared with one another."
+        "No patient has images in two splits. Compares the patients in the manifest, the file "
+        "names (ignoring marks such as `(1)` or `Copy of`), and the images themselves."
     ),
 )
 def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
@@ -36,7 +36,7 @@ def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="processed_dataset",
-    description="The patient of every image is known; else leakage cannot be excluded.",
+    description="The patient of every image is known. Otherwise leakage cannot be excluded.",
 )
 def patients_known(data_root: DataRoot) -> dg.AssetCheckResult:
     unknown = dataset.DatasetRecord.read(data_root.layout.processed).unknown_patients
@@ -64,7 +64,7 @@ def no_class_empty(data_root: DataRoot) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset="processed_dataset",
     blocking=True,
-    description="No image lies in two splits, byte for byte.",
+    description="No file is in two splits, byte for byte.",
 )
 def no_duplicates_across_splits(data_root: DataRoot) -> dg.AssetCheckResult:
     images = dataset.manifest(data_root.layout.processed).query("kept")
@@ -78,7 +78,7 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
         name="bundle_verifies",
         asset=asset,
         blocking=True,
-        description="Every file of the newest bundle matches its hash, and its losses are finite.",
+        description="Every file of the newest bundle matches its hash; its metrics are finite.",
     )
     def bundle_verifies(data_root: DataRoot) -> dg.AssetCheckResult:
         try:
@@ -97,8 +97,8 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
     asset="metrics_report",
     blocking=True,
     description=(
-        "The main model exceeds the probe in macro F1 by the margin, chance allowed for; else no "
-        "release."
+        "The main model beats the baseline in macro F1 by more than `margin`: the lower end of the "
+        "95 % interval of the difference counts. Otherwise there is no release."
     ),
 )
 def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
@@ -121,7 +121,7 @@ def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckRes
 
 @dg.asset_check(
     asset="metrics_report",
-    description="The model is not worse than the released one beyond chance, on the same images.",
+    description="On the same images, the model is not significantly worse than the released one.",
 )
 def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
     metrics = read_metrics(data_root.layout.reports)

@@ -1,9 +1,10 @@
-"""The executor: runs steps in the run's own process, shows that it lives, and ends its MLflow run.
+"""The executor: runs all steps in the run's process, holds the run's lock, ends its MLflow run.
 
-It is the one place that every launch passes through (``job execute``, the UI, the schedule,
-``asset materialize``) and that knows how the run ended.
+Every launch passes through it (``dg launch``, ``dagster job execute``, the UI, the schedule), and
+it knows how the run ended.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 
 from cxr_assets import liveness, tracking
+from cxr_assets.defs.resources import settings
 
 
 class TrackedExecutor(dg.Executor):
@@ -32,17 +34,22 @@ class TrackedExecutor(dg.Executor):
     ) -> Iterator[dg.DagsterEvent]:
         """Run the steps; MLflow ends FINISHED, FAILED or KILLED as Dagster does."""
         instance = plan_context.instance
+        if not os.environ.get("DAGSTER_HOME"):
+            plan_context.log.warning(
+                "DAGSTER_HOME is not set: Dagster forgets this run when the command ends. Set it "
+                f"to keep the next one: export DAGSTER_HOME={settings.layout.root}/dagster"
+            )
         try:
-            # Held until the process ends: Dagster has yet to write the end of the run when this is
-            # left. `fail_dead_runs` removes it.
+            # Held until the process ends: Dagster records the end of the run only after this
+            # method. `fail_dead_runs` removes it.
             liveness.Lock(_locks(instance) / plan_context.run_id, {})
         except OSError as error:
             plan_context.log.warning(
-                f"This run has no lock ({error}): should its process be killed, Dagster takes it "
-                "for running until `max_runtime_seconds` of dagster.yaml are over"
+                f"This run has no lock ({error}): if its process is killed, Dagster shows it as "
+                "running until `max_runtime_seconds` in dagster.yaml have passed"
             )
         for dead in fail_dead_runs(instance):
-            plan_context.log.warning(f"Run {dead} had been killed and is marked as failed")
+            plan_context.log.warning(f"Run {dead} was killed and is now marked as failed")
         status = "KILLED"
         try:
             failed = False
@@ -58,10 +65,10 @@ class TrackedExecutor(dg.Executor):
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs as failed, or canceled, that are unfinished and whose process is gone.
+    """Mark unfinished runs whose process is gone as failed, or as canceled.
 
-    A run without a lock is left alone: it is not executing yet, or on a host that does not share
-    Dagster's storage.
+    A run without a lock is left alone: it has not started yet, or runs on a host that does not
+    share Dagster's storage.
 
     Returns:
         Their ids.
@@ -73,7 +80,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             found.append(run.run_id)
             message = (
                 "The process of this run is gone: it was killed, ran out of memory, or the machine "
-                "stopped. Launch it again: a training resumes from its last checkpoint."
+                "stopped. Launch the run again: training resumes from its last checkpoint."
             )
             if run.status is dg.DagsterRunStatus.CANCELING:
                 instance.report_run_canceled(run, message)
@@ -89,6 +96,6 @@ def _locks(instance: dg.DagsterInstance) -> Path:
 
 @dg.executor(name="tracked_in_process")
 def tracked_in_process(context: dg.InitExecutorContext) -> dg.Executor:
-    """In-process execution: the libraries are imported once, not once a step, and the two trainings
-    do not compete for the same cores."""
+    """Runs steps in one process: libraries are imported once, and the two trainings do not compete
+    for cores."""
     return TrackedExecutor(InProcessExecutor(RetryMode.ENABLED))

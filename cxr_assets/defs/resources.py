@@ -15,12 +15,14 @@ settings = load()
 
 
 class Experiment(dg.ConfigurableResource[experiments.Experiment]):
-    """What is trained on what; one setting moves the whole graph."""
+    """Settings of images, models and training, the same for the whole graph."""
 
-    preset: str = Field(default=settings.experiment, description="demo, scratch or full")
+    preset: str = Field(
+        default=settings.experiment, description="Preset to start from: demo, scratch or full."
+    )
     overrides: str = Field(
         default=settings.overrides,
-        description="Hydra overrides, separated by spaces and quoted as in a shell, such as: "
+        description="Hydra overrides, separated by spaces and quoted as in a shell. For example: "
         "seed=7 data.folder='/data/my images'",
     )
 
@@ -28,15 +30,18 @@ class Experiment(dg.ConfigurableResource[experiments.Experiment]):
         """Compose preset and overrides.
 
         Raises:
-            ExperimentError: unknown preset or key, a value out of range, or an open quotation.
+            ExperimentError: unknown preset or key, value out of range, or unclosed quote.
         """
         return experiments.compose(self.preset, overrides.split(self.overrides))
 
 
 class DataRoot(dg.ConfigurableResource[Layout]):
-    """Where everything the graph writes lies."""
+    """The folder that the graph writes to."""
 
-    path: str = Field(default=str(settings.layout.root), description="Data root, an absolute path")
+    path: str = Field(
+        default=str(settings.layout.root),
+        description="Data root: an absolute path. Datasets, models, reports and releases go there.",
+    )
 
     @property
     def layout(self) -> Layout:
@@ -45,23 +50,29 @@ class DataRoot(dg.ConfigurableResource[Layout]):
 
 
 @dg.resource(
-    config_schema={"uri": dg.Field(dg.Noneable(str), default_value=settings.mlflow_uri)},
+    config_schema={
+        "uri": dg.Field(
+            dg.Noneable(str),
+            default_value=settings.mlflow_uri,
+            description="Tracking URI. Without one: a SQLite file in the data root.",
+        )
+    },
     required_resource_keys={"data_root", "experiment"},
-    description="One MLflow run for each Dagster run, which dagster-mlflow opens.",
+    description="One MLflow run per Dagster run, with a nested run per training.",
 )
 def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
-    """Begin the MLflow run; the executor ends it, which knows how the Dagster run ended."""
+    """Start the MLflow run. The executor ends it, as it knows how the Dagster run ended."""
     instance, run_id = context.instance, context.run_id
     run = instance.get_run_by_id(run_id) if instance and run_id else None
     if run is not None and run.is_finished:
-        # `dagster job execute` sets up all resources once more after the run, to read its outputs.
+        # `dagster job execute` sets up all resources again after the run, to read its outputs.
         return None
     root: DataRoot = context.resources.data_root
     experiment: Experiment = context.resources.experiment
     try:
         required = experiment.resolve().tracking.required
     except experiments.ExperimentError:
-        required = False  # the first asset says what is wrong with it
+        required = False  # the first asset reports the error
     log = context.log.warning if context.log else print
     uri = tracking.open_store(context.resource_config["uri"], root.layout, log, required)
 

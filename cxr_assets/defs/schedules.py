@@ -20,7 +20,7 @@ UNFINISHED = [
     cron_schedule="0 3 * * 0",
     execution_timezone=settings.schedule_timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Sundays at 03:00; skips while a retrain is still running.",
+    description="Retrains every Sunday at 03:00. Skips while another retrain is unfinished.",
 )
 def weekly_retrain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     fail_dead_runs(context.instance)
@@ -28,5 +28,5 @@ def weekly_retrain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
         dg.RunsFilter(job_name=retrain.name, statuses=UNFINISHED), limit=1
     )
     if running:
-        return dg.SkipReason(f"run {running[0].run_id} of {retrain.name} is still unfinished")
+        return dg.SkipReason(f"run {running[0].run_id} of {retrain.name} is unfinished")
     return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())

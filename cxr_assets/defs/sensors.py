@@ -1,4 +1,4 @@
-"""The sensor that finds out killed runs."""
+"""The sensor that marks killed runs as failed."""
 
 import dagster as dg
 
@@ -12,15 +12,15 @@ from cxr_assets.witness import masked
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Marks runs as failed whose process was killed, in Dagster and in MLflow, so that what is "
-        "queued behind them starts."
+        "Finds runs whose process was killed and marks them as failed, in Dagster and in MLflow, "
+        "so that queued runs can start."
     ),
 )
 def killed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     dead = fail_dead_runs(context.instance)
-    found = f"found killed and marked as failed: {', '.join(dead)}" if dead else "none was killed"
+    found = f"killed, now marked as failed: {', '.join(dead)}" if dead else "no killed runs"
     try:
         tracking.end_dead_runs(settings.mlflow_uri, settings.layout)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is shown and tried again
-        return dg.SkipReason(f"{found}; MLflow is out of reach ({masked(str(error))})")
+    except Exception as error:  # noqa: BLE001 - any error is shown, and the next tick retries
+        return dg.SkipReason(f"{found}; MLflow cannot be reached ({masked(str(error))})")
     return dg.SkipReason(found)

@@ -1,8 +1,9 @@
 """The two networks: from the hub, from a local directory in the hub's format, or from scratch."""
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import suppress
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,15 @@ def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | N
         PretrainedError: the weights are of another architecture, or see :func:`locate`.
     """
     directory = locate(pretrained, revision)
-    source, report = AutoModelForImageClassification.from_pretrained(
-        directory,
-        config=network.config,
-        ignore_mismatched_sizes=True,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    with _without_load_report():
+        source, report = AutoModelForImageClassification.from_pretrained(
+            directory,
+            config=network.config,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     foreign = sorted(key for key in absent if not key.startswith("classifier."))
     if foreign:
@@ -183,6 +185,24 @@ def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | N
         if not key.startswith("classifier.")
     }
     network.load_state_dict(state, strict=False)
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Hide transformers' table of missing weights: a backbone has no head for our classes.
+
+    Any other missing weight is an error, see :func:`load_pretrained`.
+    """
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _pretrained_config(

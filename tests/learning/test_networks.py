@@ -1,8 +1,10 @@
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import ConvNextV2Model, Dinov2Config, Dinov2Model
 
 from cxr_assets.experiment import Model, Probe, compose
@@ -59,13 +61,34 @@ def test_a_directory_in_the_hubs_format_gives_body_and_fresh_head(convnext_direc
     assert network.config.drop_path_rate == settings.drop_path_rate
 
 
-def test_dinov2_loads_from_a_directory_without_a_head(dinov2_directory):
+@pytest.fixture
+def transformers_log(caplog, monkeypatch):
+    """What transformers logs: on its way to the terminal only, unless it propagates."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    return caplog
+
+
+def test_dinov2_loads_from_a_directory_without_a_head(dinov2_directory, transformers_log):
     settings = probe(pretrained=str(dinov2_directory))
     network = networks.build(networks.dinov2_config(settings, 64, CLASSES))
     networks.load_pretrained(network, str(dinov2_directory), None)
+    assert transformers_log.text == "", "a missing head is no fault"
     saved = Dinov2Model.from_pretrained(dinov2_directory).state_dict()
     for key, value in network.dinov2.state_dict().items():
         assert torch.equal(value, saved[key]), key
+
+
+def test_a_backbone_with_missing_weights_is_rejected(dinov2_directory, tmp_path):
+    settings = probe(pretrained=str(dinov2_directory))
+    network = networks.build(networks.dinov2_config(settings, 64, CLASSES))
+    weights = load_file(dinov2_directory / "model.safetensors")
+    del weights["encoder.layer.1.norm1.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_bytes((dinov2_directory / "config.json").read_bytes())
+    with pytest.raises(
+        PretrainedError, match=r"1 parameters .*dinov2\.encoder\.layer\.1\.norm1\.weight"
+    ):
+        networks.load_pretrained(network, str(tmp_path), None)
 
 
 def test_weights_of_another_architecture_are_rejected(convnext_directory, dinov2_directory):

@@ -6,7 +6,7 @@ convnext_model = model_asset(
     "convnext_model",
     kinds={"pytorch", "lightning", "huggingface"},
     description=(
-        "ConvNeXt V2, trained with Lightning and selected by macro F1 on validation. Research and "
-        "education only; not a medical device."
+        "The main model: a ConvNeXt V2, trained with Lightning. The epoch with the best macro F1 "
+        "on the validation split is kept. For research and education only; not a medical device."
     ),
 )

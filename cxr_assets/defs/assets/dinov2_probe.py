@@ -6,7 +6,7 @@ dinov2_probe = model_asset(
     "dinov2_probe",
     kinds={"pytorch", "lightning", "huggingface"},
     description=(
-        "A linear layer on the CLS embedding of a frozen DINOv2: the sanity baseline that the main "
-        "model must clearly beat. Research and education only; not a medical device."
+        "The baseline: a linear layer on the CLS embedding of a frozen DINOv2. The main model must "
+        "beat it clearly to be released. For research and education only; not a medical device."
     ),
 )

@@ -1,9 +1,10 @@
-"""Asset ``hf_release``: the release folder, pushed to the Hub where that is configured."""
+"""Asset ``hf_release``: the release, pushed to the Hub if that is configured."""
 
 import dagster as dg
 from huggingface_hub import get_token
 from pydantic import Field
 
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.metrics_report import metrics_report
 from cxr_assets.defs.resources import DataRoot, Experiment, settings
 from cxr_assets.release.release import withheld, write_release
@@ -13,23 +14,26 @@ from cxr_serving.model.bundle import BundleError, BundleRecord
 
 
 class ReleaseConfig(dg.Config):
-    """Of the asset ``hf_release``."""
+    """Launchpad settings of the asset ``hf_release``."""
 
     force: bool = Field(
         False,
-        description="Push also what was made from synthetic images or trained from random weights.",
+        description=(
+            "Push the model even if it was trained on synthetic images or from random weights."
+        ),
     )
 
 
 @dg.asset(
     deps=[metrics_report],
-    group_name="release",
+    group_name=GROUP,
     kinds={"huggingface"},
-    owners=["team:maintainers"],
+    owners=OWNERS,
+    freshness_policy=WEEKLY,
     description=(
-        "The main model's bundle with model card, metrics and figures, ready for "
-        "`from_pretrained`; pushed to the Hub when `CXR_HF_REPO` and a token are set. Then "
-        "`latest.json` names it, for a service that follows what is released."
+        "The main model with its card, metrics and plots, ready for `from_pretrained`. Pushed to "
+        "the Hugging Face Hub if `CXR_HF_REPO` and a token are set. A service that follows "
+        "releases then serves it."
     ),
 )
 def hf_release(
@@ -49,7 +53,7 @@ def hf_release(
     elif token is None:
         pushed = "not pushed: no token (HF_TOKEN) is set"
     elif reason is not None:
-        pushed = f"not pushed, and so not released: {reason}; force: true pushes it all the same"
+        pushed = f"not pushed, and so not released: {reason}; set force: true to push it anyway"
         released = False
     else:
         pushed = push(directory, settings.hf_repo, token)
@@ -58,7 +62,7 @@ def hf_release(
     try:
         bundle.prune(releases, resolved.keep_versions)
     except BundleError as error:
-        context.log.warning(f"no older release was deleted: {error}")
+        context.log.warning(f"older releases were not deleted: {error}")
     context.log.info(f"release {directory.name}: {pushed}")
     return dg.MaterializeResult(
         metadata={

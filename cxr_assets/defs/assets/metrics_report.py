@@ -1,11 +1,11 @@
-"""Asset ``metrics_report``: both models on the test split."""
+"""Asset ``metrics_report``: both models, measured on the test split."""
 
 from functools import partial
 
 import dagster as dg
 
 from cxr_assets import written
-from cxr_assets.defs.assets import pictures
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
@@ -16,12 +16,13 @@ from cxr_serving.model import bundle
 
 @dg.asset(
     deps=[convnext_model, dinov2_probe],
-    group_name="evaluation",
+    group_name=GROUP,
     kinds={"torchmetrics", "matplotlib"},
-    owners=["team:maintainers"],
+    owners=OWNERS,
+    freshness_policy=WEEKLY,
     description=(
-        "Metrics and figures of both models on the test split, computed through the predictor that "
-        "serves."
+        "Metrics with confidence intervals, and plots, of both models on the test split. "
+        "Predictions come from the same code as those of the service."
     ),
 )
 def metrics_report(

@@ -1,4 +1,4 @@
-"""Figures as metadata that the Dagster UI shows as pictures."""
+"""Plots as metadata that the Dagster UI shows inline."""
 
 import base64
 

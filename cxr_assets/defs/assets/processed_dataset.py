@@ -1,9 +1,9 @@
-"""Asset ``processed_dataset``: three classes, patient-wise splits, grey PNGs at input size."""
+"""Asset ``processed_dataset``: grey PNGs at input size, by class and patient-wise split."""
 
 import dagster as dg
 import pandas as pd
 
-from cxr_assets.defs.assets import pictures
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation import plots
@@ -14,13 +14,14 @@ from cxr_assets.tracking import Run
 
 @dg.asset(
     deps=[raw_kaggle],
-    group_name="data",
+    group_name=GROUP,
     kinds={"pillow", "parquet"},
-    owners=["team:maintainers"],
+    owners=OWNERS,
+    freshness_policy=WEEKLY,
     description=(
-        "8-bit grey PNGs at the networks' input size under `{train,val,test}/{class}/`, with a "
-        "manifest of every source image. Validation is drawn patient-wise from Kaggle's train and "
-        "val; test stays test. Images whose name says no patient are left out, unless "
+        "8-bit grey PNGs at input size, in `{train,val,test}/{class}/`, and a manifest with one "
+        "row per source image. Validation patients are drawn from the source's train and val; its "
+        "test split is never changed. Images without a known patient are left out, unless "
         "`data.unknown_patients=own`."
     ),
 )

@@ -1,20 +1,22 @@
-"""Asset ``raw_kaggle``: the images as they came, verified."""
+"""Asset ``raw_kaggle``: the source images, verified and listed."""
 
 import dagster as dg
 
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.radiographs import raw
 from cxr_assets.tracking import Run
 
 
 @dg.asset(
-    group_name="data",
+    group_name=GROUP,
     kinds={"kaggle", "jpeg"},
-    owners=["team:maintainers"],
+    owners=OWNERS,
+    freshness_policy=WEEKLY,
     description=(
-        "Chest radiographs as they came: from Kaggle, from a folder (`data.folder`, referenced and "
-        "never written to), or synthetic images. Layout, headers and hashes are verified; "
-        "the data version is that of the content."
+        "The source images: downloaded from Kaggle, read in place from `data.folder`, or "
+        "synthetic. Checks the folder layout, every image header and every hash. The data version "
+        "is a hash of the content: it changes only when the images do."
     ),
 )
 def raw_kaggle(

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_assets import tracking
-from cxr_assets.defs.assets import pictures
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation import plots
 from cxr_assets.learning.export import ExportError, prune
@@ -23,18 +23,18 @@ RETRY_SECONDS = 10
 
 
 class FitConfig(dg.Config):
-    """Of the op ``fit``."""
+    """Launchpad settings of the op ``fit``."""
 
     force: bool = Field(
-        False, description="Train again even if a bundle of the same fingerprint exists."
+        False, description="Train again even if a bundle with the same fingerprint exists."
     )
 
 
 @contextmanager
 def retried(*permanent: type[Exception]) -> Iterator[None]:
-    """Have Dagster run the op once more when something else than ``permanent`` is raised.
+    """Have Dagster retry the op once, unless one of ``permanent`` is raised.
 
-    A ``dg.RetryPolicy`` of the op would also start anew what was terminated.
+    A ``dg.RetryPolicy`` would also retry an op that was terminated on purpose.
     """
     try:
         yield
@@ -44,14 +44,21 @@ def retried(*permanent: type[Exception]) -> Iterator[None]:
         raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_SECONDS) from error
 
 
-def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
-    """Graph-backed asset of one model: a failed export never repeats a finished fit.
+def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
+    """Graph-backed asset of one model, so that a failed export never repeats a finished fit.
 
-    The ops hand each other nothing: ``export`` finds the finished fit by its fingerprint.
+    The ops exchange no values: ``export`` finds the finished fit by its fingerprint.
+
+    Args:
+        asset: name of the asset and of its folder in ``models/``.
+        metadata: description and kinds, as :func:`dagster.graph_asset` takes them.
     """
 
     @dg.op(
-        name=f"{asset}_fit", ins={"processed_dataset": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing)
+        name=f"{asset}_fit",
+        description="Train, or resume or reuse the training with the same fingerprint.",
+        ins={"processed_dataset": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
     )
     def fit(
         context: dg.OpExecutionContext,
@@ -64,7 +71,12 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
         with retried(DivergedError):
             tracking.fit(plan, context.log.info, config.force)
 
-    @dg.op(name=f"{asset}_export", ins={"fitted": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+    @dg.op(
+        name=f"{asset}_export",
+        description="Publish the trained model as a verified bundle, with its ONNX file.",
+        ins={"fitted": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+    )
     def export(
         context: dg.OpExecutionContext,
         experiment: Experiment,
@@ -102,11 +114,12 @@ def model_asset(asset: str, **described: Any) -> dg.AssetsDefinition:
     @dg.graph_asset(
         name=asset,
         ins={"processed_dataset": dg.AssetIn(dagster_type=dg.Nothing)},
-        group_name="models",
-        owners=["team:maintainers"],
-        **described,
+        group_name=GROUP,
+        owners=OWNERS,
+        **metadata,
     )
     def model(processed_dataset: None) -> Any:
         return export(fit(processed_dataset))
 
-    return model
+    # `graph_asset` itself takes no freshness policy.
+    return model.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, WEEKLY))

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from dead_runs import begun, status
 
 from cxr_assets.definitions import definitions
 
@@ -18,7 +19,7 @@ def tick(instance: dg.DagsterInstance) -> ScheduleExecutionData:
     return definitions.resolve_schedule_def("weekly_retrain").evaluate_tick(context)
 
 
-def test_a_tick_asks_for_a_run_of_the_whole_graph_once():
+def test_a_tick_requests_one_run_of_the_whole_graph():
     with dg.DagsterInstance.local_temp() as instance:
         (request,) = tick(instance).run_requests
         (again,) = tick(instance).run_requests
@@ -38,10 +39,16 @@ def test_a_tick_skips_while_a_retrain_is_unfinished(status):
         assert len(tick(instance).run_requests) == 1
 
 
-def test_another_job_does_not_hold_it_back():
+def test_an_unfinished_run_of_another_job_does_not_matter():
     with dg.DagsterInstance.local_temp() as instance:
         instance.create_run_for_job(
             definitions.resolve_implicit_global_asset_job_def(),
             status=dg.DagsterRunStatus.STARTED,
         )
         assert len(tick(instance).run_requests) == 1
+
+
+def test_a_killed_retrain_does_not_make_a_tick_skip(instance):
+    run, _ = begun(instance)
+    assert len(tick(instance).run_requests) == 1
+    assert status(instance, run) is dg.DagsterRunStatus.FAILURE

@@ -1,4 +1,4 @@
-"""A fit that fails is run once more by Dagster, and goes on from its checkpoint."""
+"""Dagster retries a failed fit once, which resumes from its checkpoint."""
 
 import dagster as dg
 import pandas as pd
@@ -50,7 +50,7 @@ def steps(result: dg.ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[
     return [event.step_key for event in result.all_events if event.event_type is kind]
 
 
-def test_a_fit_that_crashed_goes_on_in_a_second_attempt(layout, materialize, monkeypatch):
+def test_a_crashed_fit_resumes_in_a_second_attempt(layout, materialize, monkeypatch):
     crashed = False
     write = torch.save
 
@@ -71,7 +71,7 @@ def test_a_fit_that_crashed_goes_on_in_a_second_attempt(layout, materialize, mon
     assert history["epoch"].tolist() == [0, 1, 2]
 
 
-def test_a_training_that_diverged_is_not_tried_again(layout, materialize):
+def test_a_diverged_training_is_not_retried(layout, materialize):
     result = materialize("model.lr=1e20")
     assert not result.success
     assert not steps(result, dg.DagsterEventType.STEP_UP_FOR_RETRY)

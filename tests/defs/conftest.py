@@ -2,7 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,21 +72,19 @@ class Workplace:
         )
 
     def retrain(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self._dagster("job execute -j retrain", overrides, **environment)
+        words = "dagster job execute -m cxr_assets.definitions -j retrain"
+        return self._run(words, overrides, **environment)
 
     def materialize(
         self, selection: str, *overrides: str, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return self._dagster(f"asset materialize --select {selection}", overrides, **environment)
+        return self._run(f"dg launch --assets {selection}", overrides, **environment)
 
-    def _dagster(
+    def _run(
         self, words: str, overrides: tuple[str, ...], **environment: str
     ) -> subprocess.CompletedProcess[str]:
         return self.command(
-            "dagster",
             *words.split(),
-            "-m",
-            "cxr_assets.definitions",
             CXR_OVERRIDES=" ".join([*self.overrides, *overrides]),
             **environment,
         )
@@ -128,3 +126,10 @@ def trained(new_workplace: Callable[[], Workplace]) -> Workplace:
     finished = workplace.retrain()
     assert finished.returncode == 0, finished.stderr[-5000:]
     return workplace
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An empty Dagster instance."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
