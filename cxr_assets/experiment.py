@@ -44,7 +44,7 @@ __all__ = [
 
 CONF = Path(__file__).parent / "conf"
 
-# ConvNeXt halves three times what its patches leave of an image.
+# After the patch layer, ConvNeXt halves the resolution three times.
 _REDUCTION = 8
 
 
@@ -52,11 +52,11 @@ class Experiment(Group):
     """Everything that shapes a training.
 
     Attributes:
-        preset: name of the preset it was composed from.
+        preset: name of its preset.
         seed: of every random choice.
-        deterministic: whether only reproducible kernels are used.
-        keep_versions: bundles, reports and releases kept on disk.
-        margin: macro F1 by which the main model must beat the probe before a release.
+        deterministic: whether to use only reproducible kernels.
+        keep_versions: number of bundles, reports and releases kept on disk.
+        margin: macro F1 by which the main model must beat the probe to be released.
     """
 
     preset: str
@@ -71,11 +71,11 @@ class Experiment(Group):
     tracking: Tracking
 
     def require_runnable(self) -> None:
-        """Reject at the start of a run what only a later step would stumble over.
+        """Check at the start of a run what otherwise only a later step would reject.
 
         Raises:
-            ExperimentError: images too small for the main network, or that the probe's patches
-                would crop; or pretrained weights from a directory that is not there.
+            ExperimentError: the image size is too small for the main network or no multiple of the
+                probe's patch size, or a directory of pretrained weights is missing.
         """
         size, patch = self.data.image_size, self.model.patch_size
         if size < _REDUCTION * patch:
@@ -96,7 +96,9 @@ class Experiment(Group):
         ):
             if value is None or is_repository(value) or Path(value).expanduser().is_dir():
                 continue
-            raise ExperimentError(f"{key}={value} is not a directory: name one, or a hub id")
+            raise ExperimentError(
+                f"{key}={value} is not a directory: set it to a directory or a hub id"
+            )
 
 
 def presets() -> list[str]:
@@ -113,7 +115,7 @@ def compose(preset: str, overrides: Sequence[str] = ()) -> Experiment:
     return _composed(preset, tuple(overrides))
 
 
-# Every step of a run asks for the same one, and Hydra takes a while over it.
+# Every step of a run composes the same one, and Hydra is slow.
 @cache
 def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
     if preset not in presets():
@@ -125,8 +127,8 @@ def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
             key = re.sub(r"@.*", "", override.split("=", 1)[0]).strip().lstrip("+~")
             if "=" not in override:
                 raise ExperimentError(
-                    f"override {override!r} is not of the form key=value; a value with spaces is "
-                    f"to be quoted, as in {EXAMPLE}"
+                    f"override {override!r} is not of the form key=value; quote a value with "
+                    f"spaces, as in {EXAMPLE}"
                 )
             if key not in valid:
                 raise ExperimentError(

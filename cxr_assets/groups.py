@@ -1,4 +1,4 @@
-"""The groups of settings that an experiment is made of, each value with the range it may have."""
+"""The groups of settings of an experiment, with the valid range of every value."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,12 +25,12 @@ def _hub_id_or_directory(pretrained: str) -> str:
 
 def _zero_or_concentration(mixing: float) -> float:
     if 0 < mixing < 1e-6:
-        raise ValueError("it must be 0, or a Beta distribution's parameter of at least 0.000001")
+        raise ValueError("it must be 0, or a parameter of a Beta distribution of at least 0.000001")
     return mixing
 
 
-# What the code under them takes. Lightning's and NumPy's generators are seeded by 32 bits; epochs
-# stay below what separates the streams of two seeds (cxr_assets.radiographs.datamodule.epoch_seed).
+# Ranges that the code accepts. Lightning's and NumPy's generators take 32-bit seeds; the number of
+# epochs is below the distance between two seeds (cxr_assets.radiographs.datamodule.epoch_seed).
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
@@ -57,16 +57,16 @@ class Data(Group):
 
     Attributes:
         source: ``kaggle``, ``folder`` or ``synthetic``.
-        folder: for ``folder``: where ``train/`` and ``test/`` lie; it is read, never written.
+        folder: for ``folder``: with ``train/`` and ``test/``; it is never written to.
         dataset: for ``kaggle``: owner and name of the data set.
-        synthetic_patients: for ``synthetic``: synthetic patients a class.
+        synthetic_patients: for ``synthetic``: patients per class.
         image_size: side of the square input, in pixels.
         val_fraction: share of the training patients kept for validation.
-        seed: of the draw of these patients and of synthesis. The training's ``seed`` has no part
-            in it, so that trainings of several seeds share dataset and split.
+        seed: for the choice of these patients and for synthetic images. It is separate from the
+            training's ``seed``, so that trainings with different seeds share dataset and split.
         max_corrupt_fraction: share of unreadable images above which preparation fails.
-        unknown_patients: what becomes of images whose name says no patient: ``exclude`` leaves
-            them out, ``own`` counts each as a patient of its own, and leakage cannot be excluded.
+        unknown_patients: for images whose name gives no patient: ``exclude`` leaves them out,
+            ``own`` counts each as one patient, so that leakage cannot be excluded.
         in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
             is read from disk batch by batch, with the same result.
     """
@@ -76,7 +76,7 @@ class Data(Group):
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")] | None
     synthetic_patients: Annotated[int, Field(ge=0, le=100_000)]
     image_size: Annotated[int, Field(ge=32, le=1024)]
-    # Of two patients, the fewest a class may have, more would leave none to train on.
+    # With two patients, the minimum per class, a larger share would leave none to train on.
     val_fraction: Annotated[float, Field(gt=0, le=0.5)]
     seed: Seed
     max_corrupt_fraction: Fraction
@@ -91,25 +91,24 @@ class Data(Group):
             raise ValueError("data.source=kaggle needs data.dataset")
         if self.source == "synthetic" and self.synthetic_patients < MIN_PATIENTS:
             raise ValueError(
-                f"data.synthetic_patients={self.synthetic_patients} leaves a split without any: "
+                f"data.synthetic_patients={self.synthetic_patients} leaves a split empty: "
                 f"it must be at least {MIN_PATIENTS}"
             )
         return self
 
 
 class Model(Group):
-    """The main network, and how its weights move.
+    """The main network and its learning rates.
 
     Attributes:
-        name: architecture, as it appears in checkpoints and reports.
+        name: name of the architecture in checkpoints and reports.
         pretrained: hub id, local directory in the hub's format, or null for training from scratch.
         revision: commit of the hub repository.
         hidden_sizes, depths, patch_size: of the network when it starts from scratch.
         initializer_range: standard deviation of its random weights when it starts from scratch.
         drop_path_rate: stochastic depth.
-        lr: peak learning rate, reached after ``trainer.warmup_epochs``, then a cosine to
-            zero.
-        layer_decay: factor on the learning rate from each layer to the one below it; 1 for none.
+        lr: peak learning rate, reached after ``trainer.warmup_epochs``; then cosine decay to zero.
+        layer_decay: factor on the learning rate from each layer to the one below it; 1 is off.
     """
 
     name: Name
@@ -120,7 +119,7 @@ class Model(Group):
     patch_size: Width
     initializer_range: Rate
     drop_path_rate: Fraction
-    # As far as float32 goes: one that is too large ends the training, with that as the reason.
+    # Up to what float32 holds: a rate that is too large ends the training with a clear error.
     lr: Annotated[float, Field(gt=0, le=1e30)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
 
@@ -129,12 +128,12 @@ class Probe(Group):
     """The frozen baseline: a DINOv2 backbone and one linear layer on its CLS embedding.
 
     Attributes:
-        name: architecture, as it appears in checkpoints and reports.
+        name: name of the architecture in checkpoints and reports.
         pretrained: hub id, local directory in the hub's format, or null for random weights.
         revision: commit of the hub repository.
         hidden_size, num_hidden_layers, num_attention_heads, patch_size: of a random backbone.
         weight_decays: L2 penalties on the linear layer, from strong to weak; the one with the best
-            validation macro F1 is kept, of equals the strongest.
+            validation macro F1 is kept; the strongest of equals.
     """
 
     name: Name
@@ -159,15 +158,15 @@ class Probe(Group):
     @classmethod
     def _from_strong_to_weak(cls, weight_decays: tuple[float, ...]) -> tuple[float, ...]:
         if list(weight_decays) != sorted(set(weight_decays), reverse=True):
-            raise ValueError("the weight decays must go from strong to weak, each named once")
+            raise ValueError("weight decays must go from strong to weak, without repeats")
         return weight_decays
 
 
 class Augmentation(Group):
-    """How much training images are varied; 0 leaves a property as it is, 1 is the usual strength.
+    """Strength of each kind of augmentation: 0 is off, 1 is the usual strength.
 
     Attributes:
-        flip: share of images that are mirrored.
+        flip: share of images that are flipped horizontally.
         affine: of rotation, shift and scale.
         exposure: of gamma, contrast and brightness.
         detail: of sharpening and blurring.
@@ -185,21 +184,22 @@ class Trainer(Group):
     """Training of the main network.
 
     Attributes:
-        max_epochs: epochs at most.
+        max_epochs: maximum number of epochs.
         patience: epochs without a better validation macro F1 before training stops.
-        batch_size: images a step.
-        optimizer: ``adamw``, or ``muon`` for the matrices inside the network and AdamW elsewhere.
+        batch_size: images per step.
+        optimizer: ``adamw``, or ``muon`` for hidden matrices with AdamW for the rest.
         weight_decay: of the optimiser.
         warmup_epochs: epochs of linear warm-up.
         label_smoothing: of the cross entropy.
-        class_balance: ``weights`` in the loss, ``sampling`` (each class as often), or ``none``.
-        mixup: parameter of the Beta distribution that images are mixed by; 0 for no mixing.
-        cutmix: the same for rectangles of one image pasted into another.
-        ema_decay: of the exponential moving average of the weights, which is what is validated and
-            kept; 0 for the weights themselves.
+        class_balance: ``weights`` in the loss, ``sampling`` of all classes equally often, or
+            ``none``.
+        mixup: parameter of the Beta distribution of mixing weights; 0 is off.
+        cutmix: the same for rectangles pasted from another image; 0 is off.
+        ema_decay: of the exponential moving average of the weights, which is validated and kept;
+            0 is off.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
             flip.
-        augmentation: variation of training images.
+        augmentation: of training images.
     """
 
     max_epochs: Epochs
@@ -227,10 +227,10 @@ class Trainer(Group):
 
 
 class Tracking(Group):
-    """What MLflow is to a run; it shapes no result.
+    """Tracking in MLflow; it does not shape any result.
 
     Attributes:
-        required: whether a run fails when MLflow does; otherwise it continues, and MLflow gets
+        required: whether a run fails if MLflow does; otherwise it continues, and MLflow receives
             later what it missed.
     """
 

@@ -1,4 +1,4 @@
-"""What a setting may be, and what is said when it is something else."""
+"""Valid ranges of settings, and the messages about values outside them."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _BOUNDS = {
 
 
 def is_repository(name: str) -> bool:
-    """Whether ``name`` can be a repository's on the Hugging Face Hub, ``owner/name``."""
+    """Whether ``name`` is a valid repository name on the Hugging Face Hub, ``owner/name``."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -24,7 +24,7 @@ def is_repository(name: str) -> bool:
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> str:
-    """Every wrong setting with its value and, for a number, its whole range."""
+    """Every wrong setting with its value and, for a number, its valid range."""
     return "; ".join(_problem(dict(problem), model) for problem in error.errors())
 
 
@@ -33,15 +33,15 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return str(problem["ctx"]["error"])
     key = ".".join(map(str, problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ")
-    told = f"{key}: {message}, not {str(problem['input'])[:100]}"
+    text = f"{key}: {message}, not {str(problem['input'])[:100]}"
     bounds = _range(model.model_json_schema(), problem["loc"])
     if not bounds or problem["type"] == "value_error":
-        return told
-    return f"{told}; it must be {' and '.join(bounds)}"
+        return text
+    return f"{text}; it must be {' and '.join(bounds)}"
 
 
 def _range(schema: dict[str, Any], place: tuple[int | str, ...]) -> list[str]:
-    """The bounds of the number at a place of a JSON schema; none for anything else."""
+    """The bounds of the number at a place in a JSON schema; empty for anything else."""
     part: dict[str, Any] = schema
     for step in (*place, None):
         part = next((kind for kind in part.get("anyOf", []) if kind.get("type") != "null"), part)
@@ -54,4 +54,4 @@ def _range(schema: dict[str, Any], place: tuple[int | str, ...]) -> list[str]:
             part = items[step] if step < len(items) else part.get("items", {})
         else:
             part = part.get("properties", {}).get(step, {})
-    return [text.format(part[bound]) for bound, text in _BOUNDS.items() if bound in part]
+    return [form.format(part[bound]) for bound, form in _BOUNDS.items() if bound in part]

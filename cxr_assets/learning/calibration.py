@@ -1,4 +1,4 @@
-"""One number that makes the probabilities of a model mean what they say."""
+"""Temperature scaling: one number that calibrates the probabilities of a model."""
 
 import math
 
@@ -17,7 +17,7 @@ def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         labels: int64 [N] class indices.
 
     Returns:
-        What logits are to be divided by, between 0.05 and 20.
+        The number to divide logits by, between 0.05 and 20.
     """
 
     def cross_entropy(logarithm: float) -> float:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, and known to be whole before one is resumed from."""
+"""Checkpoints of a training: written atomically, verified before a training resumes."""
 
 import io
 import zipfile
@@ -21,26 +21,26 @@ _KEYS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"
 
 
 class TrainingError(Exception):
-    """A training cannot go on; the message says why and what to do."""
+    """A training cannot continue; the message says why and what to do."""
 
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Within it a full or read-only disk is a :class:`TrainingError` that names the place."""
+    """Turns a full or read-only disk into a :class:`TrainingError` that names the place."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
             f"{error.filename or place} cannot be written: {error.strerror}. Free space or make "
-            "the data root writable, then run the same again: it goes on from the last checkpoint"
+            "the data root writable, then run the same again: it resumes from the last checkpoint"
         ) from error
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place before it takes the name.
+    """Writes a checkpoint to a temporary file in the same folder, then renames it.
 
-    Lightning writes it into the temporary folder first. Where that is another file system, moving
-    it is a copy, which a kill cuts short.
+    Lightning uses the system's temporary folder. If that is another file system, the move is a
+    copy, which a kill can leave incomplete.
     """
 
     def save_checkpoint(
@@ -58,11 +58,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def resumable(work: Path, progress: Progress) -> Path | None:
-    """The checkpoint of a work folder that a training can be resumed from; None to start anew.
+    """The checkpoint in a work folder that a training can resume from; None to start again.
 
-    It is the last one, or if that is missing or broken the best one, which is an earlier one of the
-    same training. If the best one is, a training that is resumed might never write it again, so it
-    starts anew. What is broken is set aside.
+    This is the last checkpoint, or the best one (an earlier checkpoint of the same training) if the
+    last is missing or broken. If the best one is, a resumed training might never write it again, so
+    training starts again. Broken checkpoints are set aside.
 
     Args:
         work: the work folder.
@@ -73,13 +73,13 @@ def resumable(work: Path, progress: Progress) -> Path | None:
         return None if best is None else work / CHECKPOINT_FILE
     if best is None and _has_best(last):
         aside = set_aside(work / LAST_FILE)
-        progress(f"set aside as {aside}, because {CHECKPOINT_FILE} is lost: training starts anew")
+        progress(f"set aside as {aside}, because {CHECKPOINT_FILE} is lost: training starts again")
         return None
     return work / LAST_FILE
 
 
 def _has_best(checkpoint: dict[str, Any]) -> bool:
-    """Whether an epoch had ended when it was written, so that there was a best one."""
+    """Whether an epoch had ended before it was written, so that there was a best checkpoint."""
     states = checkpoint["callbacks"].values()
     return any(Path(state.get("best_model_path", "")).name == CHECKPOINT_FILE for state in states)
 
@@ -88,7 +88,7 @@ def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        # PyTorch does not compare the checksums that it writes.
+        # PyTorch writes checksums but does not compare them.
         with zipfile.ZipFile(path) as archive:
             altered = archive.testzip()
         if altered is not None:
@@ -98,8 +98,8 @@ def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
         )
         if missing := _KEYS - checkpoint.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    except Exception as error:  # noqa: BLE001 - unpickling what is broken may raise anything
+    except Exception as error:  # noqa: BLE001 - unpickling a broken file may raise anything
         reason = " ".join(str(error).split())
-        progress(f"set aside as {set_aside(path)}, because it is no whole checkpoint: {reason}")
+        progress(f"set aside as {set_aside(path)}, because it is broken: {reason}")
         return None
     return checkpoint

@@ -5,10 +5,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Ema(WeightAveraging):
-    """Averages after every step; the average is what is validated, kept and exported.
+    """Updates the average after every step. The average is validated, kept and exported.
 
     Args:
-        decay: share of the average that a step leaves.
+        decay: weight of the old average in an update.
     """
 
     def __init__(self, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""CLS embeddings, computed once for every image and backbone and kept on disk."""
+"""CLS embeddings, computed once per image and backbone and cached on disk."""
 
 import hashlib
 import os
@@ -22,9 +22,9 @@ from cxr_serving.model import atomic
 from cxr_serving.model.preprocessing import Preprocessing
 
 _BATCH = 32
-# Images between two saves: what an interruption costs at most.
+# Images between two saves: the most that an interruption loses.
 _CHUNK = 16 * _BATCH
-# Some 10 MB each; two backbones at two input sizes can be compared without embedding again.
+# About 10 MB each: enough to compare two backbones at two input sizes.
 _KEPT_FILES = 4
 _NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -32,17 +32,17 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 def embed(
     backbone: PreTrainedModel, layout: Layout, images: pd.DataFrame, progress: Callable[[str], None]
 ) -> torch.Tensor:
-    """CLS embeddings of images of the processed dataset; only those not on disk yet are computed.
+    """CLS embeddings of images of the processed dataset; only missing ones are computed.
 
-    What lies on disk (``layout.embeddings``) is found by the backbone's weights, the preprocessing
-    and the code, and by each image's content: seed, split and settings of the head have no part in
-    it, and new images cost no more than themselves.
+    The cache (``layout.embeddings``) is keyed by the backbone's weights, the preprocessing and the
+    code, and by each image's content. Seed, split and settings of the head do not matter, and new
+    images do not invalidate it.
 
     Args:
         backbone: a DINOv2; it is put in eval mode.
-        layout: where dataset and embeddings lie.
+        layout: where dataset and embeddings are.
         images: rows of the dataset's manifest.
-        progress: called with a line now and then.
+        progress: called with a line per 512 images.
 
     Returns:
         float32 [N, hidden] on the CPU, in the order of ``images``.
@@ -67,7 +67,7 @@ def embed(
             pixels = batches(layout.processed, chunk["file"].tolist(), size, _BATCH)
             rows = _forward(backbone, pixels, Preprocessing(size))
             known.update(zip(chunk["sha256"], rows, strict=True))
-            # Images that have left the dataset are left out, or the file would only ever grow.
+            # Drop images that have left the dataset, or the file would only grow.
             _save(path, {image: known[image] for image in images["sha256"] if image in known})
             progress(f"embedded {start + len(chunk):,} of {len(missing):,} images")
         _prune(layout.embeddings)
@@ -75,7 +75,7 @@ def embed(
 
 
 def _key(backbone: PreTrainedModel, size: int) -> str:
-    """Names all that an embedding depends on beside the image."""
+    """Digest of everything besides the image that an embedding depends on."""
     config = backbone.config.to_dict()
     config.pop("_name_or_path", None)
     weights = {name: value.contiguous() for name, value in backbone.state_dict().items()}
@@ -98,7 +98,7 @@ def _forward(
     backbone = backbone.eval().to(device)
     embeddings = []
     for batch in map(torch.from_numpy, images):
-        # Always as many images, as a kernel may round differently for another number of them.
+        # Always the same batch size: kernels may round differently for another one.
         full = torch.cat([batch, batch[-1:].expand(_BATCH - len(batch), -1, -1)]).to(device)
         output = backbone(pixel_values=preprocessing.normalise(full)).last_hidden_state
         embeddings.append(output[: len(batch), 0].float().cpu())
@@ -106,7 +106,7 @@ def _forward(
 
 
 def _load(path: Path, progress: Callable[[str], None]) -> dict[str, torch.Tensor]:
-    """Embedding [hidden] by the sha256 of the image's source; none where the file is broken."""
+    """Embedding [hidden] by sha256 of the source image; empty if the file is broken."""
     try:
         with safe_open(path, framework="pt") as file:
             images, rows = file.get_tensor("images"), file.get_tensor("embeddings")
@@ -134,7 +134,7 @@ def _checksum(*tensors: torch.Tensor) -> str:
 
 
 def _prune(directory: Path) -> None:
-    """Keep the files that were used last."""
+    """Keep the most recently used files."""
     ours = (path for path in directory.glob("*.safetensors") if _NAME.fullmatch(path.stem))
     files = sorted(ours, key=lambda file: file.stat().st_mtime_ns)
     for path in files[:-_KEPT_FILES]:

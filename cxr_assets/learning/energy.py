@@ -1,10 +1,10 @@
-"""The energy that a training takes, where the machine tells it."""
+"""Energy used by a training, if the machine measures it."""
 
 import logging
 from functools import cache
 from pathlib import Path
 
-# RAPL, by which Linux shows what processors of Intel and AMD count, often to root alone:
+# RAPL: Linux exposes the energy counters of Intel and AMD processors here, often to root only:
 # https://docs.kernel.org/power/powercap/powercap.html
 COUNTERS = Path("/sys/class/powercap")
 
@@ -12,10 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 class Meter:
-    """Counts the energy of the machine's processor packages from when it is made.
+    """Measures the energy of the machine's processor packages since it was created.
 
-    Memory, accelerators and all else are left out. A counter starts anew every few hundred
-    kilojoules; one is to be read before it has done so twice.
+    Memory, accelerators and everything else are not included. A counter wraps around every few
+    hundred kilojoules; read it before it has wrapped twice.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Meter:
         self._last = _read()
 
     def joules(self) -> float | None:
-        """Joules until now; None where there is no counter, or it cannot be read."""
+        """Joules so far; None without a readable counter."""
         now = _read()
         if now.keys() != self._last.keys() or not now:
             return None
@@ -34,10 +34,10 @@ class Meter:
 
 
 def _read() -> dict[str, tuple[int, int]]:
-    """Count and largest count of each package, in microjoules; nothing where one is not readable.
+    """Count and maximum count of each package, in microjoules; empty if one is not readable.
 
-    Counters are absent in most virtual machines, and kept to root in most others. In a container
-    they may be links to nowhere; what else is wrong with them is logged, once.
+    Most virtual machines have no counters, and most other machines show them to root only. Other
+    problems, such as dangling links in a container, are logged once.
     """
     counts = {}
     try:
@@ -59,4 +59,4 @@ def _read() -> dict[str, tuple[int, int]]:
 
 @cache
 def _warn(why: str) -> None:
-    _log.warning("the energy of trainings is not counted: %s", why)
+    _log.warning("the energy of trainings is not measured: %s", why)

@@ -1,4 +1,4 @@
-"""Fitting: in a work folder, going on where an interrupted run of the same training stopped."""
+"""Training in a work folder; an interrupted training is resumed."""
 
 import logging
 import math
@@ -38,14 +38,14 @@ _LINES = 25
 
 
 class DivergedError(TrainingError):
-    """The loss is not finite: the same training again would come to the same."""
+    """The loss is not finite: repeating the training would not help."""
 
 
 @contextmanager
 def locked(plan: Plan, progress: Progress) -> Iterator[None]:
-    """Hold a training, so that it never runs twice at once; waits while another process holds it.
+    """Hold the training's lock, so that it runs only once at a time; waits for other processes.
 
-    It may be held again inside. What was true before it is held need not be true after.
+    The lock is reentrant. Check the state of the training after acquiring it, not before.
 
     Raises:
         TrainingError: the lock cannot be written.
@@ -60,25 +60,24 @@ def locked(plan: Plan, progress: Progress) -> Iterator[None]:
     try:
         yield
     finally:
-        # Only who holds the lock may remove it: one that waits sees that the name is gone.
+        # Only the holder may remove the file: a waiting process notices that it is gone.
         if lock.lock_counter == 1 and not plan.work.exists():
             plan.lock.unlink(missing_ok=True)
         lock.release()
 
 
 def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: bool = False) -> None:
-    """Train until done, going on where an interrupted run of the same fingerprint stopped.
+    """Train until done; resume an interrupted run of the same fingerprint.
 
-    SIGINT and SIGTERM stop it at the next batch boundary, its state on disk, and are then handed
-    on to their handlers; the next call goes on from that very batch. Killed at any other moment, it
-    goes on from the last finished epoch. It does nothing when another process has settled the
-    training meanwhile.
+    SIGINT and SIGTERM stop it at the next batch boundary, with its state on disk, and are then
+    passed to their handlers; the next call resumes from that batch. After a kill, the next call
+    resumes from the last finished epoch. Nothing is done if the training is settled already.
 
     Args:
         plan: what to train.
-        progress: called with one line an epoch.
-        logger: of the curves; its run is named in the bundle.
-        force: train also when that is settled; an unfinished fit is gone on with all the same.
+        progress: called with one line per epoch.
+        logger: for the curves; the bundle records its run.
+        force: train even if the training is settled; an unfinished fit is still resumed.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -94,7 +93,7 @@ def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: boo
             plan.set_aside_broken(progress)
             plan.work.mkdir(parents=True, exist_ok=True)
             for leftover in plan.work.glob(".*"):
-                leftover.unlink()  # of a write that was killed
+                leftover.unlink()  # from an interrupted write
         history = _train(plan, progress, logger)
         run_id = logger.version if logger else None
         with writing(plan.work):
@@ -102,7 +101,7 @@ def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: boo
             plan.finish(run_id)
 
 
-# One line an epoch is what is worth reading; the libraries' own chatter is not.
+# One line per epoch is enough: silence the libraries.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
@@ -147,7 +146,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        # Where there are units for it; a CPU without them is slower at it than at float32.
+        # A CPU without bfloat16 units is slower in bfloat16 than in float32.
         precision="bf16-mixed" if cuda else "32-true",
         max_epochs=plan.recipe.max_epochs,
         deterministic="warn" if plan.experiment.deterministic else False,
@@ -163,7 +162,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
     with writing(plan.work):
         checkpoint = resumable(plan.work, progress)
     if checkpoint is not None:
-        progress(f"going on from {checkpoint}")
+        progress(f"resuming from {checkpoint}")
     with interruption.handed_on():
         trainer.fit(
             module,
@@ -175,7 +174,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
 
 
 class _Patience(EarlyStopping):
-    """Lightning's own forgets on resume that it had run out."""
+    """Early stopping that remembers, after a resume, that patience had run out."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.wait_count >= self.patience:
@@ -183,13 +182,13 @@ class _Patience(EarlyStopping):
 
 
 class _History(L.Callback):
-    """One row an epoch, and a line unless there are very many of them.
+    """One row per epoch, and a progress line, unless there are very many epochs.
 
-    It travels in the checkpoint, so a resumed run has no gap, and an epoch that was interrupted has
-    the mean training loss of all its batches.
+    It is part of the checkpoint: a resumed run has no gap, and an interrupted epoch has the mean
+    training loss of all its batches.
 
-    It also seeds every epoch by its number: what follows a resume draws the same random numbers as
-    an uninterrupted run.
+    It also seeds every epoch by its number, so that a resumed run draws the same random numbers as
+    an uninterrupted one.
     """
 
     def __init__(self, seed: int, progress: Progress) -> None:
@@ -210,7 +209,7 @@ class _History(L.Callback):
         self._meter = Meter()
 
     def _spent(self) -> tuple[float, float | None]:
-        """Seconds of the epoch, and joules where they are counted."""
+        """Seconds of the epoch, and joules if they are measured."""
         seconds = self._seconds + time.monotonic() - self._started
         counted = self._meter.joules()
         if counted is None or self._joules is None:
@@ -251,7 +250,7 @@ class _History(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self._images:
-            # Lightning's own mean knows nothing of the batches before an interruption.
+            # Lightning's mean leaves out the batches before an interruption.
             module.log("train_loss", self._loss / self._images, batch_size=1)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch

@@ -1,8 +1,8 @@
-"""Global response normalisation in fewer passes over memory.
+"""Global response normalisation with fewer passes over memory.
 
-The blocks of ConvNeXt V2 spend about a third of a training step on a CPU in the seven elementwise
-operations of this layer and their gradients. Written as one function with its own gradient, each
-direction reads its input two or three times.
+On a CPU, ConvNeXt V2 spends about a third of a training step in the seven elementwise operations
+of this layer and their gradients. As one function with its own gradient, each direction reads its
+input only two or three times.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _EPSILON = 1e-6
 
 
 class GlobalResponseNorm(nn.Module):
-    """The layer of Woo et al. 2023 (arXiv 2301.00808), with the parameters of transformers' own.
+    """The layer of Woo et al. 2023 (arXiv 2301.00808), with the parameters of transformers' layer.
 
     Args:
         weight: gamma, [1, 1, 1, C].
@@ -37,7 +37,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 def install(network: PreTrainedModel) -> None:
-    """Replace this layer all over a network of transformers; names of the weights stay."""
+    """Replace every such layer of a transformers network; weights keep their names."""
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, ConvNextV2GRN):
@@ -70,7 +70,7 @@ class _Function(torch.autograd.Function):
         by_scale = (outer * pixels).sum(dim=1)
         by_ratio = by_scale * weight.view(channels)
         by_norm = (by_ratio - (by_ratio * ratio).sum(dim=1, keepdim=True) / channels) / mean
-        # Where a channel is zero all over the image, its norm has no slope in any direction.
+        # The norm of a channel that is zero everywhere has no gradient.
         inner = (by_norm / norm).masked_fill(norm == 0, 0)
         by_pixels = torch.addcmul(outer * scale.unsqueeze(1), pixels, inner.unsqueeze(1))
         return (

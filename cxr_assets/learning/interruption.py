@@ -1,4 +1,4 @@
-"""Stopping a training at a batch boundary, and going on from that very batch."""
+"""Stopping a training at a batch boundary, and resuming from that batch."""
 
 import random
 import signal
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
-# It cannot know that the sampler leaves out what was seen.
+# Lightning does not know that the sampler skips the batches before it.
 warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -26,14 +26,14 @@ class _Stopped(BaseException):
 
 
 class Interruption(Checkpoint):
-    """Writes a checkpoint and stops at the next batch boundary when the process is told to end.
+    """On SIGINT or SIGTERM, writes a checkpoint and stops at the next batch boundary.
 
-    An interrupt that is raised wherever the process happens to be could catch the weights half
-    updated. While batches run, SIGINT and SIGTERM are therefore only noted; once the checkpoint is
-    written they go to whoever handled them before. As a ``Checkpoint``, Lightning calls it last,
-    when the other callbacks have seen the batch.
+    An interrupt raised at any point could leave the weights half updated. While batches run, the
+    signals are therefore only recorded; after the checkpoint is written, they are passed to their
+    previous handlers. Because this is a ``Checkpoint``, Lightning calls it last, after the other
+    callbacks have seen the batch.
 
-    The state of the random number generators travels in every checkpoint.
+    Every checkpoint includes the state of the random number generators.
 
     Args:
         path: of the checkpoint.
@@ -47,10 +47,10 @@ class Interruption(Checkpoint):
 
     @contextmanager
     def handed_on(self) -> Iterator[None]:
-        """Within it a training may be stopped; the signal that stopped it is handed on after it.
+        """Context in which a training can be stopped; afterwards, the signal is passed on.
 
         Raises:
-            SystemExit: SIGTERM, and nobody handles it; else what its handler raises.
+            SystemExit: on SIGTERM without a handler; otherwise, what the handler raises.
         """
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         try:
@@ -65,10 +65,10 @@ class Interruption(Checkpoint):
             if self._handlers[self._received] is signal.SIG_DFL:
                 raise SystemExit(128 + self._received)
             signal.raise_signal(self._received)
-            raise KeyboardInterrupt  # its handler only took note of it
+            raise KeyboardInterrupt  # its handler did not raise
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Go on in the middle of an epoch; take the signals over, also from Lightning."""
+        """Resume in the middle of an epoch; install the signal handlers, after Lightning's."""
         if self._random is not None:
             _set_random_state(self._random)
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -82,20 +82,20 @@ class Interruption(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Stop here, unless validation follows: Lightning would leave it out after the resume."""
+        """Stop here, unless validation follows: Lightning would skip it after resuming."""
         if self._received is not None and not trainer.is_last_batch:
             self._stop(trainer)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, *batch: Any, **more: Any
     ) -> None:
-        """Stop here, as if validation had not begun."""
+        """Stop here, as if validation had not started."""
         if self._received is None:
             return
         for callback in trainer.callbacks:
             if isinstance(callback, WeightAveraging):
                 callback.on_validation_epoch_end(trainer, module)
-        # What Lightning takes for a validation that did not finish its first batch.
+        # Looks to Lightning like a validation that did not finish its first batch.
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.reset()
         progress.increment_ready()
@@ -105,7 +105,7 @@ class Interruption(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """State of the random number generators."""
         numpy = np.random.get_state(legacy=False)
-        # A checkpoint holds nothing but tensors and plain values, so that it loads safely.
+        # A checkpoint holds only tensors and plain values, so that it loads safely.
         numpy["state"]["key"] = numpy["state"]["key"].tolist()
         return {
             "python": random.getstate(),
@@ -115,7 +115,7 @@ class Interruption(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep it until the first batch: what comes before may draw random numbers, too."""
+        """Keep it until the first batch: setup code may draw random numbers before."""
         self._random = state_dict
 
     def _note(self, number: int, frame: FrameType | None) -> None:

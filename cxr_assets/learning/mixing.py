@@ -1,4 +1,4 @@
-"""Images mixed with one another: mixup and cutmix."""
+"""Mixup and CutMix."""
 
 import math
 
@@ -8,10 +8,10 @@ import torch
 def mix(
     inputs: torch.Tensor, targets: torch.Tensor, mixup: float, cutmix: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each image of a batch with another one, half of the time.
+    """Mix each image of a batch with another one, in half of the batches.
 
-    With both kinds on, either is chosen as often (Zhang et al. 2018, arXiv 1710.09412; Yun et al.
-    2019, arXiv 1905.04899). Draws from torch's global generator.
+    If both kinds are on, they are equally likely (Zhang et al. 2018, arXiv 1710.09412; Yun et al.
+    2019, arXiv 1905.04899). Uses torch's global generator.
 
     Args:
         inputs: float [N, C, H, W].
@@ -20,7 +20,7 @@ def mix(
         cutmix: parameter of the Beta distribution of the areas; 0 for no cutmix.
 
     Returns:
-        Inputs and targets, mixed by the same share.
+        Inputs and targets, mixed in the same proportion.
     """
     kinds = [kind for kind, parameter in (("mixup", mixup), ("cutmix", cutmix)) if parameter]
     if not kinds or torch.rand(()) < 0.5:

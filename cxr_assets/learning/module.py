@@ -1,4 +1,4 @@
-"""The Lightning modules: what a classification has in common, and the main network's training."""
+"""Lightning modules: the validation that both models share, and the main model's training."""
 
 import math
 from typing import Any
@@ -19,14 +19,14 @@ TEMPERATURE = "val_temperature"
 
 
 class Classification(L.LightningModule):
-    """Classification network and its validation; a subclass saves its hyperparameters and trains.
+    """Classification network with validation; subclasses add hyperparameters and training.
 
     Args:
         network: transformers configuration; enough to rebuild the network without network access.
         num_classes: number of classes.
     """
 
-    # Whether an image counts together with its horizontal flip, as it will when the model serves.
+    # Whether logits are averaged over an image and its horizontal flip, as they will be in service.
     flip_averaging = False
 
     def __init__(self, network: dict[str, Any], num_classes: int) -> None:
@@ -57,7 +57,7 @@ class Classification(L.LightningModule):
         self._validated.append((logits.cpu(), labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the epoch, and the temperature that calibrates it."""
+        """Log the metrics of the epoch, and the temperature that calibrates its logits."""
         self.log_dict(self.metrics.compute())
         self.metrics.reset()
         logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
@@ -75,13 +75,13 @@ class Classifier(Classification):
         optimizer: ``adamw`` or ``muon``.
         lr: peak learning rate.
         layer_decay: factor on the learning rate from each layer to the one below it.
-        weight_decay: of the optimiser, on matrices and filters only.
+        weight_decay: for matrices and filters only.
         warmup_epochs: epochs of linear warm-up before the cosine decay to zero.
         label_smoothing: of the cross entropy.
         class_weights: weight of each class in the training loss, or None for equal weights.
         mixup: see :func:`cxr_assets.learning.mixing.mix`.
         cutmix: see :func:`cxr_assets.learning.mixing.mix`.
-        flip_averaging: whether an image counts together with its horizontal flip.
+        flip_averaging: whether logits are averaged over an image and its horizontal flip.
     """
 
     def __init__(

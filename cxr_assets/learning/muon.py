@@ -1,4 +1,4 @@
-"""Muon for the matrices of a network, AdamW for all else, in one optimiser."""
+"""Muon for the matrices of a network and AdamW for everything else, in one optimiser."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,15 +13,15 @@ _EPSILON = 1e-8
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are orthogonalised (Jordan et al. 2024, kellerjordan.github.io).
+    """Momentum with orthogonalised matrices (Jordan et al. 2024, kellerjordan.github.io).
 
     The step of a matrix is scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv
     2502.16982), so that both kinds share learning rate and weight decay. Newton-Schulz runs in
-    float32: torch.optim.Muon's bfloat16 is three times slower on a CPU without such units.
+    float32: torch.optim.Muon uses bfloat16, three times slower on a CPU without support for it.
 
     Args:
         groups: with ``params``, ``lr``, ``weight_decay`` and ``hidden_matrices``: whether they are
-            orthogonalised; all else follows AdamW.
+            orthogonalised; other groups use AdamW.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step from the gradients that ``closure`` leaves behind."""
+        """One step, with gradients from ``closure`` if it is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -76,7 +76,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearest semi-orthogonal matrix, roughly: all singular values end near 1.
+    """The nearest semi-orthogonal matrix, approximately: all singular values are near 1.
 
     Args:
         matrix: float32 [M, N].

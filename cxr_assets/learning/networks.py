@@ -28,11 +28,11 @@ CONFIG_FILE = "config.json"
 
 
 class PretrainedError(Exception):
-    """Pretrained weights cannot be had, or do not fit; the message says what to do."""
+    """Pretrained weights are missing or do not fit; the message says what to do."""
 
 
 def locate(pretrained: str, revision: str | None) -> Path:
-    """Directory with ``config.json`` and ``model.safetensors``, fetched from the hub where needed.
+    """Directory with ``config.json`` and ``model.safetensors``, downloaded from the hub if needed.
 
     Args:
         pretrained: hub id (``facebook/dinov2-small``) or local directory in the hub's format.
@@ -60,14 +60,14 @@ def locate(pretrained: str, revision: str | None) -> Path:
 
 def _download(repository: str, revision: str | None) -> Path:
     files = [CONFIG_FILE, WEIGHTS_FILE]
-    with suppress(LocalEntryNotFoundError):  # a pinned commit never changes: no need to ask again
+    with suppress(LocalEntryNotFoundError):  # a pinned commit never changes
         return Path(
             snapshot_download(
                 repository, revision=revision, allow_patterns=files, local_files_only=True
             )
         )
     try:
-        # The hub client tries for half a minute before it gives up on an unreachable host.
+        # Fail fast: the hub client tries an unreachable host for half a minute.
         requests.head(constants.ENDPOINT, timeout=10)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
     except RepositoryNotFoundError as error:
@@ -76,17 +76,17 @@ def _download(repository: str, revision: str | None) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise PretrainedError(
-            f"{repository} could not be fetched from {constants.ENDPOINT} ({error}). "
+            f"{repository} could not be downloaded from {constants.ENDPOINT} ({error}). "
             "Without the hub: set model.pretrained and probe.pretrained to local directories in "
             "the hub's format, or run experiment=demo or experiment=scratch"
         ) from error
 
 
 def identity(pretrained: str | None, revision: str | None) -> str | None:
-    """What the base weights are, independent of where they lie: part of the fingerprint.
+    """Identity of the base weights, independent of their location: part of the fingerprint.
 
     Returns:
-        ``<hub id>@<revision>``; ``sha256:<digest>`` for a local directory; None from scratch.
+        ``<hub id>@<revision>``; ``sha256:<digest>`` for a local directory; None when from scratch.
     """
     if pretrained is None:
         return None
@@ -141,12 +141,12 @@ def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict
 
 
 def build(config: dict[str, Any]) -> PreTrainedModel:
-    """Network with random weights from its transformers configuration; needs nothing but this.
+    """Network with random weights, from its transformers configuration alone.
 
-    Its weights are laid out for images in ``channels_last``, which its blocks work in.
+    Its weights are in ``channels_last`` format, which its blocks work in.
     """
     settings = {key: value for key, value in config.items() if key != "model_type"}
-    # Once: transformers draws the weights of a network anew for each network that it is a part of.
+    # Only once, below: transformers would initialise each nested network again.
     with no_init_weights():
         network: PreTrainedModel = AutoModelForImageClassification.from_config(
             AutoConfig.for_model(config["model_type"], **settings)

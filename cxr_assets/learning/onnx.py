@@ -1,4 +1,4 @@
-"""The network as ONNX, for runtimes without torch."""
+"""Export to ONNX, for runtimes without torch."""
 
 import warnings
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ from cxr_serving.model.preprocessing import Preprocessing
 
 
 class _Block(nn.Module):
-    """A block of ConvNeXt V2, laid out for ONNX Runtime; it answers the same.
+    """A block of ConvNeXt V2, rewritten for speed in ONNX Runtime; the outputs are the same.
 
-    Linear layers of two-dimensional input become ``Gemm`` with the bias inside. Global response
-    normalisation is one factor a channel and image, and its beta part of the bias that follows.
+    Linear layers with two-dimensional input become ``Gemm`` with a bias. Global response
+    normalisation becomes one factor per channel and image; its beta joins the next bias.
     """
 
     gamma: torch.Tensor
@@ -39,12 +39,12 @@ class _Block(nn.Module):
         self.register_buffer("bias", layer.pwconv2.bias + layer.pwconv2.weight @ beta)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Of features [N, C, H, W], the same shape."""
+        """Features [N, C, H, W] to the same shape."""
         channels, height, width = (int(side) for side in features.shape[1:])
         inner = self.layernorm(self.dwconv(features).permute(0, 2, 3, 1))
         inner = self.act(self.pwconv1(inner.reshape(-1, channels)))
         inner = inner.view(-1, height * width, 4 * channels)
-        # A product with ones is a sum: the runtime's own over rows takes several times as long.
+        # A product with ones is a sum; the runtime's own sum over rows is several times slower.
         norm = (torch.ones(1, height * width) @ (inner * inner)).sqrt()
         inner = inner * (1 + self.gamma * (norm / (norm.mean(-1, keepdim=True) + 1e-6)))
         inner = nn.functional.linear(inner.view(-1, 4 * channels), self.pwconv2.weight, self.bias)
@@ -54,13 +54,13 @@ class _Block(nn.Module):
 def write(directory: Path, flip_averaging: bool) -> None:
     """Write ``model.onnx`` beside the saved network.
 
-    Its input is ``pixel_values``, float32 [N, 3, size, size] as ``preprocessor_config.json`` makes
-    them, and its output ``logits``, float32 [N, classes], which are averaged over the horizontal
-    flip where the bundle says so; of a ConvNeXt V2 also ``cam``, float32 [N, classes, h, w], where
-    the image evidence for each class. N is free.
+    Input: ``pixel_values``, float32 [N, 3, size, size], as ``preprocessor_config.json`` makes them.
+    Outputs: ``logits``, float32 [N, classes], averaged over the horizontal flip if
+    ``flip_averaging``; for a ConvNeXt V2 also ``cam``, float32 [N, classes, h, w], the class
+    activation maps. N is dynamic.
 
     Args:
-        directory: holds network and preprocessing in the format of transformers.
+        directory: with network and preprocessing in the format of transformers.
         flip_averaging: whether the logits are the mean over an image and its horizontal flip.
     """
     answering = network.wrap(network.load(directory), flip_averaging)
@@ -72,8 +72,8 @@ def write(directory: Path, flip_averaging: bool) -> None:
                     setattr(module, name, _Block(child))
     size = Preprocessing.read(directory).size
     with warnings.catch_warnings():
-        # That there is a newer exporter (twenty times as slow for the same graph; torch is pinned),
-        # and that sizes are traced as constants, which they are.
+        # About the newer exporter (twenty times slower for the same graph; torch is pinned), and
+        # about sizes that are traced as constants, which they are.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             answering,
@@ -89,14 +89,14 @@ def write(directory: Path, flip_averaging: bool) -> None:
 def quantise(directory: Path) -> None:
     """Write ``model.int8.onnx``: ``model.onnx`` with linear layers in 8-bit integers.
 
-    Weights are rounded by channel, activations while it computes, by what they are then.
+    Weights are quantised per channel, activations dynamically.
 
     Weights have 7 bits, -64..64: on x86-64 without VNNI the sum of two products of an unsigned
     activation and a signed weight is kept in 16 bits, and 2 * 255 * 64 is the largest that fits
     (onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "reduce_range"). So the
     integers are the same on every processor, and what is measured at export holds elsewhere.
     """
-    # The graph has no symbolic shape but N.
+    # N is the only symbolic dimension of the graph.
     quant_pre_process(directory / ONNX_FILE, directory / INT8_FILE, skip_symbolic_shape=True)
     quantize_dynamic(
         directory / INT8_FILE,
@@ -111,14 +111,14 @@ def quantise(directory: Path) -> None:
 def predict(
     file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]], batch: int
 ) -> npt.NDArray[np.float32]:
-    """Probabilities float32 [N, classes] of images, computed as the predictor does.
+    """Probabilities float32 [N, classes] of images, computed as by the predictor.
 
-    The predictor itself takes only a bundle that is whole.
+    The predictor itself loads complete bundles only.
 
     Args:
-        file: ``model.onnx`` or ``model.int8.onnx``, its preprocessing beside it.
-        images: uint8 [N, size, size], or any number of such arrays, of which none is kept.
-        batch: images of a forward pass at most.
+        file: ``model.onnx`` or ``model.int8.onnx``, next to its preprocessing.
+        images: uint8 [N, size, size], or an iterable of such arrays, read one by one.
+        batch: maximum number of images per forward pass.
     """
     compute = OnnxNetwork(file, Preprocessing.read(file.parent), cores())
     given = [images] if isinstance(images, np.ndarray) else images

@@ -1,4 +1,4 @@
-"""Which weights learn how fast."""
+"""Parameter groups for the optimiser."""
 
 import re
 from collections import defaultdict
@@ -13,9 +13,9 @@ _BLOCK = re.compile(r"\bencoder\.stages\.(\d+)\.(?:layers\.(\d+)|downsampling_la
 def parameter_groups(
     network: PreTrainedModel, lr: float, layer_decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for the optimiser: learning rates that fall from the head down, decay of weights.
+    """Groups with learning rates that fall from the head down, and with or without weight decay.
 
-    The stem is the lowest layer, each block is one, norm and head are the highest (layer-wise
+    The stem is the lowest layer, each block is a layer, norm and head are the highest (layer-wise
     decay of Clark et al. 2020, arXiv 2003.10555, as in the fine-tuning of ConvNeXt). Biases, norms
     and other vectors are never decayed.
 
@@ -23,11 +23,11 @@ def parameter_groups(
         network: a ConvNeXt V2; parameters that need no gradient are left out.
         lr: of the highest layer.
         layer_decay: factor from each layer to the one below it.
-        weight_decay: of matrices and filters.
+        weight_decay: for matrices and filters.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``hidden_matrices`` (whether they are
-        the matrices between stem and head), the highest layer's first.
+        matrices between stem and head), highest layer first.
     """
     depths: list[int] = network.config.depths
     below = [1 + sum(depths[:stage]) for stage in range(len(depths))]

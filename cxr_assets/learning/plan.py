@@ -1,4 +1,4 @@
-"""A training, known before it starts: its fingerprint, its work folder, what it left behind."""
+"""The plan of a training: its fingerprint, its work folder, and what exists of it already."""
 
 import shutil
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from cxr_serving.model.atomic import set_aside, write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
 
 FINISHED_FILE = "finished.json"
-# It imports all else that a bundle is made by: fit, recipes, networks, data loading.
+# It imports all other code that shapes a bundle: fit, recipes, networks, data loading.
 SHAPED_BY = "cxr_assets.learning.export"
 
 RECIPES: dict[str, type[Recipe]] = {"convnext_model": ConvNext, "dinov2_probe": Dinov2Probe}
@@ -30,8 +30,8 @@ class Finished(BaseModel):
     """The contents of ``finished.json``.
 
     Attributes:
-        mlflow_run_id: MLflow run that holds the curves, if any.
-        files: sha256 of the files in the work folder that the bundle is made of, by name.
+        mlflow_run_id: MLflow run with the curves, if any.
+        files: sha256 by name of the files in the work folder that go into the bundle.
     """
 
     mlflow_run_id: str | None
@@ -43,14 +43,14 @@ class Plan:
     """One training.
 
     Attributes:
-        asset: which of the two models.
-        recipe: what is particular to that model.
+        asset: the model's asset name.
+        recipe: of this model.
         experiment: all settings.
-        layout: where data lies and bundles go.
+        layout: where data is and bundles go.
         dataset: record of the processed dataset.
         network: transformers configuration.
-        weights: identity of the base weights, None for random ones.
-        code: digest of all code and library versions that shape the result.
+        weights: identity of the base weights; None when from scratch.
+        code: digest of the code and library versions that shape the result.
         fingerprint: the same fingerprint means the same training.
     """
 
@@ -66,12 +66,12 @@ class Plan:
 
     @property
     def work(self) -> Path:
-        """Folder that a crashed run resumes from."""
+        """Folder that an interrupted run resumes from."""
         return self.layout.work(self.fingerprint)
 
     @property
     def lock(self) -> Path:
-        """Held while this training runs or is exported, so that it never is twice at once."""
+        """Lock that is held while this training runs or is exported."""
         return self.work.with_suffix(".lock")
 
     @property
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether a finished fit, whole as it was written, waits for its export."""
+        """Whether there is an intact, finished fit that is not exported yet."""
         try:
             record = Finished.model_validate_json((self.work / FINISHED_FILE).read_bytes())
             return all(
@@ -94,7 +94,7 @@ class Plan:
         """Record that the fit in the work folder is finished.
 
         Args:
-            mlflow_run_id: MLflow run that holds its curves, if any.
+            mlflow_run_id: MLflow run with its curves, if any.
 
         Raises:
             OSError: the record cannot be written.
@@ -104,15 +104,15 @@ class Plan:
         write_file(self.work / FINISHED_FILE, record.model_dump_json().encode())
 
     def published(self) -> Path | None:
-        """The newest bundle that this very training made, if any."""
+        """The newest bundle of this fingerprint, if any."""
         return bundle.find(self.bundles, self.fingerprint)
 
     def settled(self) -> str | None:
-        """Why nothing needs to be trained, or None.
+        """Why no training is needed, or None.
 
         Returns:
-            ``reused <version>`` when a bundle of this fingerprint is published, or a word on the
-            finished fit that waits for its export.
+            ``reused <version>`` if a bundle of this fingerprint is published, or a message about
+            the finished fit that waits for its export.
         """
         if self.finished:
             return f"a finished fit in {self.work} waits for its export"
@@ -120,9 +120,9 @@ class Plan:
         return f"reused {published.name}" if published else None
 
     def set_aside_broken(self, progress: Progress) -> None:
-        """Set aside what an earlier fit of this training left behind, but not whole.
+        """Set aside broken bundles and records of this training.
 
-        To be called by who holds the training, and finds it not settled.
+        Call this while holding the lock, if the training is not settled.
 
         Args:
             progress: called with a line for each bundle or record that is broken.
@@ -132,7 +132,7 @@ class Plan:
         """
         if (self.work / FINISHED_FILE).exists() and not self.finished:
             aside = set_aside(self.work / FINISHED_FILE)
-            progress(f"set aside as {aside}, because a file that it names is not as it was written")
+            progress(f"set aside as {aside}, because a file that it lists is missing or changed")
         for version in bundle.versions(self.bundles):
             if version.endswith(self.fingerprint[:8]):
                 try:
@@ -141,25 +141,25 @@ class Plan:
                     progress(f"set aside as {set_aside(self.bundles / version)}: {error}")
 
     def discard(self) -> None:
-        """Forget an unfinished or unexported fit, so that the next one starts anew.
+        """Delete an unfinished or unexported fit, so that the next one starts from the beginning.
 
-        To be called by who holds the training.
+        Call this while holding the lock.
         """
         discarded = self.work.with_name(f".{self.work.name}.discarded")
         if discarded.exists():
             shutil.rmtree(discarded)
         if self.work.exists():
-            # A kill never leaves a folder that lacks a few of its files.
+            # Rename first: a kill must not leave a folder with some of its files missing.
             self.work.rename(discarded)
             shutil.rmtree(discarded)
 
 
 def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
-    """Work out what a training would be, without training.
+    """Plan a training, without running it.
 
     Raises:
         DatasetError: there is no processed dataset.
-        PretrainedError: base weights cannot be had.
+        PretrainedError: base weights are not available.
     """
     recipe = RECIPES[asset](experiment)
     dataset = DatasetRecord.read(layout.processed)

@@ -1,4 +1,4 @@
-"""The frozen baseline: a linear layer on the CLS embedding of a DINOv2 that is never trained."""
+"""The baseline: a linear layer on the CLS embedding of a frozen DINOv2."""
 
 from pathlib import Path
 from typing import Any
@@ -24,24 +24,24 @@ _MAX_ITERATIONS = 1000
 
 
 class LinearProbe(Classification):
-    """Fits the CLS half of a ``Dinov2ForImageClassification`` head; all else is frozen.
+    """Fits the CLS half of a ``Dinov2ForImageClassification`` head; everything else is frozen.
 
-    The head of that network reads the CLS embedding beside the mean of the patch embeddings; with
-    the patch half at zero it is exactly a linear layer on the CLS embedding. ``forward`` takes
-    embeddings, so that an epoch never runs the backbone.
+    The head reads the CLS embedding and the mean of the patch embeddings; with the patch half at
+    zero it is a linear layer on the CLS embedding. ``forward`` takes embeddings, so that an epoch
+    does not run the backbone.
 
-    An epoch is one strength of regularisation, from strong to weak: full-batch L-BFGS minimises
+    Each epoch uses one strength of regularisation, from strong to weak: full-batch L-BFGS minimises
 
-        cross entropy, weighted by class + weight_decay / 2 * ||weight||^2
+        class-weighted cross entropy + weight_decay / 2 * ||weight||^2
 
-    to convergence, from where the epoch before ended. The penalty is on the weights of standardised
-    embeddings; the head holds the same function of the embeddings as they are.
+    to convergence, starting from the result of the previous epoch. The penalty applies to the
+    weights of standardised embeddings; the head stores the same function of the raw embeddings.
 
     Args:
         model_name: architecture, for the record.
         num_classes: number of classes.
         network: transformers configuration; enough to rebuild the network without network access.
-        weight_decays: strengths of regularisation, one an epoch.
+        weight_decays: strengths of regularisation, one per epoch.
         class_weights: weight of each class in the training loss.
     """
 
@@ -53,7 +53,7 @@ class LinearProbe(Classification):
         weight_decays: list[float],
         class_weights: list[float],
     ) -> None:
-        # A random backbone is always the same one, so that runs of any seed share its embeddings.
+        # A random backbone is the same for every seed, so that all runs share its embeddings.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             super().__init__(network, num_classes)
@@ -62,7 +62,7 @@ class LinearProbe(Classification):
         self.network.requires_grad_(False)
         nn.init.zeros_(self.network.classifier.weight)
         nn.init.zeros_(self.network.classifier.bias)
-        # A buffer, so that a run that was stopped in validation still knows it.
+        # A buffer, so that it survives an interruption during validation.
         self.register_buffer("train_loss", torch.zeros(()))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ class LinearProbe(Classification):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """L-BFGS on weight and bias of standardised embeddings."""
         classes, hidden = self.hparams["num_classes"], self.network.config.hidden_size
-        # In float64, which not every accelerator has, and on so few numbers a CPU is fast.
+        # In float64 on the CPU: not every accelerator has it, and the problem is small.
         self._weight = torch.zeros(classes, hidden, dtype=torch.float64, requires_grad=True)
         self._bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
         return torch.optim.LBFGS(
@@ -85,12 +85,12 @@ class LinearProbe(Classification):
         )
 
     def training_step(self, batch: Batch, index: int) -> None:
-        """Fit the head to all training embeddings [N, hidden] with the strength of the epoch."""
+        """Fit the head to all training embeddings [N, hidden], with this epoch's weight decay."""
         embeddings, targets = batch[0].cpu().double(), batch[1].cpu()
         weight_decay = self.hparams["weight_decays"][self.current_epoch]
         class_weights = torch.tensor(self.hparams["class_weights"], dtype=torch.float64)
         mean = embeddings.mean(dim=0)
-        # Less than this is rounding, as the backbone's last layer gives values around 1 in float32.
+        # Less is rounding error: the backbone's last layer gives values around 1 in float32.
         scale = embeddings.std(dim=0, correction=0).clamp_min(1e-6)
         inputs = (embeddings - mean) / scale
 
@@ -100,7 +100,7 @@ class LinearProbe(Classification):
             self._weight.copy_(columns.cpu() * scale)
             self._bias.copy_(head.bias.cpu() + columns.cpu().double() @ mean)
         optimizer = self.optimizers()
-        # What L-BFGS knows of the curvature is of another objective.
+        # The curvature that L-BFGS has stored belongs to another objective.
         optimizer.state.clear()
 
         def cross_entropy() -> torch.Tensor:
@@ -122,17 +122,17 @@ class LinearProbe(Classification):
             self.train_loss.copy_(cross_entropy())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the backbone out: it never changes, and is nearly all of the bytes."""
+        """Leave the backbone out: it never changes, and it is nearly all of the bytes."""
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith("network.dinov2.")]:
             del state[name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the backbone as it is."""
+        """Keep the backbone, which checkpoints leave out."""
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the strength and the training loss of the epoch beside its metrics."""
+        """Log weight decay and training loss along with the metrics."""
         super().on_validation_epoch_end()
         self.log("weight_decay", self.hparams["weight_decays"][self.current_epoch])
         self.log("train_loss", self.train_loss)
@@ -143,8 +143,8 @@ class EmbeddingsDataModule(L.LightningDataModule):
 
     Args:
         backbone: the frozen DINOv2.
-        layout: where dataset and embeddings lie.
-        progress: called with a line now and then.
+        layout: where dataset and embeddings are.
+        progress: called with a line per 512 images.
     """
 
     def __init__(self, backbone: PreTrainedModel, layout: Layout, progress: Progress) -> None:
@@ -171,7 +171,7 @@ class Dinov2Probe(Recipe):
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.base = (experiment.probe.pretrained, experiment.probe.revision)
-        # Every strength is tried: the weak ones may be better after many that are not.
+        # Try every strength: a weak one may be best after several worse ones.
         self.max_epochs = self.patience = len(experiment.probe.weight_decays)
 
     def network(self, image_size: int) -> dict[str, Any]:

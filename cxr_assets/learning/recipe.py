@@ -1,4 +1,4 @@
-"""What a training of one model is made of; the main model and the probe each have a recipe."""
+"""Recipes: what differs between the training of the main model and that of the probe."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,17 +17,17 @@ Progress = Callable[[str], None]
 
 
 class Recipe(ABC):
-    """One model's training: network, data, settings, length.
+    """The training of one model: network, data, settings, length.
 
     Attributes:
         module: its Lightning module.
         experiment: all settings.
-        base: hub id or directory of the base weights and their revision; None from scratch.
-        max_epochs: epochs at most.
+        base: hub id or directory of the base weights, and revision; None when from scratch.
+        max_epochs: maximum number of epochs.
         patience: epochs without a better validation macro F1 before training stops.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
             flip.
-        onnx: whether its bundles hold the network as ONNX, too.
+        onnx: whether its bundles include the network as ONNX.
     """
 
     module: ClassVar[type[Classification]]
@@ -46,24 +46,24 @@ class Recipe(ABC):
         """transformers configuration of the network.
 
         Raises:
-            PretrainedError: base weights cannot be had.
+            PretrainedError: base weights are not available.
         """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that shapes the training beside network, data, base weights and code."""
+        """Everything that shapes the training except network, data, base weights and code."""
 
     @abstractmethod
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
     ) -> tuple[Classification, L.LightningDataModule]:
-        """Module, base weights loaded, and its data."""
+        """The module, with base weights loaded, and its data."""
 
     def restore(self, checkpoint: Path) -> Classification:
-        """Module with all weights as they were at a checkpoint.
+        """The module with all weights of a checkpoint.
 
         Raises:
-            PretrainedError: base weights cannot be had.
+            PretrainedError: base weights are not available.
         """
         module: Classification = self.module.load_from_checkpoint(
             checkpoint, map_location="cpu", weights_only=True
@@ -71,7 +71,7 @@ class Recipe(ABC):
         return module
 
     def callbacks(self) -> list[L.Callback]:
-        """Lightning callbacks of this recipe alone."""
+        """Lightning callbacks that only this recipe needs."""
         return []
 
 

@@ -1,4 +1,4 @@
-"""The reference images of every bundle, and what a saved network answers."""
+"""The reference images of every bundle, and the saved network's answers to them."""
 
 from functools import cache
 from pathlib import Path
@@ -19,19 +19,19 @@ _SEED = 20260104
 
 
 @cache
-def _draw(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Images of all classes, the same at each call: uint8 [8, size, size]."""
+def _images(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Synthetic images of all classes, the same in every call: uint8 [8, size, size]."""
     with TemporaryDirectory() as folder:
-        drawn = Path(folder) / "synthetic_images"
-        synthesis.make(drawn, synthesis.MIN_PATIENTS, _SEED)
-        return np.stack([preprocessing.decode(p) for p in sorted(drawn.rglob("*.jpeg"))[:_IMAGES]])
+        root = Path(folder) / "synthetic_images"
+        synthesis.make(root, synthesis.MIN_PATIENTS, _SEED)
+        return np.stack([preprocessing.decode(p) for p in sorted(root.rglob("*.jpeg"))[:_IMAGES]])
 
 
 class Saved:
-    """A network as it was saved, in torch.
+    """A saved network, run by torch.
 
     Args:
-        directory: holds network and preprocessing in the format of transformers.
+        directory: with network and preprocessing in the format of transformers.
         flip_averaging: whether the logits are the mean over an image and its horizontal flip.
     """
 
@@ -47,6 +47,6 @@ class Saved:
         return answers
 
     def reference(self) -> Reference:
-        """The reference images, answered."""
-        images = _draw(self._preprocessing)
+        """The reference images with this network's answers."""
+        images = _images(self._preprocessing)
         return Reference(images, self.predict(images))

@@ -1,4 +1,4 @@
-"""Variation of training images, batched on the training device."""
+"""Augmentation of training images, batched on the training device."""
 
 import math
 
@@ -9,13 +9,13 @@ from cxr_assets.experiment import Augmentation
 
 
 class Augmenter(nn.Module):
-    """Changes of pose, exposure and image processing, as between two children or two scanners.
+    """Changes of pose, exposure and image processing, as between patients and between scanners.
 
-    Images are mirrored too: side says nothing about the three classes. Few passes over few pixels:
-    exposure changes the 256 grey levels rather than the pixels, and all of pose is one resampling.
+    Horizontal flips are included, as the side says nothing about the three classes. It is fast:
+    exposure changes the 256 grey levels instead of the pixels, and pose is a single resampling.
 
     Args:
-        settings: how much of each.
+        settings: strength of each change.
     """
 
     def __init__(self, settings: Augmentation) -> None:
@@ -24,7 +24,7 @@ class Augmenter(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Vary a batch; each image draws its own parameters from torch's global generator.
+        """Augment a batch, with random parameters per image from torch's global generator.
 
         Args:
             images: uint8 [N, H, W].
@@ -44,7 +44,7 @@ class Augmenter(nn.Module):
 
 
 def _draw(images: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """One uniform number an image, [N, 1, 1]."""
+    """One uniform number per image, [N, 1, 1]."""
     return torch.empty(len(images), 1, 1, device=images.device).uniform_(low, high)
 
 
@@ -61,17 +61,16 @@ def _expose(images: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def _process(images: torch.Tensor, strength: float) -> torch.Tensor:
-    """What a scanner's software does: blurring or sharpening of edges, of local contrast too."""
+    """What scanner software does: blur or sharpen edges, change local contrast."""
     edges = _draw(images, -1, 1.5) * strength
     local = _draw(images, -0.3, 1) * strength
-    # images + edges * (images - mean of 3 x 3 pixels) + local * images: each image with its own
-    # filter.
+    # images + edges * (images - mean of 3 x 3 pixels) + local * images, with one filter per image.
     filters = (-edges / 9).expand(-1, 3, 3).clone()
     filters[:, 1:2, 1:2] += 1 + edges + local
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="replicate").unsqueeze(0)
     varied = nn.functional.conv2d(padded, filters.unsqueeze(1), groups=len(images)).squeeze(0)
-    # - local * smooth images: reduced to an eighth by averaging, and enlarged again bilinearly. Two
-    # small matrix products are several times faster on a CPU than pooling and interpolation.
+    # - local * smooth images: averaged to an eighth of the size and enlarged bilinearly. On a CPU,
+    # two small matrix products are several times faster than pooling and interpolation.
     rows, columns = (_smoothing(size, images.device) for size in images.shape[-2:])
     (shrink_rows, enlarge_rows), (shrink_columns, enlarge_columns) = rows, columns
     coarse = (shrink_rows @ images @ shrink_columns.T).mul_(-local)
@@ -79,7 +78,7 @@ def _process(images: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def _smoothing(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices [size / 8, size] that averages and [size, size / 8] that interpolates."""
+    """Two matrices: [size / 8, size] averages, [size, size / 8] interpolates."""
     shrink = nn.functional.avg_pool1d(torch.eye(size, device=device), 8, ceil_mode=True).T
     cells = torch.eye(len(shrink), device=device).unsqueeze(0)
     return shrink, nn.functional.interpolate(cells, size=size, mode="linear")[0].T
@@ -92,7 +91,7 @@ def _move(images: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
     mirror = torch.where(_draw(images, 0, 1) < flip, -1.0, 1.0)
     across, down = (0.12 * strength * _draw(images, -1, 1) for _ in range(2))
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    # Where each pixel comes from, in -1..1: torch's affine_grid, axis by axis and faster.
+    # Source position of each pixel, in -1..1: as torch's affine_grid, but faster, axis by axis.
     y, x = (
         (torch.arange(size, device=images.device) * 2 + 1) / size - 1 for size in images.shape[1:]
     )

@@ -1,4 +1,4 @@
-"""Batches for training and validation, from memory or, where the images are too many, from disk."""
+"""Batches for training and validation: from memory, or from disk if the dataset is too large."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,17 +16,17 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of one epoch, in the 32 bits that all generators take.
+    """The seed of an epoch, in the 32 bits that all generators accept.
 
     Args:
         seed: of the training, 0..2**32-1.
-        epoch: below 1,000,003, so that no two of a training share a seed.
+        epoch: below 1,000,003, so that no two epochs of a training share a seed.
     """
     return (seed * 1_000_003 + epoch) % 2**32
 
 
 class InMemory(Dataset[Batch]):
-    """Inputs and labels in memory, indexed by whole batches."""
+    """Inputs and labels in memory, indexed by batches."""
 
     def __init__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         self.inputs = inputs
@@ -40,7 +40,7 @@ class InMemory(Dataset[Batch]):
 
 
 class OnDisk(Dataset[Batch]):
-    """uint8 images [N, size, size] of a split, read with every batch, and their labels [N]."""
+    """uint8 images [N, size, size] of a split, read batch by batch, and their labels [N]."""
 
     def __init__(self, directory: Path, split: str) -> None:
         images = kept(directory, split)
@@ -57,19 +57,19 @@ class OnDisk(Dataset[Batch]):
         return read(self._directory, files, self._size), self.labels[indices]
 
     def in_memory(self) -> InMemory:
-        """All images, read now."""
+        """The same with all images read into memory."""
         return InMemory(*self[torch.arange(len(self))])
 
 
 class EpochShuffle(Sampler[torch.Tensor]):
-    """Batches of indices, in an order of seed and epoch alone: a resumed run repeats it.
+    """Batches of indices. The order depends on seed and epoch only, so a resumed run repeats it.
 
     Args:
         labels: int64 [N] class indices.
-        batch_size: indices a batch.
-        seed: of the orders.
-        balanced: whether each class comes up as often as the others, images of rare ones more than
-            once an epoch; else every image comes up once.
+        batch_size: indices per batch.
+        seed: of the order.
+        balanced: sample all classes equally often, so that images of rare classes repeat within an
+            epoch; otherwise every image comes once.
     """
 
     def __init__(self, labels: torch.Tensor, batch_size: int, seed: int, balanced: bool) -> None:
@@ -85,7 +85,7 @@ class EpochShuffle(Sampler[torch.Tensor]):
         self._epoch = epoch
 
     def skip(self, batches: int) -> None:
-        """Leave out the first ``batches`` of the next epoch: a run is resumed after them."""
+        """Skip the first ``batches`` of the next epoch: a run resumes after them."""
         self._skipped = batches
 
     def __len__(self) -> int:
@@ -109,30 +109,30 @@ def shuffled(
 
 
 def in_order(data: InMemory | OnDisk, batch_size: int) -> DataLoader[Batch]:
-    """Loader for validation: always the same order."""
+    """Loader for validation, always in the same order."""
     batches = torch.split(torch.arange(len(data)), batch_size)
     return _loader(data, batches)
 
 
 def _loader(data: InMemory | OnDisk, batches: Iterable[torch.Tensor]) -> DataLoader[Batch]:
-    # With a generator of its own, opening a loader draws nothing from the global one.
+    # With its own generator, a loader does not advance the global one.
     return DataLoader(data, batch_size=None, sampler=batches, generator=torch.Generator())
 
 
 class RadiographsDataModule(L.LightningDataModule):
-    """Images of the processed dataset, varied in training and never elsewhere.
+    """Images of the processed dataset, augmented in training only.
 
-    A batch is float32 network input [N, 3, size, size] and int64 labels [N]. Images travel to the
-    training device as uint8; augmentation and normalisation happen there.
+    A batch is float32 network input [N, 3, size, size] and int64 labels [N]. Images are
+    moved to the training device as uint8; augmentation and normalisation happen there.
 
     Args:
         directory: the processed dataset.
-        batch_size: images a step.
+        batch_size: images per step.
         seed: of the order of the images.
-        balanced: whether training shows each class as often as the others.
-        augmentation: how much training images are varied.
-        in_memory_limit: bytes that the images of train and val may take in memory; beyond, they are
-            read from disk with every batch, and the batches are the same.
+        balanced: whether training samples all classes equally often.
+        augmentation: its strengths.
+        in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
+            is read from disk batch by batch, with the same batches.
     """
 
     def __init__(
@@ -156,18 +156,18 @@ class RadiographsDataModule(L.LightningDataModule):
         self._data: dict[str, InMemory | OnDisk] = {}
 
     def images(self, split: str) -> InMemory | OnDisk:
-        """uint8 images [N, size, size] and labels [N] of a split, read once where they fit."""
+        """uint8 images [N, size, size] and labels [N] of a split, kept in memory if they fit."""
         if split not in self._data:
             images = OnDisk(self._directory, split)
             self._data[split] = images.in_memory() if self._fits else images
         return self._data[split]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled training images."""
+        """Training images, shuffled."""
         return shuffled(self.images("train"), self._batch_size, self._seed, self._balanced)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation images in order."""
+        """Validation images, in order."""
         return in_order(self.images("val"), 2 * self._batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

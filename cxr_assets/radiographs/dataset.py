@@ -1,4 +1,4 @@
-"""The processed dataset as the rest of the pipeline reads it."""
+"""Reading the processed dataset."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ MANIFEST_COLUMNS = [
 
 
 class DatasetError(Exception):
-    """The processed dataset is missing or not what it says it is."""
+    """The processed dataset is missing or broken; the message says what to do."""
 
 
 class DatasetRecord(BaseModel):
@@ -33,13 +33,13 @@ class DatasetRecord(BaseModel):
     Attributes:
         data_version: sha256 over all that shapes the dataset, hexadecimal.
         raw_data_version: of the images it was made from.
-        synthetic: whether the images are synthesis.
+        synthetic: whether the images are synthetic.
         image_size: side of the square images, in pixels.
         val_fraction: share of the patients that went to validation.
         seed: of the draw of these patients.
-        counts: images by split and class.
-        unknown_patients: images whose patient is unknown, each counted as a patient of its own.
-        skipped: images left out, by kind of reason; the manifest has each with its reason.
+        counts: number of images by split and class.
+        unknown_patients: number of images without a known patient; each counts as one patient.
+        skipped: number of images left out, by kind of reason; the manifest has every reason.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,10 +76,10 @@ class DatasetRecord(BaseModel):
 
 
 def verify(directory: Path) -> DatasetRecord:
-    """Check that a dataset is whole: every file as it was written, and counted as it is listed.
+    """Check that a dataset is whole: all files are unchanged, and record and manifest agree.
 
     Raises:
-        DatasetError: there is none; else the message names what is missing or altered.
+        DatasetError: there is none, or a file is missing or changed; the message names it.
     """
     record = DatasetRecord.read(directory)
     problem = written.fault(directory)
@@ -93,7 +93,7 @@ def verify(directory: Path) -> DatasetRecord:
             if number
         }
         if listed != counted:
-            problem = f"{directory / DATASET_FILE} counts other images than {MANIFEST_FILE} lists"
+            problem = f"the counts of {directory / DATASET_FILE} do not match {MANIFEST_FILE}"
     if problem is not None:
         raise DatasetError(f"{problem}: materialise processed_dataset again")
     return record
@@ -116,19 +116,19 @@ def manifest(directory: Path) -> pd.DataFrame:
 
 
 def kept(directory: Path, split: str) -> pd.DataFrame:
-    """The manifest's rows of the images in a split, ordered by file name."""
+    """Rows of the manifest for the images of a split, sorted by file name."""
     images = manifest(directory)
     images = images[images["kept"] & (images["split"] == split)]
     return images.sort_values("file", ignore_index=True)
 
 
 def labels(images: pd.DataFrame) -> torch.Tensor:
-    """int64 [N] class indices of rows of the manifest."""
+    """Class indices, int64 [N], of rows of the manifest."""
     return torch.tensor([CLASSES.index(label) for label in images["class"]], dtype=torch.int64)
 
 
 def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
-    """Read images, several at a time.
+    """Read images, in parallel.
 
     Args:
         directory: the processed dataset.
@@ -136,7 +136,7 @@ def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
         size: side of every image, in pixels.
 
     Returns:
-        uint8 [N, size, size], in the order asked for.
+        uint8 [N, size, size], in the order of ``images``.
 
     Raises:
         DatasetError: an image is missing or has another size.
@@ -161,7 +161,7 @@ def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
 def batches(
     directory: Path, files: Sequence[str], size: int, batch: int
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """The same, ``batch`` images at a time: a split of any size takes no more memory than these."""
+    """As :func:`read`, but ``batch`` images at a time, so that a split need not fit into memory."""
     for start in range(0, len(files), batch):
         yield read(directory, files[start : start + batch], size).numpy()
 

@@ -1,4 +1,4 @@
-"""Fetching a data set from Kaggle with Kaggle's own client, ``kagglehub``."""
+"""Downloading a data set from Kaggle with Kaggle's client, ``kagglehub``."""
 
 import os
 import tarfile
@@ -32,68 +32,68 @@ _BROKEN_ARCHIVE = (ValueError, EOFError, zipfile.BadZipFile, tarfile.TarError, z
 
 
 class KaggleError(Exception):
-    """The data set could not be fetched; the message says why and what to do."""
+    """The data set could not be downloaded; the message says why and what to do."""
 
 
 def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
-    """Download a data set, or find the version downloaded before.
+    """Download a data set, or reuse an earlier download.
 
-    The newest version is asked for at every call, unless ``dataset`` names one
-    (``owner/name/versions/2``), which needs no network once it is here. A download that was cut is
-    resumed, at once for as long as it gets on, else by the next call. What was downloaded before is
-    first known to be whole, else set aside and downloaded anew. The client checks the MD5
-    that the store declares, and uses Kaggle credentials where it finds some; public data
+    Every call looks up the newest version, unless ``dataset`` names one
+    (``owner/name/versions/2``): that needs no network once it is downloaded. An interrupted
+    download is resumed: at once while it makes progress, otherwise by the next call. An earlier
+    download is verified first; if it is broken, it is set aside and downloaded again. The client
+    checks the MD5 that Kaggle declares. It uses Kaggle credentials if there are any; public data
     needs none.
 
     Args:
         dataset: ``owner/name`` on Kaggle.
         cache: kagglehub's cache directory.
-        progress: is told what goes on.
+        progress: called with a line per stage.
 
     Returns:
         The directory with the extracted files.
 
     Raises:
-        KaggleError: Kaggle cannot be reached, rejects, does not know the data set, or sends a
-            broken archive; or the cache cannot be written.
+        KaggleError: Kaggle cannot be reached, rejects the request, does not know the data set or
+            sends a broken archive, or the cache cannot be written.
     """
     try:
         handle = parse_dataset_handle(dataset)
         credentials = get_kaggle_credentials()
     except ValueError as error:
-        raise KaggleError(f"{dataset} cannot be fetched from Kaggle: {error}") from error
-    progress(f"fetching {dataset} from Kaggle into {cache}")
+        raise KaggleError(f"{dataset} cannot be downloaded from Kaggle: {error}") from error
+    progress(f"downloading {dataset} from Kaggle into {cache}")
     with _client_settings(cache):
         while True:
             before = _archive_bytes(cache, handle)
             try:
                 folder = Path(kagglehub.dataset_download(dataset))
-                if not written.sealed(folder):  # it has just been downloaded
+                if not written.sealed(folder):  # just downloaded
                     sync(folder)
                     written.seal(folder, KIND)
                 if (problem := written.fault(folder)) is None:
                     return folder
-                # Else the client would take the next one, even half extracted, for complete.
+                # Otherwise the client would accept the next one as complete, even half extracted.
                 folder.parent.with_name(f"{folder.name}.complete").unlink(missing_ok=True)
-                progress(f"set aside as {set_aside(folder)} and downloaded anew: {problem}")
+                progress(f"set aside as {set_aside(folder)} and downloaded again: {problem}")
             except requests.HTTPError as error:
                 raise KaggleError(_rejection(dataset, error, credentials is not None)) from error
             except _CUT as error:
                 received = _archive_bytes(cache, handle)
                 if received <= before:
                     raise KaggleError(_unreachable(dataset, error, received)) from error
-                progress(f"the connection was cut after {received:,} bytes; resuming")
+                progress(f"the connection broke after {received:,} bytes; resuming")
             except DataCorruptionError as error:
                 raise KaggleError(
                     f"the archive of {dataset} does not match the checksum that Kaggle declares; "
-                    "it was deleted: run again to download it anew"
+                    "it was deleted: run again to download it again"
                 ) from error
             except _BROKEN_ARCHIVE as error:
                 for archive in _archives(cache, handle):
                     archive.unlink()
                 raise KaggleError(
                     f"the archive of {dataset} is broken ({error}); "
-                    "it was deleted: run again to download it anew"
+                    "it was deleted: run again to download it again"
                 ) from error
             except OSError as error:
                 raise KaggleError(
@@ -103,7 +103,7 @@ def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
 
 @contextmanager
 def _client_settings(cache: Path) -> Iterator[None]:
-    """Give the client its cache directory, and the time limits that kagglesdk does not set."""
+    """Set the client's cache directory, and timeouts, which kagglesdk does not set."""
     send = requests.Session.send
     previous = os.environ.get(CACHE_FOLDER_ENV_VAR_NAME)
 
@@ -137,13 +137,13 @@ def _rejection(dataset: str, error: requests.HTTPError, credentials: bool) -> st
     status = error.response.status_code if error.response is not None else None
     if status in (401, 403):
         advice = (
-            "the credentials found may be stale, and public data needs none"
+            "the credentials may have expired; public data needs none"
             if credentials
-            else "no credentials were found; KAGGLE_API_TOKEN holds one"
+            else "there are no credentials; set KAGGLE_API_TOKEN"
         )
         return f"Kaggle rejects {dataset} (HTTP {status}): {advice}"
     if status == 404:
-        return f"Kaggle has no data set {dataset} (HTTP 404): check data.dataset, it is owner/name"
+        return f"Kaggle has no data set {dataset} (HTTP 404): data.dataset must be owner/name"
     return f"Kaggle answers HTTP {status} for {dataset}: try again later"
 
 
@@ -154,7 +154,7 @@ def _unreachable(dataset: str, error: requests.RequestException, received: int) 
         cause = cause.__context__
     kept = f" {received:,} bytes are kept and the next run resumes there." if received else ""
     return (
-        f"{host} could not be reached to fetch {dataset}: {cause}.{kept} Check the network or "
-        "HTTPS_PROXY. Without a network run experiment=demo, or experiment=scratch with "
-        "data.folder naming a folder of images."
+        f"{host} could not be reached to download {dataset}: {cause}.{kept} Check the network or "
+        "HTTPS_PROXY. Without a network, run experiment=demo, or experiment=scratch with "
+        "data.folder set to a folder of images."
     )

@@ -1,4 +1,4 @@
-"""What shows that a patient is in two splits, found without the parser that the split rests on."""
+"""Signs that a patient is in two splits, independent of the name parser that made the splits."""
 
 import itertools
 import re
@@ -16,20 +16,20 @@ from scipy.ndimage import gaussian_filter
 
 from cxr_assets.radiographs import dataset
 
-# Copies that were saved again at JPEG quality 30, halved, or changed by 40 grey levels have a
-# similarity of .91 and more, the most alike of 13.6 million pairs of real images of different
-# patients .59, of synthetic images .88. (On the real ones 64-bit pHash has 9 such pairs at distance
-# 2 and dHash 305 at distance 0: at that scale all chests look the same.)
+# Copies saved again at JPEG quality 30, at half size or with 40 grey levels added have a similarity
+# of at least .91. The maximum over 13.6 million pairs of real images of different patients is .59,
+# of synthetic images .88. (On the same real pairs, 64-bit pHash has 9 at distance 2 and dHash 305
+# at distance 0: at that scale all chests look the same.)
 SIMILAR = 0.9
 
 REMEDY = (
-    "patients seem to have images in two splits: look at each pair, remove one of its images from "
-    "the source or move both to one split, and materialise raw_kaggle and processed_dataset again"
+    "patients seem to have images in two splits: look at each pair, remove one image from the "
+    "source or move both to one split, then materialise raw_kaggle and processed_dataset again"
 )
 
 _SIDE = 32
 _SIGMA = 1.0
-# In squared grey levels: what is fainter than two of them is noise, and is not amplified.
+# In squared grey levels: structure fainter than two levels is noise and is not amplified.
 _FLOOR = 4.0
 _BATCH = 256
 _BLOCK = 2048
@@ -47,7 +47,7 @@ class Pair(NamedTuple):
 
     Attributes:
         first, second: the source paths, as in the manifest.
-        why: what they have in common, in words.
+        why: what they have in common, as text.
     """
 
     first: str
@@ -56,10 +56,10 @@ class Pair(NamedTuple):
 
 
 def pairs_across_splits(directory: Path) -> list[Pair]:
-    """All that shows a patient to be in two splits of the processed dataset.
+    """All pairs of images that suggest a patient is in two splits of the processed dataset.
 
     Raises:
-        DatasetError: there is no dataset, or an image of it cannot be read.
+        DatasetError: there is no dataset, or one of its images cannot be read.
     """
     images = dataset.manifest(directory).query("kept")
     by_manifest = []
@@ -71,10 +71,10 @@ def pairs_across_splits(directory: Path) -> list[Pair]:
 
 
 def by_name(images: pd.DataFrame) -> list[Pair]:
-    """Pairs across splits whose file names tell of one patient.
+    """Pairs across splits whose file names suggest one patient.
 
-    That is where one name is that of a copy of the other, or both are Kaggle's and have the same
-    number. Names are compared within a class, without regard to case.
+    Either one name marks a copy of the other, or both are Kaggle's names with the same number.
+    Names are compared within a class and case-insensitively.
 
     Args:
         images: columns ``path``, ``split`` and ``class``.
@@ -103,13 +103,13 @@ def by_name(images: pd.DataFrame) -> list[Pair]:
 
 
 def by_image(directory: Path, images: pd.DataFrame, size: int) -> list[Pair]:
-    """Pairs across splits that show the same image, if not the same pixels.
+    """Pairs across splits that show the same image, though not the same pixels.
 
-    An image is described by its fine structure: reduced to 32 x 32, less its local mean and over
-    its local standard deviation, less what all images of the class have in common, so that pose and
-    exposure count little. Similarity is the correlation of two descriptions. It finds what was
-    saved again, resized, or changed in brightness and contrast, also cropped or turned by as little
-    as 1 % or 1 degree; it does not find what was mirrored, or cropped or turned by more.
+    The descriptor of an image is its fine structure at 32 x 32 pixels: local mean subtracted,
+    divided by local standard deviation, class mean subtracted, so that pose and exposure matter
+    little. Similarity is the correlation of two descriptors. It finds images that were saved again,
+    resized, changed in brightness or contrast, cropped by up to 1 %, or rotated by up to 1 degree.
+    It does not find flipped images, or images cropped or rotated by more.
 
     Args:
         directory: the processed dataset.
@@ -141,7 +141,7 @@ def _similar(
             for start in range(0, len(left), _BLOCK):
                 block = left[start : start + _BLOCK]
                 similarity = _unit(described[block] - typical) @ unit.T
-                # A blank image has no structure to compare, but may be the same.
+                # Blank images have no structure to compare, but may be identical.
                 similarity[digests[block][:, None] == digests[right][None]] = 1
                 for row, column in np.argwhere(similarity >= SIMILAR):
                     why = f"similarity of the images {similarity[row, column]:.2f}"
@@ -150,7 +150,7 @@ def _similar(
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Each of mean 0 and length 1, so that their products are correlations."""
+    """Rows scaled to mean 0 and length 1, so that their products are correlations."""
     centred = vectors - vectors.mean(axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = centred / np.maximum(
         np.linalg.norm(centred, axis=1, keepdims=True), 1e-6
@@ -175,8 +175,8 @@ def _plain(stem: str) -> str:
 def _originals(names: list[str]) -> list[str]:
     """Each name without the marks of a copy.
 
-    A word like "copy" is always one; a number behind a name only where a file of the name without
-    it is there, because "normal (1)", "normal (2)", ... are how Windows numbers different files.
+    A word like "copy" always is a mark. A number at the end is one only if there is a file without
+    it, because Windows numbers different files as "normal (1)", "normal (2)", ...
     """
     known = set(names)
     originals = []
@@ -191,7 +191,7 @@ def _originals(names: list[str]) -> list[str]:
 
 
 def _kaggle_number(name: str) -> tuple[str, int] | None:
-    """Series and number of the patient, token by token; None in a name that is not Kaggle's."""
+    """Series and number of the patient; None if the name is not one of Kaggle's."""
     tokens = re.findall(r"[^\W\d_]+|\d+|[\W_]", name)
     for place, word in enumerate(tokens):
         match tokens[place + 1 : place + 3]:
@@ -204,7 +204,7 @@ def _kaggle_number(name: str) -> tuple[str, int] | None:
 
 
 def _across(rows: list[tuple[str, str]], why: str) -> list[Pair]:
-    """The first image, beside the first one of each other split."""
+    """The first image, paired with the first one of each other split."""
     first, split = rows[0]
     seen = {split}
     pairs = []

@@ -1,4 +1,4 @@
-"""What folder and file name say about an image: split, class and patient."""
+"""Class and patient of an image, from its folder and file name."""
 
 import re
 import unicodedata
@@ -7,15 +7,15 @@ from pathlib import PurePath
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SPLITS = ("train", "val", "test")
-# Before the path of an image whose patient is unknown: together they stand for a patient.
+# Prefix of the path of an image whose patient is unknown: together they identify a patient.
 UNKNOWN = "unknown/"
 
 _CAUSE = re.compile(r"(?P<patient>.*?)_(?P<cause>bacteria|virus)_\d")
-# What else stands before or after the number does not count: IM-0533-0001-0002, "IM-0533-0001 (1)"
-# and "Copy of IM-0533-0001" show one patient. A letter or digit just before makes another word.
+# Whatever else precedes or follows the number is ignored: IM-0533-0001-0002, "IM-0533-0001 (1)" and
+# "Copy of IM-0533-0001" show one patient. With a letter or digit right before, it is another word.
 _NORMAL = re.compile(r"(?<![^\W_])(?P<series>normal\d*-)?im-(?P<number>\d+)")
 _PERSON = re.compile(r"(?<![^\W_])person(?P<number>\d+)$")
-# As file managers and Google Drive begin the name of a copy, in the languages of _COPIES.
+# How file managers and Google Drive start the name of a copy, in the languages of _COPIES.
 _COPIES = "copy|kopie|kopia|kopi|copie|copia|cópia|копия|コピー|副本"
 _COPY_OF = re.compile(
     rf"^(?:(?:{_COPIES})(?![^\W\d_])[\W_]*(?:\d+\)[\W_]*)?"
@@ -25,17 +25,17 @@ _CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"
 
 
 class UnnamedImage(ValueError):
-    """Folder and file name do not say what the image shows; the message says what was expected."""
+    """Folder and file name do not give the class; the message says what was expected."""
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """What the path of an image says.
+    """Class and patient of an image.
 
     Attributes:
         label: one of ``CLASSES``.
-        patient: identifies the patient; None where the name says none. Numbers repeat between
-            bacterial and viral images and are different patients there, so the cause is part of it.
+        patient: identifies the patient; None if the name gives none. Numbers repeat between
+            bacterial and viral images and mean different patients, so the cause is part of it.
     """
 
     label: str
@@ -45,10 +45,10 @@ class ImageName:
 def parse(path: PurePath) -> ImageName:
     """Read class and patient from ``<split>/{NORMAL,PNEUMONIA}/<file>`` (Kermany's naming).
 
-    Names that differ in case, leading zeros or the marks of a copy are those of one patient.
+    Names that differ only in case, leading zeros or marks of a copy mean the same patient.
 
     Raises:
-        UnnamedImage: the path does not say the class; nothing is guessed.
+        UnnamedImage: the path does not give the class; nothing is guessed.
     """
     folder = path.parent.name.upper()
     name = unicodedata.normalize("NFKC", path.name).casefold()

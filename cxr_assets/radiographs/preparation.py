@@ -1,4 +1,4 @@
-"""From raw images to the processed dataset: an ImageFolder of grey PNGs and a manifest."""
+"""Makes the processed dataset from raw images: an ImageFolder of grey PNGs and a manifest."""
 
 import os
 import shutil
@@ -34,32 +34,32 @@ from cxr_serving.model.preprocessing import ImageError, Preprocessing
 KIND = "processed dataset"
 _foreign = partial(written.foreign, kind=KIND)
 UNKNOWN_PATIENT = (
-    "unknown patient: the file name says none; data.unknown_patients=own keeps such images, each "
-    "as a patient of its own"
+    "unknown patient: the file name gives none; data.unknown_patients=own keeps such images and "
+    "counts each as one patient"
 )
 
 
 class PreparationError(Exception):
-    """The images cannot be made into a dataset; the message says which and why."""
+    """The images cannot be made into a dataset; the message says which images and why."""
 
 
 def prepare(
     layout: Layout, raw: RawImages, data: Data, progress: Callable[[str], None]
 ) -> tuple[DatasetRecord, bool]:
-    """Decode, resize, split and write the images, unless this very dataset lies there already.
+    """Decode, resize, split and write the images, or reuse the same dataset if it is there.
 
-    The new dataset is made aside and moved into place whole; an interrupted run leaves the old one
-    or none. One that is there is verified by its hashes; if it is broken it is set aside and made
-    again.
+    A new dataset is made in a temporary folder and moved into place as a whole; an interrupted run
+    leaves the old one or none. An existing one is verified by its hashes; if it is broken, it is
+    set aside and made again.
 
     Args:
         layout: where to write (``layout.processed``).
         raw: the verified images.
-        data: input size, validation split and tolerated share of corrupt images.
-        progress: called with a line now and then.
+        data: input size, share of validation patients and tolerated share of corrupt images.
+        progress: called with a line per 1,000 images.
 
     Returns:
-        The record of the dataset, and whether it was there already.
+        The record of the dataset, and whether it was reused.
 
     Raises:
         PreparationError: too many images are corrupt, or a class has no image in a split.
@@ -84,7 +84,7 @@ def prepare(
 
 
 def _whole(directory: Path, version: str, progress: Callable[[str], None]) -> DatasetRecord | None:
-    """The record of the dataset if it is whole and of this version; what is broken is set aside."""
+    """The dataset's record if it is whole and of this version; a broken one is set aside."""
     if not directory.exists():
         return None
     try:
@@ -104,7 +104,7 @@ def _write(
     progress: Callable[[str], None],
 ) -> DatasetRecord:
     images = _plan(raw.inventory, data)
-    _count(images, raw.root)  # what is missing already is not decoded for
+    _count(images, raw.root)  # fail before decoding if a class is already missing
     for split in SPLITS:
         for label in CLASSES:
             (directory / split / label).mkdir(parents=True)
@@ -116,7 +116,7 @@ def _write(
             pixels = preprocessing.decode(raw.root / path)
         except ImageError as error:
             return f"corrupt: {error}"
-        # Level 6 takes three times as long for files that are a tenth smaller.
+        # Level 6 takes three times as long and makes files a tenth smaller.
         Image.fromarray(pixels).save(directory / file, compress_level=1)
         return None
 
@@ -152,7 +152,7 @@ def _write(
 
 
 def _count(images: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
-    """Images that are not left out, by split and class; none may be zero."""
+    """Number of images not left out, by split and class; none may be zero."""
     counts = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
     usable = images[images["reason"].isna()]
     for (split, label), number in usable.groupby(["split", "label"]).size().items():
@@ -191,9 +191,9 @@ def _plan(inventory: pd.DataFrame, data: Data) -> pd.DataFrame:
         )
     else:
         images.loc[images["unknown"], "reason"] = UNKNOWN_PATIENT
-    # The same bytes twice would weigh double in training or, across splits, leak: outside test one
-    # stays, and none that is in test too. Test itself stays as it is. The one that stays has a
-    # known patient where one has, and the shortest name: that of a copy is longer.
+    # Identical files would count twice in training or leak across splits: outside test one is kept,
+    # and none that is also in test. Test itself is unchanged. Of identical files, one with a known
+    # patient and the shortest name is kept: copies have longer names.
     usable = images[images["reason"].isna()]
     ordered = usable.assign(
         elsewhere=usable["split"] != "test", length=usable["path"].str.len()
@@ -216,7 +216,7 @@ def _plan(inventory: pd.DataFrame, data: Data) -> pd.DataFrame:
 
 
 def _version(raw: RawImages, data: Data) -> str:
-    """Version of the dataset: everything that shapes its contents, and nothing else."""
+    """Version of the dataset: a digest of everything that shapes its content."""
     content = {
         "raw": raw.data_version,
         "synthetic": raw.synthetic,

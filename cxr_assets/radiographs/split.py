@@ -5,24 +5,24 @@ from sklearn.model_selection import GroupShuffleSplit
 
 
 class SplitError(ValueError):
-    """The images cannot be split as asked."""
+    """The images cannot be split; the message says why."""
 
 
 def assign_splits(images: pd.DataFrame, val_fraction: float, seed: int) -> pd.Series:
     """Assign each image to ``train``, ``val`` or ``test``.
 
-    Kaggle's ``test`` stays as it is. Its ``train`` and ``val`` are pooled (its own ``val`` has 16
-    images, useless for selection) and divided anew: within each class ``val_fraction`` of the
-    patients go to ``val``, and a patient is never divided. A patient who also has images in
-    ``test`` is kept out of both: those images get no split.
+    Kaggle's ``test`` is unchanged. Its ``train`` and ``val`` are pooled (its own ``val`` has 16
+    images, too few for selection) and split again: in each class, ``val_fraction`` of the patients
+    go to ``val``, and no patient is in both. Images of patients who are also in ``test`` get no
+    split.
 
     Args:
-        images: columns ``path``, ``split`` (Kaggle's), ``label`` and ``patient``.
+        images: columns ``path``, ``split`` (the source's), ``label`` and ``patient``.
         val_fraction: share of the patients of each class, in (0, 1).
         seed: of the draw.
 
     Returns:
-        Series of split names with the index of ``images``; None where an image must be left out.
+        Series of split names with the index of ``images``; None if an image must be left out.
 
     Raises:
         SplitError: a class has fewer than two patients outside ``test``.

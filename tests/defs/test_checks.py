@@ -30,7 +30,7 @@ def passed(check, layout: Layout, **resources) -> bool:
 
 
 def rewrite(layout: Layout, column: str) -> None:
-    """Give the first image of test what the first image of train has in ``column``."""
+    """Copy ``column`` of the first training image to the first test image."""
     path = layout.processed / MANIFEST_FILE
     images = pd.read_parquet(path)
     first = {split: images.index[images["split"] == split][0] for split in ("train", "test")}
@@ -60,7 +60,7 @@ def test_a_patient_in_two_splits_is_found(layout):
         ("scan seven.png", "scan seven (1) (1).png"),
     ],
 )
-def test_names_of_one_patient_in_two_splits_are_found_whatever_the_parser_said(layout, train, test):
+def test_names_of_one_patient_in_two_splits_are_found_without_the_parser(layout, train, test):
     assert not passed(checks.patients_disjoint, rename(layout, train, test))
 
 
@@ -73,12 +73,12 @@ def test_names_of_one_patient_in_two_splits_are_found_whatever_the_parser_said(l
         ("normal (1).png", "normal (2).png"),  # as Windows numbers what it renames
     ],
 )
-def test_names_that_do_not_tell_of_one_patient_pass(layout, train, test):
+def test_names_that_do_not_suggest_one_patient_pass(layout, train, test):
     assert passed(checks.patients_disjoint, rename(layout, train, test))
 
 
 def rename(layout: Layout, train: str, test: str) -> Layout:
-    """Give the first normal image of train, and of test, a source name."""
+    """Set the source names of the first normal image of train and of test."""
     path = layout.processed / MANIFEST_FILE
     images = pd.read_parquet(path)
     for split, name in (("train", train), ("test", test)):
@@ -115,7 +115,7 @@ def test_images_of_unknown_patients_are_a_warning(layout):
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
-def test_a_image_in_two_splits_is_found(layout):
+def test_an_image_in_two_splits_is_found(layout):
     rewrite(layout, "sha256")
     assert not passed(checks.no_duplicates_across_splits, layout)
 

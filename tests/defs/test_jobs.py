@@ -1,7 +1,7 @@
-"""The command line: a retrain, the next one, pushes, failures; one workplace for all of it.
+"""The job ``retrain`` on the command line: twice, with pushes, with failures; in one workplace.
 
-Each start imports all libraries, which takes longer than what it does here: a test tells of as many
-things as one start shows.
+Starting a process takes longer than the work it does here, so a test checks all that one start can
+show.
 """
 
 import json
@@ -27,7 +27,7 @@ def hub() -> Iterator[Hub]:
 
 
 def pushing(hub: Hub, token: str = TOKEN) -> dict[str, str]:
-    """The environment of a push."""
+    """Environment variables for a push."""
     return {
         "CXR_HF_REPO": REPO,
         "HF_TOKEN": token,
@@ -36,7 +36,7 @@ def pushing(hub: Hub, token: str = TOKEN) -> dict[str, str]:
     }
 
 
-# As demos are made from synthesis. With the probe's asset, there is a run of MLflow to look at.
+# Models of synthetic images are pushed only if forced. The probe's asset adds an MLflow run.
 FORCE = json.dumps({"ops": {"hf_release": {"config": {"force": True}}}}, separators=(",", ":"))
 PUSH = f"dinov2_probe,hf_release --config-json {FORCE}"
 
@@ -48,7 +48,7 @@ def release_metadata(workplace) -> dict:
 
 
 def status(workplace) -> tuple[dg.DagsterRunStatus, str]:
-    """Of the newest run, in Dagster and in MLflow."""
+    """Status of the newest run, in Dagster and in MLflow."""
     run = workplace.runs()[0]
     return run.status, workplace.mlflow_parent(run.run_id).info.status
 
@@ -103,7 +103,7 @@ def test_metadata_shows_counts_and_pictures(trained):
     assert metadata["hf_release"]["hub"].value == "not pushed: CXR_HF_REPO is not set"
 
 
-def test_mlflow_has_one_parent_and_one_child_a_model(trained):
+def test_mlflow_has_one_parent_and_one_child_per_model(trained):
     (run,) = trained.runs()
     parent = trained.mlflow_parent(run.run_id)
     assert parent.info.status == "FINISHED"
@@ -124,7 +124,7 @@ def test_mlflow_has_one_parent_and_one_child_a_model(trained):
 
 
 @pytest.mark.parametrize("step", ["raw_kaggle", "processed_dataset", "convnext_model"])
-def test_progress_is_told_a_line_an_epoch_not_a_flood(trained, step):
+def test_progress_is_a_line_per_epoch(trained, step):
     (run,) = trained.runs()
     with dg.DagsterInstance.from_config(str(trained.home)) as instance:
         lines = [
@@ -150,7 +150,7 @@ def test_figures_are_readable_images(trained):
             assert min(image.size) > 300
 
 
-def test_summary_tells_both_models_and_what_to_do_next(trained):
+def test_the_summary_shows_both_models_and_the_next_steps(trained):
     finished = trained.command("python", "-m", "cxr_assets.summary")
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((trained.layout.reports / "metrics.json").read_text())
@@ -160,7 +160,7 @@ def test_summary_tells_both_models_and_what_to_do_next(trained):
         assert words in finished.stdout
 
 
-def test_again_nothing_is_repeated_and_synthetic_are_not_pushed(trained, hub):
+def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub):
     before = bundle.latest(trained.layout.models("convnext_model"))
     (trained.layout.releases / "latest.json").unlink()
     finished = trained.retrain(**pushing(hub))
@@ -176,7 +176,7 @@ def test_again_nothing_is_repeated_and_synthetic_are_not_pushed(trained, hub):
     assert bundle.read_pointer(trained.layout.releases) is None
 
 
-def test_a_release_reaches_the_hub_and_the_token_nothing_else(trained, hub):
+def test_a_release_reaches_the_hub_and_the_token_stays_secret(trained, hub):
     finished = trained.materialize(PUSH, **pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert status(trained) == FINISHED, "the steps of some assets have one run of MLflow, too"
@@ -204,7 +204,7 @@ def test_a_rejected_push_fails_the_run_and_leaves_the_release_whole(trained, hub
     bundle.write_pointer(trained.layout.releases, before.name)
 
 
-def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_told(trained):
+def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_suggested(trained):
     before = bundle.latest(trained.layout.models("convnext_model"))
     finished = trained.retrain("trainer.max_epoch=3")
     assert finished.returncode != 0

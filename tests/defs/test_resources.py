@@ -23,7 +23,7 @@ from cxr_assets.tracking import EXPERIMENT
 
 
 class Server:
-    """A real MLflow server on loopback, which may be killed and started again."""
+    """A real MLflow server on loopback that can be killed and restarted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,7 +49,7 @@ class Server:
         wait_for_server(self._process, f"{self.url}/health", self._folder / "log")
 
     def kill(self) -> None:
-        """With its worker, which would go on answering."""
+        """Kill it together with its worker, which would keep answering."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_a_server_given_by_uri_gets_the_runs_instead_of_the_sqlite_file(new_workplace, server):
-    """Without DAGSTER_HOME, of which the user is warned, a run goes well, too."""
+    """Also without DAGSTER_HOME, which is a warning only."""
     workplace = new_workplace()
     finished = workplace.materialize("raw_kaggle", CXR_MLFLOW_URI=server.url, DAGSTER_HOME="")
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -82,7 +82,7 @@ def test_a_server_given_by_uri_gets_the_runs_instead_of_the_sqlite_file(new_work
 
 
 @pytest.mark.parametrize("back", [True, False], ids=["and comes back", "for good"])
-def test_a_training_goes_on_when_the_server_dies(back, server, tmp_path):
+def test_a_training_continues_when_the_server_dies(back, server, tmp_path):
     layout = Layout(tmp_path / "data")
     tiny.processed(layout, images=2)
     overrides = [*tiny.NETWORKS, "trainer.max_epochs=4", "trainer.batch_size=4"]
@@ -124,7 +124,7 @@ def test_a_training_goes_on_when_the_server_dies(back, server, tmp_path):
     assert [file.path for file in client.list_artifacts(runs["convnext_model"].info.run_id)]
 
 
-def test_where_tracking_is_required_a_run_without_its_server_fails(tmp_path):
+def test_if_tracking_is_required_a_run_without_its_server_fails(tmp_path):
     def materialize(required: bool) -> bool:
         overrides = f"data.synthetic_patients=3 data.image_size=32 tracking.required={required}"
         return dg.materialize(

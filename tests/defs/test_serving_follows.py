@@ -55,13 +55,13 @@ def eventually(condition, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_it_serves_what_the_pipeline_materialises(service):
+def test_the_service_follows_materialisations(service):
     workplace, client = service
     models = workplace.layout.models("convnext_model")
     eventually(lambda: client.get("/health").status_code == 200)
     assert client.get("/ready").status_code == 503
 
-    # The whole graph is run elsewhere: what is served is this much of it.
+    # Only the assets that the service needs; other tests run the whole graph.
     data = "raw_kaggle,processed_dataset"
     assert workplace.materialize(f"{data},convnext_model").returncode == 0
     first = bundle.latest(models)

@@ -1,4 +1,4 @@
-"""The path of the UI: a live webserver and daemon, and runs launched through its GraphQL."""
+"""The UI: a live webserver and daemon, with runs launched through GraphQL."""
 
 import contextlib
 import json
@@ -77,13 +77,13 @@ class UI:
 
 
 def settings(*overrides: str) -> dict[str, Any]:
-    """Of the launchpad."""
+    """Run config, as entered in the launchpad."""
     return {"resources": {"experiment": {"config": {"overrides": " ".join(overrides)}}}}
 
 
 @pytest.fixture(scope="module")
 def workplace(new_workplace):
-    """Where the command line has been used before."""
+    """A workplace with an earlier run of the command line."""
     workplace = new_workplace()
     finished = workplace.materialize("raw_kaggle")
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -163,7 +163,7 @@ def test_one_asset_runs_from_the_ui_with_settings_of_the_launchpad(ui, workplace
 
 @pytest.fixture(scope="module")
 def stopped_and_next(ui, workplace, tmp_path_factory) -> tuple[str, str]:
-    """A training that was terminated, and a run that waited for its end and then failed."""
+    """A terminated training, and a run that was queued behind it and failed."""
     endless = [*workplace.overrides, "seed=12", "trainer.max_epochs=5000", "trainer.patience=5000"]
     stopped = ui.launch("retrain", config=settings(*endless))
     folder = tmp_path_factory.mktemp("no-images")
@@ -187,7 +187,7 @@ def stopped_and_next(ui, workplace, tmp_path_factory) -> tuple[str, str]:
     return stopped, waiting
 
 
-def test_terminated_in_the_ui_it_is_killed_in_mlflow(stopped_and_next, workplace):
+def test_a_run_terminated_in_the_ui_is_killed_in_mlflow(stopped_and_next, workplace):
     stopped, _ = stopped_and_next
     assert workplace.mlflow_parent(stopped).info.status == "KILLED"
     children = [run for run in workplace.mlflow_runs() if run.info.status == "RUNNING"]
@@ -200,7 +200,7 @@ def test_terminated_in_the_ui_it_is_killed_in_mlflow(stopped_and_next, workplace
     FileLock(work.with_suffix(".lock")).acquire(timeout=30).lock.release()
 
 
-def test_a_failure_in_the_ui_is_failed_in_mlflow(stopped_and_next, workplace):
+def test_a_run_that_fails_in_the_ui_is_failed_in_mlflow(stopped_and_next, workplace):
     _, failed = stopped_and_next
     assert workplace.mlflow_parent(failed).info.status == "FAILED"
     with dg.DagsterInstance.from_config(str(workplace.home)) as instance:

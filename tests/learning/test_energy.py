@@ -11,7 +11,7 @@ from cxr_assets.learning.energy import Meter
 
 @pytest.fixture
 def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two packages, one with its cores as a part of it."""
+    """Two packages, one with a subzone for its cores."""
     for zone, name in (("0", "package-0"), ("0:0", "core"), ("1", "package-1")):
         folder = tmp_path / f"intel-rapl:{zone}"
         folder.mkdir()
@@ -26,7 +26,7 @@ def count(counters: Path, zone: str, microjoules: int) -> None:
     (counters / f"intel-rapl:{zone}" / "energy_uj").write_text(f"{microjoules}\n")
 
 
-def test_packages_are_summed_and_counters_may_start_anew(counters: Path) -> None:
+def test_packages_are_summed_and_counters_may_wrap_around(counters: Path) -> None:
     meter = Meter()
     assert meter.joules() == 0
     count(counters, "0", 950_000)
@@ -37,12 +37,16 @@ def test_packages_are_summed_and_counters_may_start_anew(counters: Path) -> None
     assert meter.joules() == pytest.approx(0.05 + 0.2 + 0.1)
 
 
-def test_without_counters_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_counters_nothing_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(energy, "COUNTERS", tmp_path / "absent")
     assert Meter().joules() is None
 
 
-def test_counters_that_only_root_may_read(counters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_that_only_root_may_read_are_ignored(
+    counters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = Path.read_text
 
     def forbidden(path: Path) -> str:
@@ -56,7 +60,7 @@ def test_counters_that_only_root_may_read(counters: Path, monkeypatch: pytest.Mo
     assert Meter().joules() is None
 
 
-def test_what_cannot_be_read_is_logged_once_and_fails_nothing(
+def test_an_unreadable_counter_is_logged_once_and_fails_nothing(
     counters: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container on bare metal, where the folder of the counters is masked."""
@@ -68,7 +72,7 @@ def test_what_cannot_be_read_is_logged_once_and_fails_nothing(
     assert meter.joules() is None
     assert Meter().joules() is None
     assert [record.message for record in caplog.records] == [
-        f"the energy of trainings is not counted: [Errno 2] No such file or directory: "
+        f"the energy of trainings is not measured: [Errno 2] No such file or directory: "
         f"'{zone / 'name'}'"
     ]
 
@@ -84,9 +88,7 @@ def test_what_cannot_be_read_is_logged_once_and_fails_nothing(
         ("name", b"\xff\xfe"),
     ],
 )
-def test_a_counter_that_makes_no_sense_is_not_counted(
-    file: str, content: bytes, counters: Path
-) -> None:
+def test_an_implausible_counter_is_ignored(file: str, content: bytes, counters: Path) -> None:
     meter = Meter()
     (counters / "intel-rapl:0" / file).write_bytes(content)
     assert meter.joules() is None

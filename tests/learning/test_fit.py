@@ -61,7 +61,7 @@ def train(asset: str, layout: Layout, *overrides: str) -> tuple[Path, list[str]]
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Layout, list[str]]]:
-    """Where an asset was trained, and what was told of it; not to be written to."""
+    """The plan of a finished training and its progress lines; read only."""
 
     @cache
     def trained(asset: str) -> tuple[Layout, list[str]]:
@@ -74,7 +74,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Layo
 
 @pytest.fixture
 def trained(once, tmp_path: Path) -> Callable[[str], Layout]:
-    """The same, to be written to."""
+    """A copy that tests may change."""
 
     def copied(asset: str) -> Layout:
         return Layout(Path(shutil.copytree(once(asset)[0].root, tmp_path / asset)))
@@ -120,7 +120,7 @@ def test_the_checkpoint_alone_rebuilds_the_network(asset, module_class, once):
         assert torch.equal(trained, value), key
 
 
-def test_the_main_model_is_there_as_onnx_too(layout):
+def test_the_main_model_is_exported_as_onnx_too(layout):
     directory, _ = train("convnext_model", layout, "trainer.flip_averaging=true")
     predictor = Predictor(directory)
     session = onnxruntime.InferenceSession(directory / "model.onnx")
@@ -173,7 +173,7 @@ def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     assert "int8 was asked for" in Predictor(costly, int8=True).warning
 
 
-def test_onnx_that_answers_otherwise_is_not_published(layout, monkeypatch):
+def test_onnx_with_other_answers_is_not_published(layout, monkeypatch):
     plan = make_plan("convnext_model", experiment(), layout)
     fit(plan, lambda line: None)
 
@@ -193,7 +193,7 @@ def test_onnx_that_answers_otherwise_is_not_published(layout, monkeypatch):
     assert export(plan)[1], "the finished fit was kept"
 
 
-def test_energy_is_noted_where_the_machine_counts_it(layout, monkeypatch):
+def test_energy_is_recorded_if_the_machine_measures_it(layout, monkeypatch):
     joules = itertools.count()
     monkeypatch.setattr(energy, "_read", lambda: {"package": (next(joules) * 10**6, 10**12)})
     plan = make_plan("convnext_model", experiment(), layout)
@@ -233,7 +233,7 @@ def test_the_same_training_is_reused_and_another_is_not(trained):
 
 @pytest.mark.parametrize("asset", ASSETS)
 def test_the_fingerprint_is_that_of_what_is_trained(asset, layout, tmp_path, monkeypatch):
-    """Not where, nor on what device, nor how the code is explained."""
+    """Location, device and comments in the code do not matter."""
 
     def fingerprint(*overrides: str) -> str:
         return make_plan(asset, experiment(*overrides), layout).fingerprint
@@ -303,7 +303,7 @@ def test_forced_it_trains_again_and_publishes_the_same_weights(trained):
 
 
 def test_full_trains_from_directories_in_the_hubs_format(layout, tmp_path):
-    """The path of experiment=full, with small networks saved as the hub has them."""
+    """As experiment=full, with small networks saved in the hub's format."""
     scratch = experiment()
     bodies = {
         "model": networks.build(networks.convnext_config(scratch.model, 32, CLASSES)).convnextv2,

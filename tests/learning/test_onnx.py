@@ -22,7 +22,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of which every layer has a say: at random, GRN is still the identity."""
+    """A network in which every layer matters: with initial weights, GRN is the identity."""
     directory = tmp_path_factory.mktemp("saved")
     torch.manual_seed(0)
     config = ConvNextV2Config(
@@ -41,7 +41,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flip_averaging", [False, True])
-def test_the_graph_answers_as_the_saved_network(saved, flip_averaging):
+def test_the_graph_gives_the_answers_of_the_saved_network(saved, flip_averaging):
     onnx.write(saved, flip_averaging)
     session = onnxruntime.InferenceSession(saved / ONNX_FILE)
     network = AutoModelForImageClassification.from_pretrained(saved).eval()
@@ -67,7 +67,7 @@ def test_the_graph_in_int8_is_smaller_and_answers_nearly_the_same(saved):
     np.testing.assert_allclose(exact, onnx.predict(saved / ONNX_FILE, images, 2), atol=1e-5)
 
 
-def test_the_same_network_gives_the_same_bytes_that_tell_nothing_of_this_machine(saved):
+def test_the_same_network_gives_the_same_bytes_without_traces_of_this_machine(saved):
     made = []
     for _ in range(2):
         onnx.write(saved, True)
@@ -108,7 +108,7 @@ def without_vnni(directory: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[
 
 
 def test_int8_answers_the_same_on_a_processor_whose_sums_saturate(tmp_path):
-    """Made on one processor, a bundle answers on others; here nearly every sum of two is large."""
+    """A bundle must answer the same on another processor; here nearly every sum of two is large."""
     size = 32
     torch.manual_seed(0)
     shape = {"hidden_sizes": [4, 8, 12, 16], "depths": [1, 2, 1, 1], "num_labels": 3}

@@ -80,7 +80,7 @@ def test_muon_steps_as_far_as_adamw_does():
     assert matrix.detach().square().mean().sqrt() == pytest.approx(0.2, rel=0.3)
 
 
-def test_muon_goes_on_from_its_saved_state():
+def test_muon_resumes_from_its_saved_state():
     def steps(parameter, optimizer, gradients):
         for gradient in gradients:
             parameter.grad = gradient

@@ -131,7 +131,7 @@ def test_less_regularisation_fits_the_training_images_better(layout):
 
 
 @pytest.mark.parametrize("how", ["by an error", "by SIGTERM"])
-def test_stopped_on_its_path_it_goes_on_and_ends_the_same(layout, tmp_path, how):
+def test_an_interrupted_fit_resumes_and_ends_the_same(layout, tmp_path, how):
     straight = Layout(tmp_path / "straight")
     tiny.processed(straight, images=6)
     expected, _ = train(straight)
@@ -203,7 +203,7 @@ def test_another_backbone_or_input_size_has_embeddings_of_its_own(layout, tmp_pa
     assert not torch.equal(ours, theirs)
 
 
-def test_what_was_embedded_before_an_interruption_is_not_lost(layout, monkeypatch):
+def test_embeddings_made_before_an_interruption_are_kept(layout, monkeypatch):
     monkeypatch.setattr(embeddings, "_CHUNK", 10)
 
     def stop(line: str) -> None:
@@ -217,7 +217,7 @@ def test_what_was_embedded_before_an_interruption_is_not_lost(layout, monkeypatc
 
 
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "altered"])
-def test_a_broken_file_of_embeddings_is_told_and_made_again(layout, damage):
+def test_a_broken_file_of_embeddings_is_reported_and_made_again(layout, damage):
     images = kept(layout.processed, "train")
     expected = embed(backbone(), layout, images, lambda line: None)
     [path] = layout.embeddings.glob("*.safetensors")
@@ -237,7 +237,7 @@ def test_a_broken_file_of_embeddings_is_told_and_made_again(layout, damage):
     assert path.read_bytes() == content
 
 
-def test_embeddings_of_the_backbones_used_last_are_kept(layout):
+def test_embeddings_of_recently_used_backbones_are_kept(layout):
     images = kept(layout.processed, "train").head(2)
     files: list[Path] = []
     for seed in range(4):
@@ -252,7 +252,7 @@ def test_embeddings_of_the_backbones_used_last_are_kept(layout):
     assert set(files) - left == {files[1]}, "the one that was not used for longest"
 
 
-def test_images_that_left_the_dataset_do_not_stay_on_disk(layout):
+def test_embeddings_of_removed_images_are_deleted(layout):
     images = kept(layout.processed, "train")
     embed(backbone(), layout, images.iloc[:10], lambda line: None)
     embed(backbone(), layout, images.iloc[10:], lambda line: None)

@@ -49,7 +49,7 @@ def epochs(lines: list[str]) -> list[str]:
     return [line.split(":")[0] for line in lines if line.startswith("epoch")]
 
 
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path):
+def test_killed_at_random_moments_a_training_ends_with_the_same_weights(tmp_path):
     seed = int.from_bytes(os.urandom(4))
     lines: list[str] = []
     killing.soak(tmp_path, 2, seed, lines.append, epochs=12)
@@ -70,7 +70,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     ("batch", "steps"), [(1, 1), (4, 4), (5, 5), (7, 5), (8, 5), (9, 6)],
     ids=["first", "in between", "last", "validation", "end of validation", "next epoch"],
 )  # fmt: skip
-def test_stopped_at_a_batch_it_goes_on_from_that_very_batch(
+def test_a_training_stopped_at_a_batch_resumes_from_that_batch(
     batch, steps, number, layout, uninterrupted, monkeypatch, request
 ):
     """An epoch has five batches of training and three of validation."""
@@ -99,11 +99,11 @@ def test_stopped_at_a_batch_it_goes_on_from_that_very_batch(
     assert torch.load(plan.work / "last.ckpt", weights_only=True)["global_step"] == steps
     lines: list[str] = []
     fit(plan, lines.append)
-    assert lines[0].startswith("going on from")
+    assert lines[0].startswith("resuming from")
     assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
 
 
-def test_out_of_patience_it_does_not_train_one_more_epoch_after_a_resume(layout):
+def test_out_of_patience_a_resumed_training_adds_no_epoch(layout):
     plan = killing.plan(layout, "trainer.patience=2")
     fit(plan, lambda line: None)
     expected = killing.left_behind(plan.work)
@@ -143,7 +143,7 @@ def test_the_same_training_gives_the_same_files(tmp_path):
     assert {name for name in one if one[name] != two[name]} == {"history.csv"}, "it holds seconds"
 
 
-def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(layout):
+def test_a_full_disk_costs_only_the_epoch(layout):
     plan = killing.plan(layout, SHORT)
     message = r"best\.ckpt.* cannot be written: File too large.*space"
     with pytest.raises(TrainingError, match=message), full_disk(50_000):
@@ -174,7 +174,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(layout):
     assert bundle.latest(plan.bundles) == directory
 
 
-def test_places_that_cannot_be_written_are_named(layout):
+def test_folders_that_cannot_be_written_are_named(layout):
     plan = killing.plan(layout, SHORT)
     work = plan.work.parent
     work.write_text("in the way")
@@ -232,7 +232,7 @@ def of_something_else(path: Path) -> None:
         (("last.ckpt", "best.ckpt"), cut, None),
     ],
 )
-def test_a_broken_checkpoint_is_set_aside_and_the_training_ends_as_ever(
+def test_a_broken_checkpoint_is_set_aside_and_the_training_ends_the_same(
     broken, damage, resumed, layout, uninterrupted
 ):
     plan = killing.plan(layout, SHORT)
@@ -248,8 +248,8 @@ def test_a_broken_checkpoint_is_set_aside_and_the_training_ends_as_ever(
             aside = plan.work / f"{name}.broken"
             assert aside.exists()
             assert any(line.startswith(f"set aside as {aside}, because ") for line in told), told
-    expected = [f"going on from {plan.work / resumed}"] if resumed else []
-    assert [line for line in told if line.startswith("going on")] == expected
+    expected = [f"resuming from {plan.work / resumed}"] if resumed else []
+    assert [line for line in told if line.startswith("resuming")] == expected
     assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
     assert export(plan)[1]
 
@@ -258,7 +258,7 @@ def test_a_broken_checkpoint_is_set_aside_and_the_training_ends_as_ever(
     ("name", "damage"),
     [("finished.json", empty), ("best.ckpt", alter), ("history.csv", Path.unlink)],
 )
-def test_a_finished_fit_that_is_not_whole_is_not_exported_but_finished_again(
+def test_a_broken_finished_fit_is_not_exported_but_finished_again(
     name, damage, layout, uninterrupted
 ):
     plan = killing.plan(layout, SHORT)
@@ -299,7 +299,7 @@ def crash(line: str) -> None:
         raise Crash
 
 
-def test_trainings_that_nobody_came_back_to_are_cleaned_away(layout):
+def test_abandoned_trainings_are_deleted(layout):
     abandoned, held, recent = (killing.plan(layout, SHORT, f"seed={n}") for n in range(3))
     for plan, days in ((abandoned, 31), (held, 31), (recent, 29)):
         with pytest.raises(Crash):

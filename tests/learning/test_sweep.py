@@ -236,7 +236,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     assert "reused " in first
     assert "\nepoch" not in first
     assert "error: the loss is not finite" in second
-    assert "going on from" in third
+    assert "resuming from" in third
     assert "epoch 1/6" not in third
 
     (path,) = set((layout.root / "sweeps").glob("*.csv")) - {stopped}

@@ -1,4 +1,4 @@
-"""A stand-in of Kaggle's HTTP interface: the API on 127.0.0.1, the store on localhost."""
+"""A stand-in for Kaggle's HTTP interface: the API on 127.0.0.1, the store on localhost."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ SERVICE = "/v1/datasets.DatasetApiService"
 
 
 class KaggleStandIn:
-    """Serves one archive as version 2 of any data set, and records what it was asked.
+    """Serves one archive as version 2 of any data set, and records the requests.
 
     Attributes:
         archive: the bytes in the store.

@@ -29,7 +29,7 @@ def test_each_property_varies_images_and_keeps_them_on_the_scale(property_):
         torch.testing.assert_close(after, before.flip(-1).float(), rtol=0, atol=0.01)
 
 
-def test_without_strength_images_stay_as_they_are():
+def test_strength_zero_leaves_images_unchanged():
     before = images()
     torch.testing.assert_close(Augmenter(Augmentation(**NONE))(before), before.float())
 
@@ -53,7 +53,7 @@ def test_detail_is_sharpened_and_blurred_around_the_local_mean(shape):
     torch.testing.assert_close(after, expected.squeeze(1).clamp(0, 255), rtol=0, atol=1e-2)
 
 
-def test_images_of_one_batch_vary_each_in_its_own_way():
+def test_each_image_of_a_batch_is_augmented_differently():
     torch.manual_seed(0)
     same = images(1).expand(16, 48, 48)
     after = Augmenter(Augmentation(**{**NONE, "affine": 1.0, "exposure": 1.0}))(same)

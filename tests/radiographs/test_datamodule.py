@@ -23,7 +23,7 @@ def images_of(layout: Layout, limit: int = 2**30) -> RadiographsDataModule:
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_order_depends_on_seed_and_epoch_alone(balanced):
+def test_the_order_depends_on_seed_and_epoch_only(balanced):
     def order(seed: int, epoch: int) -> list[int]:
         sampler = EpochShuffle(torch.zeros(10, dtype=torch.int64), 4, seed, balanced)
         sampler.set_epoch(epoch)
@@ -35,7 +35,7 @@ def test_order_depends_on_seed_and_epoch_alone(balanced):
     assert order(0, 0) != order(1, 0)
 
 
-def test_balanced_each_class_comes_up_as_often():
+def test_balanced_sampling_shows_classes_equally_often():
     labels = torch.tensor([0] * 800 + [1] * 150 + [2] * 50)
     sampler = EpochShuffle(labels, 32, seed=0, balanced=True)
     seen = torch.bincount(labels[torch.cat(list(sampler))])
@@ -91,7 +91,7 @@ def test_images_that_do_not_fit_in_memory_come_from_disk_in_the_same_batches(tmp
                 assert torch.equal(ours[1], theirs[1])
 
 
-def test_training_from_disk_is_the_same_training(tmp_path):
+def test_training_from_disk_equals_training_from_memory(tmp_path):
     weights = []
     for name, limit in (("in-memory", 2**30), ("on-disk", 1000)):
         layout = Layout(tmp_path / name)

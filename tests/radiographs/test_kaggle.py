@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Packed as Kaggle packs its images: a second copy below, and what macOS leaves."""
+    """Packed like Kaggle's archive: with a nested second copy and macOS metadata files."""
     root = tmp_path_factory.mktemp("images") / "chest_xray"
     synthesis.make(root, patients=3, seed=0)
     content = BytesIO()
@@ -82,9 +82,7 @@ def alter(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [empty, alter, Path.unlink])
-def test_what_was_downloaded_and_is_broken_is_set_aside_and_downloaded_anew(
-    damage, stand_in, tmp_path, said
-):
+def test_a_broken_download_is_set_aside_and_downloaded_again(damage, stand_in, tmp_path, said):
     root = fetch(tmp_path, said)
     victim = next(root.rglob("IM-*.jpeg"))
     whole = victim.read_bytes()
@@ -99,7 +97,7 @@ def test_what_was_downloaded_and_is_broken_is_set_aside_and_downloaded_anew(
     assert stand_in.ranges == [None, None], "it is whole again"
 
 
-def test_a_copied_cache_is_whole_though_its_times_are_others(stand_in, tmp_path, said):
+def test_a_copied_cache_with_other_file_times_is_reused(stand_in, tmp_path, said):
     root = fetch(tmp_path, said)
     for path in root.rglob("*"):
         os.utime(path, (1, 1))
@@ -107,7 +105,7 @@ def test_a_copied_cache_is_whole_though_its_times_are_others(stand_in, tmp_path,
     assert stand_in.ranges == [None]
 
 
-def test_a_broken_cache_that_is_not_replaced_is_never_taken_for_whole(stand_in, tmp_path, said):
+def test_a_broken_cache_is_never_accepted_even_if_not_replaced(stand_in, tmp_path, said):
     root = fetch(tmp_path, said)
     empty(next(root.rglob("IM-*.jpeg")))
     stand_in.cuts = [5000]
@@ -135,7 +133,7 @@ def test_a_cut_download_is_resumed_by_the_next_call(stand_in, tmp_path, said):
     assert stand_in.ranges[-1] == f"bytes={MIB}-"
 
 
-def test_a_wrong_checksum_is_rejected_and_the_next_call_starts_anew(stand_in, tmp_path, said):
+def test_a_wrong_checksum_is_rejected_and_the_next_call_starts_again(stand_in, tmp_path, said):
     right, stand_in.md5 = stand_in.md5, "AAAAAAAAAAAAAAAAAAAAAA=="
     with pytest.raises(kaggle.KaggleError, match=r"does not match the checksum.*run again"):
         fetch(tmp_path, said)
@@ -164,18 +162,18 @@ def test_a_broken_archive_is_deleted(stand_in, tmp_path, said, damage, archive):
     [
         (401, "no credentials were found"),
         (403, "no credentials were found"),
-        (404, "check data.dataset"),
+        (404, "data.dataset must be owner/name"),
         (503, "try again later"),
     ],
 )
-def test_rejections_say_what_to_do(stand_in, tmp_path, said, status, advice):
+def test_http_errors_say_what_to_do(stand_in, tmp_path, said, status, advice):
     stand_in.status = status
     with pytest.raises(kaggle.KaggleError, match=f"{status}.*{advice}") as caught:
         fetch(tmp_path, said)
     assert DATASET in str(caught.value)
 
 
-def test_credentials_are_used_but_never_shown_nor_sent_to_the_store(
+def test_credentials_are_used_but_never_logged_or_sent_to_the_store(
     stand_in, tmp_path, said, monkeypatch, capfd
 ):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "not-for-the-log")
@@ -190,7 +188,9 @@ def test_credentials_are_used_but_never_shown_nor_sent_to_the_store(
     assert "not-for-the-log" not in shown
 
 
-def test_without_network_it_names_the_host_and_what_runs_without(tmp_path, said, monkeypatch):
+def test_without_network_the_error_names_the_host_and_an_experiment_that_works(
+    tmp_path, said, monkeypatch
+):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -204,7 +204,7 @@ def test_without_network_it_names_the_host_and_what_runs_without(tmp_path, said,
     assert "experiment=scratch" in message
 
 
-def test_a_host_that_never_answers_is_given_up(tmp_path, said, monkeypatch):
+def test_a_host_that_never_answers_times_out(tmp_path, said, monkeypatch):
     monkeypatch.setattr(kaggle, "READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_client_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
@@ -212,7 +212,7 @@ def test_a_host_that_never_answers_is_given_up(tmp_path, said, monkeypatch):
             fetch(tmp_path, said)
 
 
-def test_a_pinned_version_needs_no_network_once_it_is_here(stand_in, tmp_path, said):
+def test_a_downloaded_pinned_version_needs_no_network(stand_in, tmp_path, said):
     pinned = f"{DATASET}/versions/2"
     root = fetch(tmp_path, said, pinned)
     asked = len(stand_in.api_tokens)
@@ -221,8 +221,8 @@ def test_a_pinned_version_needs_no_network_once_it_is_here(stand_in, tmp_path, s
 
 
 @pytest.mark.parametrize("dataset", ["", "one-word", "a/b/c", "a/b/versions/two"])
-def test_a_name_that_is_none_is_rejected(tmp_path, said, dataset):
-    with pytest.raises(kaggle.KaggleError, match="cannot be fetched"):
+def test_an_invalid_name_is_rejected(tmp_path, said, dataset):
+    with pytest.raises(kaggle.KaggleError, match="cannot be downloaded"):
         fetch(tmp_path, said, dataset)
 
 
@@ -232,7 +232,7 @@ def test_a_cache_that_cannot_be_written_is_named(stand_in, tmp_path, said):
         fetch(tmp_path, said)
 
 
-def test_nothing_of_the_process_stays_changed(stand_in, tmp_path, said, monkeypatch):
+def test_the_process_is_left_unchanged(stand_in, tmp_path, said, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", "/elsewhere")
     before = dict(os.environ), requests.Session.send
     fetch(tmp_path, said)

@@ -24,11 +24,11 @@ from cxr_assets.radiographs.naming import CLASSES, ImageName, UnnamedImage, pars
         ("train/PNEUMONIA/person12_VIRUS_9.jpeg", "viral_pneumonia", "virus/person12"),
     ],
 )
-def test_names_of_the_kermany_set(path, label, patient):
+def test_names_of_kermanys_data_set(path, label, patient):
     assert parse(PurePosixPath(path)) == ImageName(label, patient)
 
 
-def test_equal_numbers_of_different_causes_are_different_children():
+def test_equal_numbers_of_different_causes_are_different_patients():
     bacterial = parse(PurePosixPath("train/PNEUMONIA/person1_bacteria_1.jpeg"))
     viral = parse(PurePosixPath("train/PNEUMONIA/person1_virus_1.jpeg"))
     assert bacterial.patient != viral.patient
@@ -72,7 +72,7 @@ def test_classes_are_in_alphabetical_order():
         "IM-9-1.png",
     ],
 )
-def test_whatever_a_file_manager_adds_the_patient_is_the_same(name):
+def test_marks_of_a_copy_do_not_change_the_patient(name):
     assert parse(PurePosixPath("train/NORMAL") / name).patient == "normal/IM-0009"
     prefixed = name.replace("IM-", "NORMAL2-IM-").replace("im-", "normal2-im-")
     other = parse(PurePosixPath("train/NORMAL") / prefixed)

@@ -36,7 +36,7 @@ def silent(line: str) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """24 small images of 12 patients in Kaggle's layout, every one different."""
+    """24 small, different images of 12 patients, in Kaggle's layout."""
     rng = np.random.default_rng(0)
     root = tmp_path / "chest_xray"
     number = 0
@@ -101,7 +101,7 @@ def test_the_manifest_has_a_row_for_every_source_image(source, layout):
     assert sum(record.skipped.values()) == 1
 
 
-def test_patients_are_whole_and_test_is_kaggles(source, layout):
+def test_patients_stay_whole_and_test_is_kaggles(source, layout):
     make(source, layout)
     rows = manifest(layout.processed)
     assert rows.groupby("patient")["split"].nunique().max() == 1
@@ -119,7 +119,7 @@ def test_images_and_labels_are_read_in_file_order(source, layout):
     assert np.array_equal(images[-1].numpy(), last)
 
 
-def test_reading_names_a_image_that_is_gone(source, layout):
+def test_reading_names_a_missing_image(source, layout):
     make(source, layout)
     victim = next(layout.processed.glob("test/normal/*.png"))
     victim.unlink()
@@ -197,7 +197,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("damage", [empty, cut, Path.unlink])
 def test_the_advice_of_every_reader_of_a_broken_dataset_helps(damage, source, layout):
-    """Each says to materialise processed_dataset, which prepares."""
+    """All say to materialise processed_dataset, which prepares the images."""
     whole, _ = make(source, layout)
     files = kept(layout.processed, "test")["file"].tolist()
     for file, reading in (
@@ -214,8 +214,8 @@ def test_the_advice_of_every_reader_of_a_broken_dataset_helps(damage, source, la
     assert make(source, layout) == (whole, True)
 
 
-def test_the_range_of_grey_is_that_of_serving(source, layout):
-    """12 bits in a 16-bit PNG are scaled, and what is blank is listed, not trained on."""
+def test_grey_levels_are_those_of_the_service(source, layout):
+    """12 bits in a 16-bit PNG are scaled; blank images are listed and left out."""
     folder = source / "train" / "NORMAL"
     grey = np.random.default_rng(1).integers(0, 4096, (50, 70)).astype(np.uint16)
     Image.fromarray(grey).save(folder / "IM-0004-0091.png")
@@ -233,7 +233,7 @@ def test_the_range_of_grey_is_that_of_serving(source, layout):
         assert np.asarray(image).mean() > 100
 
 
-def test_a_file_name_that_is_not_utf8_is_listed_and_stops_nothing(source, layout):
+def test_a_file_name_that_is_not_utf8_is_listed_and_left_out(source, layout):
     folder = os.fsencode(source / "train" / "PNEUMONIA")
     odd = Path(os.fsdecode(folder + b"/person9_bacteria_r\xf6ntgen.jpeg"))
     shutil.copy(source / "train/PNEUMONIA/person1_bacteria_7.jpeg", odd)
@@ -267,7 +267,7 @@ def test_corrupt_images_are_listed_and_too_many_fail(source, layout):
     assert DatasetRecord.read(layout.processed) == record, "the old dataset must survive"
 
 
-def test_the_same_bytes_never_lie_in_two_splits(source, layout):
+def test_identical_files_are_never_in_two_splits(source, layout):
     test_image = source / "test/NORMAL/IM-0010-0019.jpeg"
     copies = [source / "train/NORMAL/IM-0077-0001.jpeg", source / "train/NORMAL/IM-0078-0001.jpeg"]
     copies[0].write_bytes(test_image.read_bytes())
@@ -296,7 +296,7 @@ def test_a_copy_stays_with_its_patient(source, layout):
     assert kept.groupby(number)["split"].nunique().max() == 1
 
 
-def test_images_of_unknown_patients_are_left_out_unless_they_shall_stay(source, layout):
+def test_images_of_unknown_patients_are_left_out_unless_configured_otherwise(source, layout):
     known = source / "train/NORMAL/IM-0001-0001.jpeg"
     shutil.copy(known, known.with_name("a.jpeg"))
     for split in ("train", "test"):
@@ -316,7 +316,7 @@ def test_images_of_unknown_patients_are_left_out_unless_they_shall_stay(source, 
     assert own["patient"].nunique() == 4
 
 
-def test_a_folder_whose_normals_name_no_patient_says_how_to_use_it(source, layout):
+def test_without_any_known_patient_the_error_says_how_to_use_the_folder(source, layout):
     for path in list(source.glob("*/NORMAL/*")):
         path.rename(path.with_stem(f"scan {path.stem[-2:]}"))
     with pytest.raises(PreparationError, match=r"no normal image.*data\.unknown_patients=own"):
@@ -325,7 +325,7 @@ def test_a_folder_whose_normals_name_no_patient_says_how_to_use_it(source, layou
     assert record.unknown_patients == 8
 
 
-def test_equal_names_do_not_overwrite_each_other(source, layout):
+def test_images_with_equal_names_do_not_overwrite_each_other(source, layout):
     twin = source / "train/NORMAL/IM-0001-0001.png"
     Image.fromarray(np.arange(4900, dtype=np.uint32).reshape(70, 70).astype(np.uint8)).save(twin)
     record, _ = make(source, layout)
@@ -333,7 +333,7 @@ def test_equal_names_do_not_overwrite_each_other(source, layout):
     assert len(list(layout.processed.rglob("*.png"))) == 25
 
 
-def test_killed_in_the_middle_it_leaves_the_old_dataset(source, layout):
+def test_a_kill_leaves_the_old_dataset(source, layout):
     old, _ = make(source, layout)
     program = (
         "import sys, time\n"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import raw
+from cxr_assets.radiographs import inventory, raw
 
 REAL_IMAGES = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray"
 NAMES = (
@@ -65,7 +65,7 @@ def test_every_image_has_a_row(source, collect):
     assert images.root == source.resolve()
     assert not images.synthetic
     assert not images.unchanged
-    assert tuple(images.inventory.columns) == raw.COLUMNS
+    assert tuple(images.inventory.columns) == inventory.COLUMNS
     rows = images.inventory.set_index("path")
     assert sorted(rows.index) == sorted(NAMES)
     image = rows.loc["train/PNEUMONIA/person12_virus_9.jpeg"]
@@ -79,7 +79,7 @@ def test_every_image_has_a_row(source, collect):
 
 
 @pytest.mark.parametrize("given", ["source", "source/chest_xray"])
-def test_a_folder_above_will_do(source, collect, tmp_path, given):
+def test_a_parent_folder_works_too(source, collect, tmp_path, given):
     assert collect(tmp_path / given).root == source.resolve()
 
 
@@ -93,7 +93,7 @@ def test_kaggles_doubled_folder_is_found_and_read_once(source, collect):
     assert collect(source).root == (source / "chest_xray").resolve()
 
 
-def test_what_macos_leaves_behind_is_passed_over(source, collect):
+def test_macos_metadata_files_are_ignored(source, collect):
     for debris in ("train/NORMAL/._IM-0115-0001.jpeg", "train/.DS_Store", "__MACOSX/x.jpeg",
                    "train/__MACOSX/NORMAL/y.jpeg"):  # fmt: skip
         (source / debris).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def test_what_macos_leaves_behind_is_passed_over(source, collect):
     assert sorted(collect(source).inventory["path"]) == sorted(NAMES)
 
 
-def test_files_that_are_no_named_image_are_listed_with_the_reason(source, collect):
+def test_files_without_an_image_or_a_class_are_listed_with_the_reason(source, collect):
     write_image(source / "train/PNEUMONIA/person3.jpeg", 99)
     write_image(source / "train/OTHER/IM-0200-0001.jpeg", 98)
     (source / "train/NORMAL/IM-0300-0001.jpeg").write_bytes(b"")
@@ -140,7 +140,7 @@ def test_pipes_are_listed_and_never_opened(source, collect):
         raw.survey(only.parent, str)
 
 
-def test_hidden_images_are_no_debris(source, collect):
+def test_hidden_images_are_not_ignored(source, collect):
     write_image(source / "train/NORMAL/.IM-0700-0001.jpeg", 9)
     assert "train/NORMAL/.IM-0700-0001.jpeg" in set(collect(source).inventory["path"])
 
@@ -156,7 +156,7 @@ def test_a_folder_whose_name_is_not_utf8_is_named(source, collect):
         collect(link)
 
 
-def test_what_is_wrong_with_metadata_skips_no_image(source, collect):
+def test_broken_metadata_does_not_exclude_an_image(source, collect):
     name = "train/NORMAL/IM-0800-0001.jpeg"
     write_image(source / name, 9)
     jpeg = (source / name).read_bytes()
@@ -165,7 +165,7 @@ def test_what_is_wrong_with_metadata_skips_no_image(source, collect):
     assert (row["problem"], row["width"], row["height"]) == (None, 40, 30)
 
 
-def test_what_an_older_inventory_called_no_image_is_looked_at_again(source, collect, layout):
+def test_files_that_an_older_inventory_rejected_are_read_again(source, collect, layout):
     collect(source)
     path = layout.raw / raw.INVENTORY_FILE
     table = pd.read_parquet(path)
@@ -182,7 +182,7 @@ def test_a_missing_folder_is_named(source, collect, missing):
 
 
 @pytest.mark.parametrize("name", NAMES[4:])
-def test_a_class_without_a_image_is_named(source, collect, name):
+def test_a_class_without_an_image_is_named(source, collect, name):
     (source / name).write_bytes(b"no image any more")
     with pytest.raises(raw.RawDataError, match=rf"{Path(name).name}: corrupt.*README") as caught:
         collect(source)
@@ -204,7 +204,7 @@ def test_a_wrong_folder_is_named(tmp_path, collect, folder, message):
     assert str(tmp_path / folder) in str(caught.value)
 
 
-def test_the_version_is_that_of_the_content(source, collect, tmp_path):
+def test_the_data_version_depends_on_the_content_only(source, collect, tmp_path):
     here = collect(source)
     copy = tmp_path / "elsewhere"
     shutil.copytree(source, copy)
@@ -235,7 +235,7 @@ def test_only_files_of_another_size_or_time_are_read_again(source, collect):
     pd.testing.assert_frame_equal(again.inventory, changed.inventory)
 
 
-def test_a_file_that_could_not_be_read_is_tried_again(source, collect, tmp_path):
+def test_an_unreadable_file_is_retried(source, collect, tmp_path):
     link = source / "train/NORMAL/IM-0400-0001.jpeg"
     link.symlink_to(tmp_path / "later.jpeg")
     assert collect(source).inventory["problem"].notna().sum() == 1
@@ -253,7 +253,7 @@ def test_the_source_is_never_written_to(source, collect):
     assert state() == before
 
 
-def test_read_gives_what_collect_left(source, collect, layout):
+def test_read_returns_what_collect_found(source, collect, layout):
     collected = collect(source)
     images = raw.read(layout)
     assert (images.root, images.data_version, images.synthetic, images.unchanged) == (
@@ -271,7 +271,7 @@ def test_read_without_collect_says_what_to_do(layout):
 
 
 @pytest.mark.parametrize("change", ["moved", "deleted", "altered"])
-def test_read_notices_that_the_images_are_no_longer_there(source, collect, layout, change):
+def test_read_notices_missing_or_changed_images(source, collect, layout, change):
     collect(source)
     if change == "moved":
         source.rename(source.with_name("moved"))
@@ -307,11 +307,11 @@ def test_a_broken_inventory_is_reported_and_made_again(damage, source, collect, 
     with pytest.raises(raw.RawDataError, match="materialise raw_kaggle first"):
         raw.read(layout)
     assert collect(source).data_version == first.data_version
-    assert f"{path} is not whole: all files are read again" in said
+    assert f"{path} is broken: all files are read again" in said
     pd.testing.assert_frame_equal(raw.read(layout).inventory, first.inventory)
 
 
-def test_synthetic_are_made_and_kept(layout, said):
+def test_synthetic_images_are_made_once(layout, said):
     data = compose("demo", ["data.synthetic_patients=3"]).data
     images = raw.collect(data, layout, said.append)
     assert images.synthetic

@@ -55,6 +55,6 @@ def test_test_is_untouched_and_its_patients_are_kept_out_of_training():
     assert splits[(table["patient"] == "n0") & (table["split"] == "train")].isna().all()
 
 
-def test_a_class_of_one_patient_is_rejected():
+def test_a_class_with_one_patient_is_rejected():
     with pytest.raises(SplitError, match="viral_pneumonia"):
         assign_splits(images({"viral_pneumonia": [("v0", 5, "train")]}), 0.2, 0)
