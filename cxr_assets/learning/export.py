@@ -185,15 +185,15 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         Preprocessing(plan.dataset.image_size).write(directory)
         shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
         saved = Saved(directory, record.flip_averaging)
-        told = saved.reference()
-        told.write(directory)
-        return _serve(directory, record, plan, saved, told) if plan.recipe.onnx else record
+        reference = saved.reference()
+        reference.write(directory)
+        return _serve(directory, record, plan, saved, reference) if plan.recipe.onnx else record
 
     return bundle.publish(plan.bundles, record, write, point)
 
 
 def _serve(
-    directory: Path, record: BundleRecord, plan: Plan, saved: Saved, told: Reference
+    directory: Path, record: BundleRecord, plan: Plan, saved: Saved, reference: Reference
 ) -> BundleRecord:
     """Write what a served model has in addition: ONNX in float32 and int8, and drift statistics.
 
@@ -215,8 +215,10 @@ def _serve(
     answers = onnx.predict(directory / ONNX_FILE, validation(), _BATCH)
     some = dataset.read(plan.layout.processed, files[::every], record.input_size).numpy()
     others = np.abs(answers[::every] - saved.predict(some)).max()
-    reference = told.difference(onnx.predict(directory / ONNX_FILE, told.images, _BATCH))
-    difference = np.max([reference, others])
+    on_reference = reference.difference(
+        onnx.predict(directory / ONNX_FILE, reference.images, _BATCH)
+    )
+    difference = np.max([on_reference, others])
     if not difference <= TOLERANCE:  # nan, too
         raise ParityError(
             f"{directory / ONNX_FILE} differs from the network by {difference:.1e} in probability "
@@ -230,13 +232,13 @@ def _serve(
     # One by one, as they are served; NaN counts as a wrong answer.
     rounded, reference_rounded = (
         np.nan_to_num(onnx.predict(directory / INT8_FILE, images, 1))
-        for images in (validation(), told.images)
+        for images in (validation(), reference.images)
     )
     exact, coarse = (
         float(multiclass_f1_score(torch.tensor(given), labels, len(CLASSES), average="macro"))
         for given in (answers, rounded)
     )
-    difference = told.difference(reference_rounded)
+    difference = reference.difference(reference_rounded)
     accepted = bool(exact - coarse < _MACRO_F1_DROP and difference <= INT8_TOLERANCE)
     if not accepted:
         (directory / INT8_FILE).unlink()

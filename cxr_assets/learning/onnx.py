@@ -52,7 +52,7 @@ class _Block(nn.Module):
 
 
 def write(directory: Path, flip_averaging: bool) -> None:
-    """Write ``model.onnx`` beside the saved network.
+    """Write ``model.onnx`` next to the saved network.
 
     Input: ``pixel_values``, float32 [N, 3, size, size], as ``preprocessor_config.json`` makes them.
     Outputs: ``logits``, float32 [N, classes], averaged over the horizontal flip if

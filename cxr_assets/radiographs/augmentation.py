@@ -88,7 +88,7 @@ def _move(images: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
     """Rotation within 8 degrees, shift within 6 % and scale within 10 % at strength 1."""
     angle = _draw(images, -1, 1) * math.radians(8) * strength
     scale, stretch = (1 + _draw(images, -1, 1) * by * strength for by in (0.1, 0.05))
-    mirror = torch.where(_draw(images, 0, 1) < flip, -1.0, 1.0)
+    side = torch.where(_draw(images, 0, 1) < flip, -1.0, 1.0)
     across, down = (0.12 * strength * _draw(images, -1, 1) for _ in range(2))
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     # Source position of each pixel, in -1..1: as torch's affine_grid, but faster, axis by axis.
@@ -97,8 +97,8 @@ def _move(images: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
     )
     x, y = x.view(1, 1, -1), y.view(1, -1, 1)
     grid = torch.empty(len(images), 2, *images.shape[1:], device=images.device)
-    torch.add(mirror * stretch * cosine * x, across - sine * y, out=grid[:, 0])
-    torch.add(mirror * sine * x, down + cosine / stretch * y, out=grid[:, 1])
+    torch.add(side * stretch * cosine * x, across - sine * y, out=grid[:, 0])
+    torch.add(side * sine * x, down + cosine / stretch * y, out=grid[:, 1])
     moved = nn.functional.grid_sample(
         images.unsqueeze(1), grid.permute(0, 2, 3, 1), align_corners=False
     )

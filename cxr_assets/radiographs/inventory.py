@@ -104,7 +104,7 @@ def _interpret(path: PurePosixPath, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_version(inventory: pd.DataFrame) -> str:
-    """sha256 over the sorted paths and hashes: the same wherever the images lie."""
+    """sha256 over the sorted paths and hashes: independent of where the images are."""
     digest = hashlib.sha256()
     for path, sha256 in sorted(zip(inventory["path"], inventory["sha256"], strict=True)):
         digest.update(f"{path}\0{sha256}\n".encode())

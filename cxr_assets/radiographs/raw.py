@@ -33,7 +33,7 @@ class RawDataError(Exception):
 
 @dataclass(frozen=True)
 class RawImages:
-    """Verified images, where they lie.
+    """Verified images and their inventory.
 
     Attributes:
         root: absolute directory with ``train/`` and ``test/``; ``val/`` is optional.

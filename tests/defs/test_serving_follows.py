@@ -1,4 +1,4 @@
-"""The service beside the pipeline: not ready, then ready, then swapped under requests."""
+"""The service next to the pipeline: not ready, then ready, then swapped under load."""
 
 import subprocess
 import sys

@@ -33,7 +33,7 @@ def test_mixup_blends_everywhere_and_cutmix_pastes():
     assert pasted > 50
 
 
-def test_without_mixing_nothing_changes_and_nothing_is_drawn():
+def test_without_mixing_nothing_changes_and_no_random_numbers_are_used():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     images, targets = torch.rand(4, 1, 8, 8), torch.eye(4)

@@ -6,7 +6,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import killing
@@ -17,8 +16,8 @@ from killing import Training
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning.checkpoints import TrainingError
-from cxr_assets.learning.export import ExportError, export, prune
-from cxr_assets.learning.fit import fit, locked
+from cxr_assets.learning.export import ExportError, export
+from cxr_assets.learning.fit import fit
 from cxr_assets.learning.interruption import Interruption
 from cxr_serving.model import bundle
 from cxr_serving.model.bundle import BundleError
@@ -190,15 +189,6 @@ def test_folders_that_cannot_be_written_are_named(layout):
     assert export(plan)[1]
 
 
-def test_a_broken_bundle_is_not_reused(layout):
-    plan = killing.plan(layout, SHORT)
-    fit(plan, lambda line: None)
-    directory, _ = export(plan)
-    assert plan.settled() == f"reused {directory.name}"
-    (directory / "model.safetensors").write_bytes(b"")
-    assert plan.settled() is None
-
-
 def empty(path: Path) -> None:
     path.write_bytes(b"")
 
@@ -242,14 +232,16 @@ def test_a_broken_checkpoint_is_set_aside_and_the_training_ends_the_same(
         damage(plan.work / name)
     lines: list[str] = []
     fit(plan, lines.append, force=True)
-    told = [line for line in lines if not line.startswith("epoch")]
+    messages = [line for line in lines if not line.startswith("epoch")]
     if damage is not Path.unlink:
         for name in broken:
             aside = plan.work / f"{name}.broken"
             assert aside.exists()
-            assert any(line.startswith(f"set aside as {aside}, because ") for line in told), told
+            assert any(line.startswith(f"set aside as {aside}, because ") for line in messages), (
+                messages
+            )
     expected = [f"resuming from {plan.work / resumed}"] if resumed else []
-    assert [line for line in told if line.startswith("resuming")] == expected
+    assert [line for line in messages if line.startswith("resuming")] == expected
     assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
     assert export(plan)[1]
 
@@ -297,33 +289,3 @@ class Crash(Exception):
 def crash(line: str) -> None:
     if line.startswith("epoch 2"):
         raise Crash
-
-
-def test_abandoned_trainings_are_deleted(layout):
-    abandoned, held, recent = (killing.plan(layout, SHORT, f"seed={n}") for n in range(3))
-    for plan, days in ((abandoned, 31), (held, 31), (recent, 29)):
-        with pytest.raises(Crash):
-            fit(plan, crash)
-        for path in (plan.lock, plan.work, *plan.work.iterdir()):
-            moment = path.stat().st_mtime - days * DAY
-            os.utime(path, (moment, moment))
-    with locked(held, lambda line: None):
-        prune(recent)
-    assert not abandoned.work.exists()
-    assert not abandoned.lock.exists()
-    assert (held.work / "last.ckpt").exists()
-    assert (recent.work / "last.ckpt").exists()
-
-
-def test_bundles_that_a_report_or_a_release_names_are_kept(layout):
-    plan = killing.plan(layout, SHORT, "keep_versions=1")
-    names = [
-        tiny.publish(
-            layout, plan.asset, tiny.convnext(), "data", now=datetime(2026, 1, day, tzinfo=UTC)
-        ).name
-        for day in range(1, 6)
-    ]
-    (layout.reports / names[0]).mkdir(parents=True)
-    (layout.releases / names[2]).mkdir(parents=True)
-    assert prune(plan) == [names[1], names[3]]
-    assert bundle.versions(plan.bundles) == [names[0], names[2], names[4]]

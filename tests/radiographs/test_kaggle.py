@@ -91,8 +91,8 @@ def test_a_broken_download_is_set_aside_and_downloaded_again(damage, stand_in, t
     assert victim.read_bytes() == whole
     assert stand_in.ranges == [None, None]
     aside = root.with_name(f"{root.name}.broken")
-    (told,) = [line for line in said if line.startswith(f"set aside as {aside}")]
-    assert str(victim) in told
+    (report,) = [line for line in said if line.startswith(f"set aside as {aside}")]
+    assert str(victim) in report
     assert fetch(tmp_path, said) == root
     assert stand_in.ranges == [None, None], "it is whole again"
 
@@ -121,7 +121,7 @@ def test_a_cut_download_is_resumed_at_once(stand_in, tmp_path, said):
     root = fetch(tmp_path, said)
     assert (root / "chest_xray" / "test" / "NORMAL").is_dir()
     assert stand_in.ranges == [None, None, f"bytes={MIB}-"]
-    assert any("cut" in line and "resuming" in line for line in said)
+    assert any("broke" in line and "resuming" in line for line in said)
 
 
 def test_a_cut_download_is_resumed_by_the_next_call(stand_in, tmp_path, said):
@@ -160,8 +160,8 @@ def test_a_broken_archive_is_deleted(stand_in, tmp_path, said, damage, archive):
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (401, "no credentials were found"),
-        (403, "no credentials were found"),
+        (401, "there are no credentials"),
+        (403, "there are no credentials"),
         (404, "data.dataset must be owner/name"),
         (503, "try again later"),
     ],
@@ -181,7 +181,7 @@ def test_credentials_are_used_but_never_logged_or_sent_to_the_store(
     assert set(stand_in.api_tokens) == {"Bearer not-for-the-log"}
     assert stand_in.store_tokens == [None]
     stand_in.status = 403
-    with pytest.raises(kaggle.KaggleError, match="may be stale") as caught:
+    with pytest.raises(kaggle.KaggleError, match="may have expired") as caught:
         fetch(tmp_path, said)
     output = capfd.readouterr()
     shown = " ".join([*said, str(caught.value), output.out, output.err])
@@ -215,9 +215,9 @@ def test_a_host_that_never_answers_times_out(tmp_path, said, monkeypatch):
 def test_a_downloaded_pinned_version_needs_no_network(stand_in, tmp_path, said):
     pinned = f"{DATASET}/versions/2"
     root = fetch(tmp_path, said, pinned)
-    asked = len(stand_in.api_tokens)
+    requests = len(stand_in.api_tokens)
     assert fetch(tmp_path, said, pinned) == root
-    assert len(stand_in.api_tokens) == asked
+    assert len(stand_in.api_tokens) == requests
 
 
 @pytest.mark.parametrize("dataset", ["", "one-word", "a/b/c", "a/b/versions/two"])

@@ -9,20 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from radiographs.prepared import alter, cut, data, empty, make, silent, twelve_patients
 
-from cxr_assets.experiment import Data, compose
-from cxr_assets.layout import Layout
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import (
-    DatasetError,
     DatasetRecord,
-    kept,
-    labels,
     manifest,
-    read,
-    samples,
 )
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
@@ -30,45 +23,9 @@ from cxr_assets.written import RECORD_FILE
 from cxr_serving.model.preprocessing import Preprocessing
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """24 small, different images of 12 patients, in Kaggle's layout."""
-    rng = np.random.default_rng(0)
-    root = tmp_path / "chest_xray"
-    number = 0
-    for split, patients in (("train", range(1, 4)), ("test", range(10, 11))):
-        for name in (
-            "NORMAL/IM-{p:04}-{n:04}",
-            "PNEUMONIA/person{p}_bacteria_{n}",
-            "PNEUMONIA/person{p}_virus_{n}",
-        ):
-            for patient in patients:
-                for _ in range(2):
-                    number += 1
-                    path = root / split / f"{name.format(p=patient, n=number)}.jpeg"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    pixels = rng.integers(0, 255, (50, 70), dtype=np.uint8)
-                    Image.fromarray(pixels).save(path)
-    return root
-
-
-def data(source: Path, **changes: object) -> Data:
-    settings = {"folder": source, "image_size": 32, "val_fraction": 0.3, **changes}
-    return compose("scratch", [f"data.{key}={value}" for key, value in settings.items()]).data
-
-
-def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord, bool]:
-    settings = data(source, **changes)
-    return prepare(layout, raw.collect(settings, layout, silent), settings, silent)
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "data")
+    return twelve_patients(tmp_path / "chest_xray")
 
 
 def test_an_image_folder_of_grey_pngs_at_input_size(source, layout):
@@ -108,25 +65,6 @@ def test_patients_stay_whole_and_test_is_kaggles(source, layout):
     assert (rows["path"].str.startswith("test/") == (rows["split"] == "test")).all()
 
 
-def test_images_and_labels_are_read_in_file_order(source, layout):
-    make(source, layout)
-    rows = kept(layout.processed, "test")
-    images = read(layout.processed, rows["file"], 32)
-    assert images.shape == (6, 32, 32)
-    assert images.dtype == torch.uint8
-    assert labels(rows).tolist() == [0, 0, 1, 1, 2, 2]
-    last = Preprocessing(32).decode(source / rows["path"].iloc[-1])
-    assert np.array_equal(images[-1].numpy(), last)
-
-
-def test_reading_names_a_missing_image(source, layout):
-    make(source, layout)
-    victim = next(layout.processed.glob("test/normal/*.png"))
-    victim.unlink()
-    with pytest.raises(DatasetError, match=victim.name):
-        read(layout.processed, kept(layout.processed, "test")["file"], 32)
-
-
 def test_the_same_content_and_settings_are_reused_and_others_are_not(source, layout):
     first, _ = make(source, layout)
     assert make(source, layout) == (first, True)
@@ -140,20 +78,6 @@ def test_the_same_content_and_settings_are_reused_and_others_are_not(source, lay
         other_seed,
         True,
     )
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def alter(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def miscount(path: Path) -> None:
@@ -193,25 +117,6 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name != RECORD_FILE}
-
-
-@pytest.mark.parametrize("damage", [empty, cut, Path.unlink])
-def test_the_advice_of_every_reader_of_a_broken_dataset_helps(damage, source, layout):
-    """All say to materialise processed_dataset, which prepares the images."""
-    whole, _ = make(source, layout)
-    files = kept(layout.processed, "test")["file"].tolist()
-    for file, reading in (
-        ("manifest.parquet", lambda: kept(layout.processed, "test")),
-        ("dataset.json", lambda: DatasetRecord.read(layout.processed)),
-        ("test/normal/*.png", lambda: samples(layout.processed, "test", 3)),
-        ("test/normal/*.png", lambda: read(layout.processed, files, 32)),
-    ):
-        damage(next(layout.processed.glob(file)))
-        with pytest.raises(DatasetError, match=r"materialise processed_dataset (again|first)"):
-            reading()
-        make(source, layout)
-        reading()
-    assert make(source, layout) == (whole, True)
 
 
 def test_grey_levels_are_those_of_the_service(source, layout):
@@ -368,8 +273,3 @@ def test_a_kill_leaves_the_old_dataset(source, layout):
     record, reused = make(source, layout, image_size=40)
     assert (record.image_size, reused) == (40, False)
     assert not list(layout.root.glob(".processed.*.*"))
-
-
-def test_without_a_dataset_the_error_says_what_to_do(layout):
-    with pytest.raises(DatasetError, match="materialise processed_dataset first"):
-        DatasetRecord.read(layout.processed)

@@ -80,8 +80,8 @@ def test_images_that_are_not_whole_are_set_aside_and_made_again(damage, tmp_path
     lines: list[str] = []
     synthesis.make(root, 3, 0, lines.append)
     assert images(root) == whole
-    (told,) = lines
-    assert told.startswith(f"set aside as {root}.broken and made again: {victim}")
+    (line,) = lines
+    assert line.startswith(f"set aside as {root}.broken and made again: {victim}")
     inode = root.stat().st_ino
     synthesis.make(root, 3, 0, lines.append)
     assert (root.stat().st_ino, len(lines)) == (inode, 1), "it is whole and kept"
