@@ -31,7 +31,7 @@ ENV CXR_HOST=0.0.0.0
 COPY --from=build-serving /opt/venv /opt/venv
 USER cxr
 EXPOSE 8000
-CMD ["python", "-m", "cxr_serving"]
+CMD ["cxr", "serve"]
 
 FROM base AS pipeline
 ENV DAGSTER_HOME=/opt/dagster \

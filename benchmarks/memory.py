@@ -26,7 +26,7 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         overrides = ["experiment=scratch", f"data.folder='{folder.resolve()}'"]
         subprocess.run(
-            [sys.executable, "-m", "cxr_assets.learning", *overrides, "trainer.max_epochs=1"],
+            [Path(sys.executable).with_name("cxr"), "train", *overrides, "trainer.max_epochs=1"],
             env={**os.environ, "CXR_DATA_ROOT": temporary, "CXR_OVERRIDES": ""},
             stdout=subprocess.DEVNULL,
             check=True,

@@ -1,4 +1,4 @@
-"""The closing words of ``make demo``: ``python -m cxr_assets.summary``."""
+"""``cxr summary``: the newest metrics, report and release; the last lines of ``make demo``."""
 
 import json
 import sys
@@ -6,16 +6,19 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from cxr_assets.settings import Settings
+from cxr_assets.settings import SettingsError, load
 from cxr_serving.model import bundle
 from cxr_serving.model.bundle import METRICS_FILE, BundleError
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
 
 
-def main() -> None:
-    """Print the newest report and release, and what to do next."""
-    layout = Settings().layout
+def show() -> None:
+    """Print the newest test metrics, report and release, and what to do next."""
+    try:
+        layout = load().layout
+    except SettingsError as error:
+        sys.exit(f"error: {error}")
     report = layout.reports / METRICS_FILE
     if not report.exists():
         sys.exit(f"no report in {layout.reports}: run the job retrain first (make demo)")
@@ -48,7 +51,3 @@ def main() -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-if __name__ == "__main__":
-    main()

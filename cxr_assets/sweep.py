@@ -1,6 +1,5 @@
-"""Trainings of the main model without Dagster: one, or a sweep of Hydra overrides."""
+"""``cxr train``: the main model without Dagster, once or in a sweep of Hydra overrides."""
 
-import argparse
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -39,19 +38,11 @@ from cxr_serving.model.bundle import HISTORY_FILE, BundleError, BundleRecord
 ASSET = "convnext_model"
 FAILED = "failed"
 
-# Their messages say all; of any other error the traceback is shown, too.
+# Their messages suffice; for any other error the traceback is shown, too.
 _EXPLAINED = (
     *(KaggleError, raw.RawDataError, PreparationError, DatasetError),
     *(PretrainedError, TrainingError, ExportError, BundleError),
 )
-_USAGE = """\
-Train the main model, with the settings of CXR_EXPERIMENT and CXR_OVERRIDES and those given here.
-
-  python -m cxr_assets.learning experiment=scratch data.folder=/path/to/chest_xray
-  python -m cxr_assets.learning -m model.lr=1e-4,3e-4 seed=0,1,2
-
-Bundles are published below CXR_DATA_ROOT, but none is served: latest.json stays as it is.
-"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Job:
     """One training of a sweep.
 
     Attributes:
-        overrides: the Hydra overrides that were asked for, one value each.
+        overrides: the Hydra overrides of the sweep, one value each.
         experiment: all settings.
     """
 
@@ -69,15 +60,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to; its metrics are None where it failed.
+    """The outcome of a training; its metrics are None if it failed.
 
     Attributes:
         overrides: of the job, as ``CXR_OVERRIDES`` takes them.
         version: of the bundle, or ``failed``.
         macro_f1, auroc: on the validation split.
-        epochs: that were trained.
-        minutes: that they took, also when the bundle is an earlier one.
-        reason: why it failed; None where it did not.
+        epochs: number of epochs trained.
+        minutes: duration of those epochs, also if the bundle is reused.
+        reason: why it failed; None if it did not.
     """
 
     overrides: str
@@ -98,13 +89,13 @@ def expand(
     """The jobs of a sweep: every combination of values, in Hydra's order.
 
     Args:
-        preset: unless ``experiment=...`` is among the overrides.
-        overrides: as Hydra's multirun takes them: ``seed=0,1,2``, ``seed=range(3)``.
-        defaults: overrides that come first and are not named in the jobs.
-        multirun: whether a comma separates the values of paths, too.
+        preset: used unless ``experiment=...`` is among the overrides.
+        overrides: in the syntax of Hydra's multirun: ``seed=0,1,2``, ``seed=range(3)``.
+        defaults: overrides that are applied first and not named in the jobs.
+        multirun: whether a comma separates values in paths, too.
 
     Raises:
-        ExperimentError: one of the jobs has settings that are not valid, or cannot run with them.
+        ExperimentError: the settings of a job are invalid, or it cannot run with them.
     """
     GlobalHydra.instance().clear()
     try:
@@ -116,11 +107,11 @@ def expand(
             (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
         raise ExperimentError(" ".join(str(error).split())) from error
-    asked = {override.get_key_element() for override in parsed[len(defaults) :]}
+    swept = {override.get_key_element() for override in parsed[len(defaults) :]}
     jobs = []
     for combination in combinations:
         values = dict(override.split("=", 1) for override in combination)
-        named = tuple(f"{key}={value}" for key, value in values.items() if key in asked)
+        named = tuple(f"{key}={value}" for key, value in values.items() if key in swept)
         chosen = values.pop("experiment", preset)
         settings = compose(chosen, [f"{key}={value}" for key, value in values.items()])
         settings.require_runnable()
@@ -129,16 +120,16 @@ def expand(
 
 
 def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
-    """Prepare the images, fit the main model and publish its bundle, or find what is there already.
+    """Prepare the images, fit the main model and publish its bundle, or reuse what exists.
 
-    ``latest.json`` stays as it is: no service takes the model up, no report is about it.
+    ``latest.json`` is not changed: no service loads the model, and no report covers it.
 
     Returns:
         The bundle's directory.
 
     Raises:
-        KaggleError, RawDataError, PreparationError: the images cannot be had or prepared.
-        PretrainedError: base weights cannot be had.
+        KaggleError, RawDataError, PreparationError: the images cannot be fetched or prepared.
+        PretrainedError: the base weights cannot be loaded.
         TrainingError: the loss is not finite, or the work folder cannot be written.
     """
     images = raw.collect(experiment.data, layout, progress)
@@ -150,13 +141,13 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
 
 
 def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
-    """Train the jobs one after the other; whatever fails one, the next has its turn."""
+    """Train the jobs one after the other; if one fails, the next one still runs."""
     for number, job in enumerate(jobs, 1):
         overrides = join(job.overrides)
         progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
         try:
             result = _result(overrides, train(job.experiment, layout, progress))
-        except Exception as error:  # noqa: BLE001 - it is reported, and is a row of the table
+        except Exception as error:  # noqa: BLE001 - reported, and a row of the table
             if not isinstance(error, _EXPLAINED):
                 progress(traceback.format_exc())
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -179,14 +170,14 @@ def _result(overrides: str, directory: Path) -> Result:
 
 
 def save(table: Path, results: pd.DataFrame, progress: Progress) -> None:
-    """Replace a table on disk; where that fails it is reported, and ends no sweep."""
+    """Replace a table on disk; a failure is reported and does not end the sweep."""
     try:
         table.parent.mkdir(parents=True, exist_ok=True)
         write_file(table, results.to_csv(index=False).encode())
     except OSError as error:
         progress(
-            f"{table} cannot be written: {error.strerror}. Its rows are printed at the end; free "
-            "space or make the data root writable for the next ones"
+            f"{table} cannot be written: {error.strerror}. Its rows are printed at the end. Free "
+            "space, or make the data root writable"
         )
 
 
@@ -194,12 +185,12 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the results that differ in the seed alone.
 
     Args:
-        results: a row for each :class:`Result`.
+        results: one row per :class:`Result`.
 
     Returns:
-        A row for each other combination of overrides: ``overrides``, ``seeds`` (how many ended
-        well), ``macro_f1``, ``macro_f1_std``, ``auroc``, ``auroc_std``, ``minutes`` (the mean). The
-        standard deviation is the sample's, with n - 1 in the denominator (``ddof=1``).
+        One row per combination of the other overrides: ``overrides``, ``seeds`` (how many
+        succeeded), ``macro_f1``, ``macro_f1_std``, ``auroc``, ``auroc_std``, ``minutes`` (the
+        mean). The standard deviation is the sample's, with n - 1 in the denominator (``ddof=1``).
     """
     settings = results["overrides"].str.replace(r"(^| )seed=\S+", "", regex=True).str.strip()
     return (
@@ -216,46 +207,39 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cxr_assets.learning",
-        description=_USAGE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-m", "--multirun", action="store_true", help="train every combination of values"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", help="Hydra overrides: seed=7 model=convnextv2_atto"
-    )
-    arguments = parser.parse_intermixed_args()
+def main(overrides: Sequence[str], multirun: bool) -> None:
+    """Train, print the table, and exit: 0 if all succeeded, 1 if not, 130 after Ctrl-C.
+
+    Args:
+        overrides: Hydra overrides, applied after those of ``CXR_OVERRIDES``.
+        multirun: whether to train every combination of their values.
+    """
     try:
         settings = load()
         defaults = split(settings.overrides)
-        jobs = expand(settings.experiment, arguments.overrides, defaults, arguments.multirun)
+        jobs = expand(settings.experiment, overrides, defaults, multirun)
     except (SettingsError, ExperimentError) as error:
         sys.exit(f"error: {error}")
     layout = settings.layout
-    if len(jobs) > 1 and not arguments.multirun:
+    if len(jobs) > 1 and not multirun:
         sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
     progress = partial(print, file=sys.stderr, flush=True)
     required = any(job.experiment.tracking.required for job in jobs)
-    sweep = tracking.training_run("sweep", {"overrides": join(arguments.overrides)})
+    sweep = tracking.training_run("sweep", {"overrides": join(overrides)})
     table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     rows: list[dict[str, Any]] = []
     try:
         tracking.open_store(settings.mlflow_uri, layout, progress, required)
-        with sweep if arguments.multirun else nullcontext() as tracked:
+        with sweep if multirun else nullcontext() as tracked:
             for result in run(jobs, layout, progress):
                 rows.append(asdict(result))
-                if arguments.multirun:
+                if multirun:
                     save(table, pd.DataFrame(rows), progress)
             if tracked is not None and table.exists():
                 tracked.log_artifact(table)
                 progress(f"table: {table}")
     except KeyboardInterrupt:
-        progress("stopped: the same command goes on from here")
+        progress("stopped: the same command resumes from here")
         sys.exit(130)
     except tracking.TrackingError as error:
         sys.exit(f"error: {error}")

@@ -1,6 +1,5 @@
-"""``cxr-predict``: classify images in files and folders, without a service."""
+"""``cxr predict``: classify images in files and folders, without a service."""
 
-import argparse
 import csv
 import io
 import os
@@ -35,30 +34,25 @@ _MAX_BYTES = 2**30
 _BATCH = 16
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, classify, and exit with 1 when an image could not be read."""
-    parser = argparse.ArgumentParser(prog="cxr-predict", description=__doc__, epilog=DISCLAIMER)
-    parser.add_argument(
-        "images", nargs="+", type=Path, help="JPEG, PNG or DICOM files, and folders of them"
-    )
-    parser.add_argument(
-        "--bundle", type=Path, help="a model's directory; what the service would serve by default"
-    )
-    parser.add_argument(
-        "--csv", type=Path, help="where the table goes, or is resumed; standard output by default"
-    )
-    options = parser.parse_args(arguments)
+def predict(paths: Sequence[Path], directory: Path | None, csv_file: Path | None) -> None:
+    """Write the table; exit with 1 if an image could not be read or nothing could be done.
+
+    Args:
+        paths: JPEG, PNG or DICOM files, and folders of them.
+        directory: of the model; None is the model that the service would serve.
+        csv_file: the table, which is resumed if it exists; None is standard output.
+    """
     sys.stderr.write(f"{DISCLAIMER}\n")
     try:
-        found = find(options.images)
+        found = find(paths)
         settings = Settings()
         predictor = Predictor(
-            options.bundle or bundle.latest(settings.directory),
+            directory or bundle.latest(settings.directory),
             settings.device,
             settings.threads,
             settings.precision == "int8",
         )
-        with table(options.csv, predictor) as (file, done):
+        with table(csv_file, predictor) as (file, done):
             images = [image for image in found.images if files.spelled(image) not in done]
             bad = found.unreadable | classify(predictor, images, file)
     except ValidationError as error:
@@ -66,15 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (BundleError, TableError, FileNotFoundError, PermissionError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("stopped" + ("; the same command resumes" if options.csv else ""))
-    except BrokenPipeError:  # nobody reads the table any more, as in `| head`
+        sys.stderr.write(
+            f"stopped: the same command resumes {csv_file}\n" if csv_file else "stopped\n"
+        )
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of the table has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     if found.others:
         names = "\n".join(files.spelled(path) for path in found.others)
-        sys.stderr.write(
-            f"{len(found.others)} files hold no image and were passed over:\n{names}\n"
-        )
+        sys.stderr.write(f"{len(found.others)} files hold no image and were skipped:\n{names}\n")
     if bad:
         lines = [f"{files.spelled(path)}: {reason}" for path, reason in sorted(bad.items())]
         total = len(found.images) + len(found.unreadable)
@@ -82,17 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class TableError(Exception):
-    """A table cannot be resumed; the message says why."""
+    """The table cannot be written or resumed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Finds:
-    """What lies in the paths of a command line, in order.
+    """The files below the paths of a command line, in order.
 
     Attributes:
-        images: files that were named, and files in folders that are images by content or by name.
+        images: named files, and files in folders that are images by content or by suffix.
         unreadable: files and folders that cannot be opened, each with the reason.
-        others: files in folders that are no images.
+        others: files in folders that are not images.
     """
 
     images: list[Path]
@@ -101,10 +96,10 @@ class Finds:
 
 
 def find(paths: Sequence[Path]) -> Finds:
-    """Look into files and folders, by content and not by name alone.
+    """Sort files, and those in folders, by their content.
 
     Raises:
-        FileNotFoundError: a path does not exist, or a folder has no image.
+        FileNotFoundError: a path does not exist, or a folder holds no image.
     """
     finds = Finds([], {}, [])
     for path in paths:
@@ -140,24 +135,25 @@ def _sort(found: Found, finds: Finds, named: bool) -> None:
     if not (named or image or path.suffix.lower() in _SUFFIXES):
         finds.others.append(path)
     elif size > _MAX_BYTES:
-        finds.unreadable[path] = "the file has more than 1 GiB, which no radiograph needs"
+        finds.unreadable[path] = "the file is larger than 1 GiB, which no radiograph is"
     else:
         finds.images.append(path)
 
 
 @contextmanager
 def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set[str]]]:
-    """A CSV file to append to, its header written, and the images that it has already.
+    """A CSV file to append to, with its header, and the images that it already has.
 
-    It is UTF-8 in every locale, and a file name keeps to one field whatever it holds. Of a table
-    that was cut short by a kill, the last line is dropped where it is not whole.
+    It is UTF-8 in every locale, and any file name fits in one field. The last row of a table that
+    was cut short by a kill is dropped if it is incomplete.
 
     Args:
         path: of the table; standard output when None.
-        predictor: who answers; each line names its version.
+        predictor: the model; each row names its version.
 
     Raises:
-        TableError: the file holds something else, or the answers of another model.
+        TableError: the file is another table or holds predictions of another model, or cannot be
+            read or written.
     """
     header = ["image", "label", *predictor.record.classes, "model"]
     if path is None:
@@ -179,7 +175,7 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
             raise TableError(f"{path} is not a table of this model's classes: name another file")
         if others := {line[-1] for line in lines[1:]} - {predictor.record.version}:
             raise TableError(
-                f"{path} holds answers of model {', '.join(sorted(others))}, this one is "
+                f"{path} holds predictions of model {', '.join(sorted(others))}, this one is "
                 f"{predictor.record.version}: name another file"
             )
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -192,7 +188,7 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
 
 
 def _whole(content: bytes) -> int:
-    """Length of the lines that are whole: a line break in quotes is part of a file name."""
+    """Length of the complete rows; a line break in quotes is part of a file name."""
     end = content.rfind(b"\n") + 1
     while content.count(b'"', 0, end) % 2:
         end = content.rfind(b"\n", 0, end - 1) + 1
@@ -200,12 +196,12 @@ def _whole(content: bytes) -> int:
 
 
 def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict[Path, str]:
-    """Write one line per image: its path, the most probable class, all probabilities, the model.
+    """Write one row per image: its path, the top-1 class, all probabilities, the model.
 
     Args:
-        predictor: who answers.
+        predictor: the model.
         images: JPEG, PNG or DICOM files.
-        file: where the lines go; flushed every few images.
+        file: the table, flushed after each batch.
 
     Returns:
         The images that could not be read, each with the reason.
@@ -243,7 +239,3 @@ def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict
                 file.flush()
             bar.update(len(batch))
     return bad
-
-
-if __name__ == "__main__":
-    main()

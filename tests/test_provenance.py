@@ -122,7 +122,7 @@ for file in files:
                 *("cxr_serving/http/app.py", "cxr_serving/http/watcher.py", "cxr_assets/sweep.py"),
                 *("cxr_assets/evaluation/report.py", "cxr_assets/evaluation/plots.py"),
                 *("cxr_assets/release/card.py", "cxr_assets/defs/checks.py"),
-                *("cxr_assets/defs/assets/training.py", "cxr_assets/learning/__main__.py"),
+                *("cxr_assets/defs/assets/training.py", "cxr_assets/evaluation/command.py"),
             ],
         ),
         (

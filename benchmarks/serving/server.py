@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-OURS = ("-m", "cxr_serving")
+OURS = (str(Path(sys.executable).with_name("cxr")), "serve")
 _START_SECONDS = 120
 
 

@@ -151,7 +151,7 @@ def test_figures_are_readable_images(trained):
 
 
 def test_the_summary_shows_both_models_and_the_next_steps(trained):
-    finished = trained.command("python", "-m", "cxr_assets.summary")
+    finished = trained.command("cxr", "summary")
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((trained.layout.reports / "metrics.json").read_text())
     assert f"{metrics['macro_f1']:.3f}" in finished.stdout

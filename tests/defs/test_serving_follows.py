@@ -1,7 +1,6 @@
 """The service next to the pipeline: not ready, then ready, then swapped under load."""
 
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from command import CXR
 from net import free_port
 from PIL import Image
 
@@ -28,7 +28,7 @@ def service(new_workplace, tmp_path) -> Iterator[tuple]:
     port = free_port()
     log = (tmp_path / "log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "cxr_serving"],
+        [CXR, "serve"],
         cwd=REPOSITORY,
         env={**workplace.environment, "CXR_PORT": str(port)},
         stdout=log,

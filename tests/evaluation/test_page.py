@@ -1,11 +1,11 @@
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import tiny
+from command import CXR
 
 from cxr_assets.evaluation.report import (
     ReportError,
@@ -106,7 +106,7 @@ def test_any_bundle_on_any_folder_without_dagster(
     out = tmp_path / "out"
     ended = subprocess.run(
         [
-            *(sys.executable, "-m", "cxr_assets.evaluation"),
+            *(CXR, "evaluate"),
             *("--bundle", main, "--baseline", baseline, "--data", images, "--out", out),
         ],
         capture_output=True,

@@ -2,7 +2,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -13,8 +12,10 @@ import mlflow
 import pandas as pd
 import pytest
 import tiny
+from command import CXR
 from mlflow.tracking import MlflowClient
 
+import cxr
 from cxr_assets import sweep
 from cxr_assets.experiment import Experiment, ExperimentError, compose
 from cxr_assets.layout import Layout
@@ -77,9 +78,8 @@ def test_settings_that_are_not_valid_are_rejected_before_any_training(override, 
 )
 def test_the_command_line_rejects_in_one_line(arguments, problem, tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_DATA_ROOT", str(tmp_path / "data"))
-    monkeypatch.setattr(sys, "argv", ["learning", *arguments])
     with pytest.raises(SystemExit) as stop:
-        sweep.main()
+        cxr.main(["train", *arguments])
     assert str(stop.value.code).startswith("error: ")
     assert problem in stop.value.code
     assert "\n" not in stop.value.code
@@ -148,10 +148,8 @@ def sweeping(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., tuple[Layo
                 return train(experiment, *more)
 
         monkeypatch.setattr(sweep, "train", training)
-        arguments = ["learning", "-m", f"seed={seeds}", "trainer.max_epochs=1"]
-        monkeypatch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as stop:
-            sweep.main()
+            cxr.main(["train", "-m", f"seed={seeds}", "trainer.max_epochs=1"])
         assert stop.value.code == 1
         return (layout, *capsys.readouterr())
 
@@ -190,7 +188,7 @@ def test_a_table_that_cannot_be_written_ends_no_sweep_and_its_rows_are_printed(s
     assert version in shown
 
 
-def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
+def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     """Of three jobs one ends, one diverges, and an interrupt comes in the midst of the third."""
     layout = Layout(tmp_path / "data")
     elsewhere = tmp_path / "elsewhere"
@@ -199,7 +197,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     def start() -> subprocess.Popen[str]:
         arguments = ["-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=6"]
         return subprocess.Popen(
-            [sys.executable, "-m", "cxr_assets.learning", *arguments],
+            [CXR, "train", *arguments],
             cwd=elsewhere,
             env={
                 **{key: value for key, value in os.environ.items() if not key.startswith("CXR_")},
@@ -224,7 +222,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
             break
     lines += process.stderr.readlines()
     assert process.wait(timeout=60) == 130, "".join(lines)
-    assert lines[-1] == "stopped: the same command goes on from here\n", "".join(lines)
+    assert lines[-1] == "stopped: the same command resumes from here\n", "".join(lines)
     assert "Traceback" not in "".join(lines)
     (stopped,) = (layout.root / "sweeps").glob("*.csv")
     assert pd.read_csv(stopped)["version"].str.endswith("failed").tolist() == [False, True]

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from command import CXR
 from net import free_port
 from PIL import Image
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
@@ -139,7 +139,7 @@ def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
 
 @dataclass
 class Server:
-    """A ``python -m cxr_serving`` of its own."""
+    """A ``cxr serve`` of its own."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
@@ -192,9 +192,7 @@ def serve() -> Iterator[Callable[..., Server]]:
             **{f"CXR_{name.upper()}": str(value) for name, value in settings.items()},
         }
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cxr_serving"], env=environment, stdout=log, stderr=log
-            )
+            process = subprocess.Popen([CXR, "serve"], env=environment, stdout=log, stderr=log)
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         server = Server(process, client, port, data_root, log_file)
         servers.append(server)

@@ -3,15 +3,16 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import CXR, without
 from dicoms import dicom
 from PIL import Image
 
+import cxr
 from cxr_serving import predict
 from cxr_serving.model.predictor import Predictor
 
@@ -50,18 +51,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 def run(*arguments: object) -> str:
     """Exit message of the command, empty when all went well."""
     try:
-        predict.main([str(argument) for argument in arguments])
+        cxr.main(["predict", *map(str, arguments)])
     except SystemExit as end:
-        return str(end.code)
-    return ""
+        return str(end.code or "")
+    raise AssertionError("a command ends with its exit status")
 
 
 def test_every_image_of_a_folder_gets_the_answer_of_the_predictor(
     model: Path, images: Path, tmp_path: Path
 ) -> None:
-    command = Path(sys.executable).with_name("cxr-predict")
     finished = subprocess.run(
-        [command, images, "--bundle", model], capture_output=True, text=True, check=True
+        [CXR, "predict", images, "--bundle", model], capture_output=True, text=True, check=True
     )
     assert "Not a medical device" in finished.stderr
     table = list(csv.DictReader(finished.stdout.splitlines()))
@@ -71,8 +71,8 @@ def test_every_image_of_a_folder_gets_the_answer_of_the_predictor(
     )
     for row in table:
         expected = predictor.predict(predictor.preprocessing.decode(Path(row["image"]))[None])[0]
-        told = [float(row[name]) for name in predictor.record.classes]
-        assert told == pytest.approx(expected, abs=1e-5)
+        reported = [float(row[name]) for name in predictor.record.classes]
+        assert reported == pytest.approx(expected, abs=1e-5)
         assert row["label"] == predictor.record.classes[int(np.argmax(expected))]
         assert row["model"] == model.name
 
@@ -89,16 +89,14 @@ def test_bad_images_are_listed_at_the_end_and_the_others_answered(
     assert len(rows(tmp_path / "out.csv")) == 20
 
 
-def test_a_table_that_was_cut_short_is_gone_on_with(
-    model: Path, images: Path, tmp_path: Path
-) -> None:
+def test_a_table_that_was_cut_short_is_resumed(model: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     assert run(images, "--csv", out) == ""
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:6]) + lines[6][:15])
     for row in list(csv.reader(b"".join(lines[1:6]).decode().splitlines())):
-        Path(row[0]).write_text("asked again, this would be an error")
+        Path(row[0]).write_text("read again, this would be an error")
     assert run(images, "--csv", out) == ""
     assert out.read_bytes() == whole
 
@@ -111,7 +109,8 @@ def test_what_cannot_be_done_is_said_in_a_line(
     before = out.read_bytes()
     other = publish_bundle(tmp_path / "data", seed=2)
     assert run(images, "--csv", out) == (
-        f"{out} holds answers of model {model.name}, this one is {other.name}: name another file"
+        f"{out} holds predictions of model {model.name}, this one is {other.name}: "
+        "name another file"
     )
     assert out.read_bytes() == before
     header = before.splitlines(keepends=True)[0].decode()
@@ -131,9 +130,6 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert "holds no JPEG, PNG or DICOM file" in run(tmp_path / "empty")
     assert "bundle.json cannot be read" in run(images, "--bundle", tmp_path / "empty")
     assert "cannot be read or written" in run(images, "--csv", tmp_path)
-
-
-COMMAND = Path(sys.executable).with_name("cxr-predict")
 
 
 def test_a_download_and_a_disc_are_read_by_content(
@@ -158,7 +154,7 @@ def test_a_download_and_a_disc_are_read_by_content(
         *("IM000001", "IM000002.dicom", ".hidden", "scan"),
         *(path.name for path in (images / "b,2").iterdir() if not path.name.startswith("._")),
     }
-    listed = capsys.readouterr().err.split("3 files hold no image and were passed over:\n")[1]
+    listed = capsys.readouterr().err.split("3 files hold no image and were skipped:\n")[1]
     assert listed.splitlines() == [
         str(images / name) for name in ("DICOMDIR", "notes.txt", "viewer.exe")
     ]
@@ -206,13 +202,13 @@ def test_any_name_survives_a_table_that_is_resumed_in_any_locale(
 ) -> None:
     names, out = odd_names(images, image), tmp_path / "out.csv"
     latin = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    subprocess.run([COMMAND, images, "--csv", out], check=True, env=latin)
+    subprocess.run([CXR, "predict", images, "--csv", out], check=True, env=latin)
     whole = out.read_bytes()
     table = rows(out)
     assert len(table) == len({row["image"] for row in table}) == len(names)
     assert str(images / "line\u2028separator.jpeg") in {row["image"] for row in table}
     for name in names:
-        (images / os.fsdecode(name)).write_text("asked again, this would be an error")
+        (images / os.fsdecode(name)).write_text("read again, this would be an error")
     assert run(images, "--csv", out) == ""
     assert out.read_bytes() == whole
 
@@ -230,10 +226,37 @@ def test_a_table_cut_anywhere_is_resumed(
     assert len(rows(out)) == len(names)
 
 
+def test_an_interrupt_ends_the_command_with_130_and_says_how_to_resume(
+    model: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "classify", interrupted)
+    assert run(images, "--csv", tmp_path / "out.csv") == "130"
+    assert f"stopped: the same command resumes {tmp_path / 'out.csv'}" in capsys.readouterr().err
+    assert run(images) == "130"
+    assert capsys.readouterr().err.endswith("stopped\n")
+
+
+def test_no_extra_is_needed(model: Path, images: Path, tmp_path: Path) -> None:
+    absent = without(tmp_path, "fastapi", "lightning", "mlflow", "cxr_assets", "pydicom", "gdcm")
+    printed = subprocess.run(
+        [CXR, "predict", images / "b,2"], env=absent, stdout=subprocess.PIPE, check=True
+    ).stdout
+    assert len(printed.splitlines()) == 11
+
+
 def test_standard_output_is_utf8_in_every_locale(model: Path, images: Path, image: bytes) -> None:
     names = odd_names(images, image)
     latin = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    printed = subprocess.run([COMMAND, images], capture_output=True, env=latin, check=True).stdout
+    printed = subprocess.run(
+        [CXR, "predict", images], capture_output=True, env=latin, check=True
+    ).stdout
     table = list(csv.reader(io.StringIO(printed.decode(), newline="")))
     assert len(table) == len(names) + 1
 
@@ -241,7 +264,9 @@ def test_standard_output_is_utf8_in_every_locale(model: Path, images: Path, imag
 def test_a_reader_that_leaves_ends_the_command_quietly(model: Path, images: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    ended = subprocess.run([COMMAND, images], stdout=writing, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run(
+        [CXR, "predict", images], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
     os.close(writing)
     assert ended.returncode == 141, "what the shell says of a program that SIGPIPE ended"
     assert len(ended.stderr.splitlines()) == 1, "no more than the disclaimer"

@@ -1,9 +1,9 @@
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import CXR
 from pydantic import ValidationError
 
 from cxr_serving.http.settings import Settings
@@ -65,7 +65,7 @@ def test_every_setting_is_described() -> None:
 
 def test_command_names_the_bad_variable() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "cxr_serving"],
+        [CXR, "serve"],
         env={**os.environ, "CXR_PORT": "http"},
         capture_output=True,
         text=True,

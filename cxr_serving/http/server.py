@@ -1,4 +1,4 @@
-"""``python -m cxr_serving``: run the service with the settings in the environment."""
+"""``cxr serve``: the service with the settings in the environment."""
 
 import signal
 import sys
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop, or make haste."""
+        """Begin to stop, or stop at once."""
         if sig == signal.SIGTERM and not self._app.state.draining:
             self._app.state.draining = True
             signal.signal(signal.SIGALRM, super().handle_exit)
@@ -59,8 +59,8 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def main() -> None:
-    """Serve until SIGINT or SIGTERM, then finish the requests under way."""
+def serve() -> None:
+    """Serve until SIGINT or SIGTERM, then finish the requests in flight."""
     try:
         settings = Settings()
     except ValidationError as error:
@@ -71,7 +71,3 @@ def main() -> None:
     except KeysError as error:
         sys.exit(str(error))
     Server(app, settings).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,204 @@
+"""``cxr``: the command line of pipeline and service.
+
+The code of a command is imported when it runs: help is quick, and a command needs only its own
+extra.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its status; ``sys.argv`` when no arguments are given."""
+    app(arguments, prog_name="cxr")
+
+
+@app.callback()
+def cxr() -> None:
+    """Train, evaluate and serve classifiers of chest radiographs.
+
+    Models, reports and releases lie below CXR_DATA_ROOT (default: data). For research and education
+    only; not a medical device.
+    """
+
+
+@app.command()
+def predict(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="JPEG, PNG or DICOM files, and folders of them.", metavar="IMAGE"),
+    ],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a model. Default: the model that the service would serve.",
+            metavar="DIRECTORY",
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the table; an unfinished one is resumed. Default: standard output.",
+            metavar="FILE",
+        ),
+    ] = None,
+) -> None:
+    """Classify images in files and folders, without a service.
+
+    Writes a CSV table, one row per image: the top-1 class, the probability of each class, and the
+    model. Images that cannot be read are listed at the end, and the exit status is 1.
+
+    \b
+    Examples:
+      cxr predict /path/to/images --csv answers.csv
+      cxr predict a.jpeg b.dcm --bundle data/models/convnext_model/VERSION
+
+    \b
+    Environment:
+      CXR_DATA_ROOT  where the models lie (default: data)
+      CXR_FOLLOW     which model: newest or released (default: newest)
+      CXR_DEVICE     cpu, mps or cuda (default: cpu)
+      CXR_PRECISION  fp32, or int8 where the model has it (default: fp32)
+      CXR_THREADS    threads of a forward pass (default: the CPUs of this process)
+    """
+    from cxr_serving.predict import predict
+
+    predict(images, bundle, csv)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Option(help="Directory of the model.", metavar="DIRECTORY")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of images: NORMAL/ and PNEUMONIA/, below test/ if there is one.",
+            metavar="FOLDER",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the report: new, empty, or with an earlier report and nothing else.",
+            metavar="FOLDER",
+        ),
+    ],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Directory of a model to compare with.", metavar="DIRECTORY"),
+    ] = None,
+) -> None:
+    """Write the report of any model on any folder of images.
+
+    \b
+    Example:
+      cxr evaluate --bundle data/models/convnext_model/VERSION \\
+        --data /path/to/images --out report
+    """
+    with _needs("pipeline"):
+        from cxr_assets.evaluation.command import evaluate
+
+    evaluate(bundle, data, out, baseline)
+
+
+@app.command()
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Hydra overrides, such as seed=7 or model=convnextv2_atto.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    multirun: Annotated[
+        bool, typer.Option("--multirun", "-m", help="Train every combination of the values.")
+    ] = False,
+) -> None:
+    """Train the main model without Dagster: once, or in a sweep.
+
+    Publishes a bundle but serves none: latest.json is not changed. A training that was interrupted
+    is resumed, and a finished one is reused. The exit status is 1 if a training failed and 130
+    after Ctrl-C.
+
+    \b
+    Examples:
+      cxr train experiment=scratch data.folder=/path/to/chest_xray
+      cxr train -m model.lr=1e-4,3e-4 seed=0,1,2
+
+    \b
+    Environment:
+      CXR_DATA_ROOT   where everything is written (default: data)
+      CXR_EXPERIMENT  preset: demo, scratch or full (default: demo)
+      CXR_OVERRIDES   Hydra overrides that come before those given here
+      CXR_MLFLOW_URI  MLflow server (default: a SQLite file below the data root)
+    """
+    with _needs("pipeline"):
+        from cxr_assets.sweep import main as train
+
+    train(overrides or [], multirun)
+
+
+@app.command()
+def summary() -> None:
+    """Print the newest test metrics, report and release.
+
+    \b
+    Environment:
+      CXR_DATA_ROOT  where they lie (default: data)
+    """
+    with _needs("pipeline"):
+        from cxr_assets.summary import show
+
+    show()
+
+
+@app.command()
+def serve() -> None:
+    """Serve the newest model over HTTP until SIGTERM or Ctrl-C.
+
+    Starts without a model, too, and loads each new version within seconds.
+
+    \b
+    Example:
+      CXR_PORT=9000 cxr serve
+
+    \b
+    Environment (all settings: README.md):
+      CXR_DATA_ROOT  where the models lie (default: data)
+      CXR_HOST       address to listen on (default: 127.0.0.1)
+      CXR_PORT       port to listen on (default: 8000)
+      CXR_FOLLOW     which model: newest or released (default: newest)
+      CXR_PIN        a version to serve whatever is newer
+      CXR_KEYS_FILE  API keys (default: none; everybody may send images)
+    """
+    with _needs("serving"):
+        from cxr_serving.http.server import serve
+
+    serve()
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Exit with 2 and name the extra if an import within fails because it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("cxr_serving", "cxr_assets.")):
+            raise
+        sys.stderr.write(
+            f'error: this command needs the extra "{extra}": {error.name} is not installed. In the '
+            f'project\'s folder: pip install -c constraints.txt ".[{extra}]"\n'
+        )
+        raise typer.Exit(2) from None

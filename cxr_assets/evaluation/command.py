@@ -1,0 +1,28 @@
+"""``cxr evaluate``: a report without Dagster."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from cxr_assets.evaluation.images import ReportError
+from cxr_assets.evaluation.report import PAGE_FILE, report_on_folder
+from cxr_assets.radiographs.raw import RawDataError
+from cxr_serving.model.bundle import BundleError
+
+
+def evaluate(bundle: Path, data: Path, out: Path, baseline: Path | None) -> None:
+    """Write the report of any bundle on any folder of images; exit with 1 if that fails.
+
+    Args:
+        bundle: its directory.
+        data: folder in the layout of the raw data: NORMAL/ and PNEUMONIA/, below test/ if there
+            is one.
+        out: folder for the report: new, empty, or with an earlier report and nothing else.
+        baseline: directory of the bundle to compare with, if any.
+    """
+    progress = partial(print, file=sys.stderr, flush=True)
+    try:
+        written = report_on_folder(bundle, data, out, baseline, progress)
+    except (BundleError, RawDataError, ReportError) as error:
+        sys.exit(f"error: {error}")
+    progress(f"report: {written / PAGE_FILE}")
