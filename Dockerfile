@@ -17,11 +17,13 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 # Dependencies first, sources after them: a change of code does not install torch again.
 FROM build AS build-serving
 RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[serving,dicom]"
+COPY cxr cxr
 COPY cxr_serving cxr_serving
 RUN pip install --no-deps --force-reinstall .
 
 FROM build AS build-pipeline
 RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[pipeline]"
+COPY cxr cxr
 COPY cxr_serving cxr_serving
 COPY cxr_assets cxr_assets
 RUN pip install --no-deps --force-reinstall .

@@ -4,17 +4,17 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# By `value`: a dollar in a path is no reference of make.
+# `value`, because a dollar sign in a path is not a make variable.
 DATA_ROOT := $(or $(value CXR_DATA_ROOT),data)
-# One Dagster instance for `make demo`, the command line and the UI.
+# The same Dagster instance for `make demo`, the command line and the UI.
 export DAGSTER_HOME := $(or $(value DAGSTER_HOME),$(if $(filter /%,$(firstword $(DATA_ROOT))),,$(CURDIR)/)$(DATA_ROOT)/dagster)
 
 EXTRAS := .[pipeline,serving,dicom,dev]
-# Every pin at once without resolving; after that pip only looks for what a pin brings on this
-# platform alone, such as CUDA. Python compiles what it imports, which is a part of what is there.
+# Installs the pins without resolving; the second call adds what a package needs on this platform
+# alone, such as CUDA for torch. Byte code is written on import, for the modules in use only.
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
-# uv reads no settings of pip. It takes the highest build of a pin from any index only if told to:
-# the CPU build of torch is 2.x+cpu.
+# uv does not read pip's settings. With unsafe-best-match it looks in all indexes, as pip does: torch
+# for the CPU is on an index of its own, which lacks other pins.
 UV_SOURCES := env $${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$$PIP_INDEX_URL"} \
   $${PIP_EXTRA_INDEX_URL:+UV_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL"} \
   $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$(echo "$$PIP_FIND_LINKS" | tr ' ' ,)"}
@@ -42,27 +42,27 @@ setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 	fi
 	@touch $@
 
-demo: setup ## Train and report on made-up images, a few minutes on two cores
+demo: setup ## Train and report on synthetic images, a few minutes on two cores
 	CXR_EXPERIMENT="$${CXR_EXPERIMENT:-demo}" $(BIN)/dagster job execute -m cxr_assets.definitions -j retrain
 	@$(BIN)/cxr summary
 
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest
 
-lint: setup ## Check style, types and the rules between the rooms
+lint: setup ## Check style, types and the imports between packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## Speed against the plain way; IMAGES=folder measures memory, too
+bench: setup ## Speed against the baseline; IMAGES=folder measures memory, too
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.preparation
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.memory $${IMAGES:+"$$IMAGES"}
 
-bench-serving: setup ## The service against the plain one, under swaps and under attack, an hour
+bench-serving: setup ## The service against a baseline, under swaps and under attack; an hour
 	$(BIN)/python -m benchmarks.serving.speed
 	$(BIN)/python -m benchmarks.serving.speed --one-cpu
 	$(BIN)/python -m benchmarks.serving.swaps

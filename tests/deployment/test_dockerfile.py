@@ -34,7 +34,7 @@ def copied_from_context(stages: Stages) -> set[str]:
 
 def test_copied_files_exist(stages: Stages) -> None:
     sources = copied_from_context(stages)
-    assert sources >= {"pyproject.toml", "constraints.txt", "cxr_assets", "cxr_serving"}
+    assert sources >= {"pyproject.toml", "constraints.txt", "cxr", "cxr_assets", "cxr_serving"}
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 

@@ -1,23 +1,31 @@
 import os
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     key: value
     for key, value in os.environ.items()
-    if not key.startswith(("CXR_", "DAGSTER_", "MAKE", "MFLAGS"))
+    if not key.startswith(("CXR_", "DAGSTER_", "MAKE", "MFLAGS", "PIP_", "UV_"))
 }
+MAKE = shutil.which("make") or "make"
+EXTRAS = ".[pipeline,serving,dicom,dev]"
 
 
 def make(
     *arguments: str, directory: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", *arguments],
+        [MAKE, *arguments],
         cwd=directory,
         env=ENVIRONMENT | environment,
         stdin=subprocess.DEVNULL,
@@ -127,6 +135,106 @@ def test_setup_installs_again_when_the_pins_change(clone: Path) -> None:
     assert "pip install" not in make("-n", "setup", directory=clone).stdout
     os.utime(clone / "constraints.txt", (2**31, 2**31))
     assert "pip install" in make("-n", "setup", directory=clone).stdout
+
+
+@pytest.fixture
+def installing(clone: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """``make setup`` before the first installation: what it runs to install, with its sources.
+
+    ``uv`` says whether that is on the PATH; a ``status`` other than 0 makes the installation fail.
+    """
+    (clone / ".venv" / "installed").unlink()
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "mkdir", "ln", "touch", "env", "tr", "cat", "chmod"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+
+    def program(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!{programs / 'sh'}\n{text}\n")
+        path.chmod(0o755)
+
+    def install(uv: bool, status: int = 0, **environment: str) -> list[str]:
+        note = f'echo "$0 $*" >> {clone}/calls; env | grep ^UV_ >> {clone}/calls; exit {status}'
+        program(programs / "python3", "")
+        program(programs / "grep", f'exec {shutil.which("grep")} "$@"')
+        program(clone / ".venv" / "bin" / "pip", note.replace(str(clone), "."))
+        if uv:
+            program(programs / "uv", note.replace(str(clone), "."))
+        done = make("setup", directory=clone, PATH=str(programs), **environment)
+        assert (done.returncode == 0) == (status == 0), done.stderr
+        assert (clone / ".venv" / "installed").exists() == (status == 0)
+        assert len(done.stdout.splitlines()) == 1
+        assert f"with {'uv' if uv else 'pip'}" in done.stdout
+        return (clone / "calls").read_text().splitlines()
+
+    return install
+
+
+def test_pip_installs_every_pin_without_resolving(installing: Callable[..., list[str]]) -> None:
+    pins, project = installing(uv=False)
+    assert pins.startswith(".venv/bin/pip install ")
+    assert pins.endswith(" --no-deps -r constraints.txt")
+    assert project.endswith(f" -c constraints.txt -e {EXTRAS}")
+
+
+def test_uv_installs_where_it_is_on_the_path_from_the_sources_of_pip(
+    installing: Callable[..., list[str]],
+) -> None:
+    command, *sources = installing(
+        uv=True,
+        PIP_INDEX_URL="https://mirror/simple",
+        PIP_EXTRA_INDEX_URL="https://download.pytorch.org/whl/cpu",
+        PIP_FIND_LINKS="/wheels /more",
+    )
+    assert f"--index-strategy unsafe-best-match -r constraints.txt -e {EXTRAS}" in command
+    assert sorted(sources) == [
+        "UV_DEFAULT_INDEX=https://mirror/simple",
+        "UV_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu",
+        "UV_FIND_LINKS=/wheels,/more",
+    ]
+
+
+@pytest.mark.parametrize("uv", [False, True])
+def test_an_installation_that_fails_is_not_taken_for_done(
+    uv: bool, installing: Callable[..., list[str]]
+) -> None:
+    installing(uv=uv, status=1)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_every_package_that_is_installed_is_pinned(python: str) -> None:
+    """pip installs the pins without resolving: what is missing there would be resolved."""
+    pins = {
+        canonicalize_name(name): version
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        for name, version in [line.split("==")]
+    }
+    environment = {**default_environment(), "python_version": python}
+    environment["python_full_version"] = f"{python}.1"
+    waiting = [Requirement("cxr-retraining[pipeline,serving,dicom,dev]")]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        extras = {"", *requirement.extras} - {
+            extra for seen_name, extra in seen if seen_name == name
+        }
+        if name != "cxr-retraining":
+            assert name in pins, f"{requirement} is not in constraints.txt"
+            assert requirement.specifier.contains(pins[name], prereleases=True)
+        try:
+            needed = list(map(Requirement, distribution(name).requires or []))
+        except PackageNotFoundError:  # on another Python alone
+            continue
+        for extra in extras:
+            seen.add((name, extra))
+            waiting += [
+                each
+                for each in needed
+                if (each.marker is None and not extra)
+                or (each.marker and each.marker.evaluate({**environment, "extra": extra}))
+            ]
 
 
 @pytest.mark.parametrize("python", ["a-python-that-is-not-there", "./python3.10"])
