@@ -15,7 +15,8 @@ EXTRAS := .[pipeline,serving,dicom,dev]
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
 # uv does not read pip's settings. With unsafe-best-match it looks in all indexes, as pip does: torch
 # for the CPU is on an index of its own, which lacks other pins.
-UV_SOURCES := env $${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$$PIP_INDEX_URL"} \
+UV_SOURCES := env $${PIP_CERT:+SSL_CERT_FILE="$$PIP_CERT"} \
+  $${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$$PIP_INDEX_URL"} \
   $${PIP_EXTRA_INDEX_URL:+UV_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL"} \
   $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$(echo "$$PIP_FIND_LINKS" | tr ' ' ,)"}
 

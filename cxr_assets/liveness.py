@@ -1,8 +1,8 @@
 """Which runs are alive: each holds a lock, which the kernel frees however its process ends.
 
-It is that of flock(2): it holds between all processes and containers of one host that see the
-folder, whatever their process ids and clocks are. A run on a host that does not share the folder
-has no lock in it, and nothing is concluded about it.
+The lock is that of flock(2): it works between all processes and containers of one host that see the
+folder, independently of process ids and clocks. A run on a host that does not share the folder has
+no lock here, so nothing is concluded about it.
 """
 
 import fcntl
@@ -16,14 +16,14 @@ _held: set["Lock"] = set()
 
 
 class Lock:
-    """Held from when it is made until it is released or its process ends, by whatever.
+    """Held from its creation until it is released or its process ends.
 
     Args:
         path: of the lock; its name is that of the run.
-        note: what is to be known about the run when its process is gone, for JSON.
+        note: facts about the run for whoever finds the lock, as JSON.
 
     Raises:
-        OSError: the folder cannot be written, or its file system has no locks.
+        OSError: the folder cannot be written, or its file system does not support locks.
     """
 
     def __init__(self, path: Path, note: Mapping[str, Any]) -> None:
@@ -32,7 +32,7 @@ class Lock:
         hidden = path.with_name(f".{path.name}.{os.getpid()}")
         self._file = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            # Before it takes the name: what is found under its name and not held is of the dead.
+            # Locked before it is renamed: a lock that has its name and is not held is dead.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.note(note)
             hidden.rename(path)
@@ -43,13 +43,13 @@ class Lock:
         _held.add(self)
 
     def note(self, note: Mapping[str, Any]) -> None:
-        """Replace what is known about the run."""
+        """Replace the note."""
         content = json.dumps(note).encode()
         os.pwrite(self._file, content, 0)
         os.ftruncate(self._file, len(content))
 
     def release(self) -> None:
-        """The run has ended well or badly, and that is on record."""
+        """Remove the lock, once the end of the run is recorded."""
         if self in _held:
             _held.remove(self)
             self._path.unlink(missing_ok=True)
@@ -57,10 +57,10 @@ class Lock:
 
 
 def dead(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The locks that nobody holds, and their notes: runs whose process ended before they did.
+    """Locks that no process holds, with their notes: runs whose process ended before they did.
 
-    Each is held while the caller looks at it, who removes it once the end is on record. What cannot
-    be opened or locked is passed over, as if it were held.
+    Each is locked during its iteration; the caller removes it once the end is recorded. A lock that
+    cannot be opened or locked is skipped, as if it were held.
 
     Args:
         folder: of the locks; it may be absent.
@@ -87,7 +87,7 @@ def _read(file: int) -> dict[str, Any]:
     try:
         note = json.loads(os.pread(file, 2**16, 0))
     except ValueError:
-        return {}  # the power failed while it was written
+        return {}  # cut short, as by a power failure
     return note if isinstance(note, dict) else {}
 
 
@@ -97,5 +97,5 @@ def _leave_to_parent() -> None:
     _held.clear()
 
 
-# A forked process would hold them, too, and may outlive the one whose runs they are.
+# A forked process would hold the locks, too, and may outlive the process that owns the runs.
 os.register_at_fork(after_in_child=_leave_to_parent)

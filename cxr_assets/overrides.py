@@ -1,4 +1,4 @@
-"""Overrides as a user types them: words as in a shell, values as in Hydra, paths as they are."""
+"""Overrides as a user types them: quoted as in a shell, values as in Hydra, paths verbatim."""
 
 import re
 import shlex
@@ -8,15 +8,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 EXAMPLE = "CXR_OVERRIDES=\"seed=7 data.folder='/data/my images (2024)'\""
-# Keys whose values may be paths. Hydra's grammar would have each parenthesis, comma, brace or
-# letter beyond ASCII in one escaped.
+# Keys whose values may be paths. Hydra's grammar requires parentheses, commas, braces and non-ASCII
+# letters to be escaped.
 PATHS = ("data.folder", "model.pretrained", "probe.pretrained")
 
 _FUNCTION = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)")
 
 
 class ExperimentError(ValueError):
-    """The preset or an override is not valid; the message names it and what would be."""
+    """The preset or an override is invalid; the message names it and a valid one."""
 
 
 def split(text: str) -> list[str]:
@@ -34,7 +34,7 @@ def split(text: str) -> list[str]:
 
 
 def join(overrides: Sequence[str]) -> str:
-    """The opposite of :func:`split`, quoted only where that needs it."""
+    """The inverse of :func:`split`; quotes only what needs it."""
     return " ".join(
         shlex.quote(override) if re.search(r"[\s\\'\"]", override) or not override else override
         for override in overrides
@@ -42,14 +42,14 @@ def join(overrides: Sequence[str]) -> str:
 
 
 def for_hydra(override: str, sweep: bool = False) -> str:
-    """An override that Hydra reads as it was meant.
+    """An override in Hydra's grammar.
 
-    A path is taken as it is, and so is what Hydra's grammar rejects: either becomes a quoted
-    string. A value that is quoted for Hydra already, and ``null``, stay as they are.
+    Paths, and values that Hydra's grammar rejects, become quoted strings. A value that is already
+    quoted for Hydra, and ``null``, are returned unchanged.
 
     Args:
         override: ``key=value``, no longer quoted for a shell.
-        sweep: whether a comma separates the values of a sweep, in paths too.
+        sweep: whether a comma separates the values of a sweep, also in paths.
     """
     key, equals, value = override.partition("=")
     try:
@@ -68,9 +68,9 @@ def for_hydra(override: str, sweep: bool = False) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of Hydra's grammar that stands for ``text``, with nothing interpolated.
+    """``text`` as a quoted string of Hydra's grammar, without interpolation.
 
-    Backslashes are doubled where they would escape what follows: a quotation mark or ``${``.
+    Backslashes before a quotation mark or ``${`` are doubled, because they would escape it.
     """
     literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     escaped = re.sub(r"(\\*)('|$)", lambda run: run[1] * 2 + run[2].replace("'", r"\'"), literal)

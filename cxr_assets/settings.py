@@ -11,24 +11,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cxr_assets.layout import Layout
 from cxr_assets.ranges import is_repository
 
-# Where MLflow keeps its records besides a server: sqlite, postgresql+psycopg2, ...
+# The databases that MLflow takes instead of a server: sqlite, postgresql+psycopg2, ...
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _OTHER_STORES = ("", "file", "databricks", "uc")
 
 
 class SettingsError(ValueError):
-    """An environment variable is not valid; the message names it and never its value."""
+    """An environment variable is invalid; the message names it but never its value."""
 
 
 class Settings(BaseSettings):
-    """Read from ``CXR_*``; each has a default that works on a fresh machine."""
+    """Read from ``CXR_*``; every setting has a default that works on a fresh machine."""
 
     # A value may hold a password.
     model_config = SettingsConfigDict(
         env_prefix="CXR_", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    data_root: Path = Field(Path("data"), description="Folder below which everything is written.")
+    data_root: Path = Field(
+        Path("data"), description="Folder that holds everything the pipeline writes."
+    )
     experiment: str = Field("demo", description="Preset: demo, scratch or full.")
     overrides: str = Field(
         "",
@@ -49,7 +51,7 @@ class Settings(BaseSettings):
         if repo is not None and not is_repository(repo):
             raise ValueError(
                 "CXR_HF_REPO must be owner/name, such as my-group/cxr: letters, digits, '.', '_' "
-                "and '-', no address"
+                "and '-', not an address"
             )
         return repo
 
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
             ZoneInfo(timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError(
-                "CXR_SCHEDULE_TIMEZONE must be a name of the IANA database, such as Europe/Berlin"
+                "CXR_SCHEDULE_TIMEZONE must be an IANA time zone, such as Europe/Berlin"
             ) from error
         return timezone
 
@@ -78,15 +80,15 @@ class Settings(BaseSettings):
 
     @property
     def layout(self) -> Layout:
-        """Where things lie."""
+        """Paths below the data root."""
         return Layout(self.data_root.absolute())
 
 
 def load() -> Settings:
-    """The settings, checked, and what the hub's client takes from the environment by itself.
+    """The checked settings; also checks the variables that the hub's client reads itself.
 
     Raises:
-        SettingsError: names each variable that is not valid.
+        SettingsError: names each invalid variable.
     """
     try:
         settings = Settings()
@@ -103,7 +105,7 @@ def load() -> Settings:
         raise SettingsError("HF_ENDPOINT must be an address, such as https://huggingface.co")
     token = get_token()
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise SettingsError("HF_TOKEN holds characters that no token has: copy it again")
+        raise SettingsError("HF_TOKEN contains characters that no token has: copy it again")
     return settings
 
 
@@ -116,5 +118,5 @@ def _is_address(text: str) -> bool:
             and (parts.port is None or parts.port)
             and not set(text) & set(" \t\n")
         )
-    except ValueError:  # a port that is none
+    except ValueError:  # the port is not a number
         return False

@@ -1,4 +1,4 @@
-"""The MLflow store: its experiment, where its artifacts lie, and runs whose process was killed."""
+"""The MLflow store: its experiment, its artifacts, and runs whose process was killed."""
 
 import logging
 import os
@@ -20,22 +20,22 @@ _log = logging.getLogger(__name__)
 
 EXPERIMENT = "cxr-retraining"
 
-# MLflow's own are 120 s and 7 retries, which is minutes for every single call.
+# MLflow's defaults are 120 s and 7 retries: minutes for every call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 class Store:
-    """A tracking server, or a SQLite file below the data root; nothing is opened yet.
+    """A tracking server, or a SQLite file below the data root; opened by :meth:`reach`.
 
     Args:
         uri: of a tracking server; None for the SQLite file.
-        layout: where that file, its artifacts and the locks of running runs lie.
+        layout: where that file, its artifacts and the locks of active runs lie.
 
     Attributes:
         uri: the tracking URI.
-        client: of the store, once it was reached.
-        experiment_id: likewise.
+        client: of the store; set by :meth:`reach`.
+        experiment_id: id of the experiment; set by :meth:`reach`.
     """
 
     client: MlflowClient
@@ -47,19 +47,19 @@ class Store:
         self.uri = uri or _address(layout.mlflow_database)
 
     def reach(self) -> None:
-        """Make sure that store and experiment are there; end the runs whose process is gone.
+        """Connect, create or restore the experiment, and end the runs whose process is gone.
 
-        An experiment that was deleted is restored with its runs.
+        A deleted experiment is restored with its runs.
 
         Raises:
-            Exception: what MLflow, the network or the database has to say, when it does not answer.
+            Exception: whatever MLflow, the network or the database raises if it does not answer.
         """
         artifacts = self._layout.mlflow_artifacts.as_uri()
         location = None
         if self._given is None:
             location = artifacts
             self._layout.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
-            # Without this MLflow records the working directory as the place of artifacts.
+            # Otherwise MLflow records the working directory as the place of artifacts.
             SqlAlchemyStore(self.uri, artifacts)
         self.client = MlflowClient(self.uri)
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
@@ -74,21 +74,24 @@ class Store:
         self._end_dead_runs()
 
     def lock(self, run_id: str) -> liveness.Lock | None:
-        """The lock of a run that this process has begun, None where there can be none."""
+        """The lock of a run of this process; None if the file system has no locks."""
         note = {"uri": self._given, "status": "KILLED"}
         try:
             return liveness.Lock(self._layout.mlflow_running / run_id, note)
         except OSError as error:
-            _log.warning("if this process is killed, its run stays RUNNING in MLflow: %s", error)
+            _log.warning(
+                "no lock for this run (%s): if the process is killed, MLflow shows it as RUNNING",
+                error,
+            )
             return None
 
     def ended(self, lock: liveness.Lock, status: str, end_time: int) -> None:
-        """Note how a run ended, for whoever finds its lock if the store is not told before."""
+        """Record in the lock how a run ended, in case the store does not receive it."""
         lock.note({"uri": self._given, "status": status, "end_time": end_time})
 
     @property
     def has_dead_runs(self) -> bool:
-        """Whether there are runs whose process is gone, without asking the store."""
+        """Whether there are runs whose process is gone, without querying the store."""
         return any(
             note.get("uri") == self._given for _, note in liveness.dead(self._layout.mlflow_running)
         )
@@ -111,9 +114,9 @@ class Store:
             lock.unlink(missing_ok=True)
 
     def _relocate(self, old: str, new: str) -> None:
-        """Artifacts are found, and written, where the data root lies now.
+        """Point artifacts to the current data root.
 
-        MLflow keeps absolute places, and has no call to change them.
+        MLflow stores absolute paths and has no call to change them.
         """
         with closing(sqlite3.connect(self._layout.mlflow_database)) as database, database:
             if old != new:
@@ -137,10 +140,10 @@ class Store:
 
 
 def _address(database: Path) -> str:
-    """Address of a SQLite file; ``?`` and ``%20`` in its path are not read as an address's."""
+    """URL of a SQLite file; ``?`` and ``%20`` in its path are taken literally."""
     address = f"sqlite:///{database}"
     if make_url(address).database == str(database):
         return address
-    # With the driver's name: for any other MLflow makes a folder of the escaped path, too.
+    # With the driver's name, because otherwise MLflow also creates a folder of the escaped path.
     escaped = URL.create("sqlite+pysqlite", database=str(database))
     return escaped.render_as_string(hide_password=False)

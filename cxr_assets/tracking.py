@@ -1,6 +1,6 @@
 """MLflow: a run for each Dagster run or sweep, and one nested in it for each training.
 
-Tracking is a witness: what it watches goes on without it, unless ``tracking.required`` is set.
+Training continues when tracking fails, unless ``tracking.required`` is set.
 """
 
 import time
@@ -29,18 +29,18 @@ from cxr_assets.witness import TrackingError as TrackingError
 from cxr_assets.witness import Witness
 from cxr_serving.model.bundle import CHECKPOINT_FILE
 
-_PARAMETERS_AT_ONCE = 100  # MLflow takes no more
+_PARAMETERS_AT_ONCE = 100  # MLflow's limit
 _LONGEST_PARAMETER = 500
 
 
 @dataclass
 class _Session:
-    """What this process tracks.
+    """The tracking state of this process.
 
     Attributes:
-        store: where.
-        witness: that passes it on.
-        running: runs that have begun and not ended, the outermost first.
+        store: the MLflow store.
+        witness: delivers records to the store.
+        running: runs that have started and not ended, the outermost first.
     """
 
     store: Store
@@ -52,12 +52,12 @@ _session: _Session | None = None
 
 
 def open_store(uri: str | None, layout: Layout, report: Progress, required: bool = False) -> str:
-    """Reach the store of the runs of this process; without it they go on all the same.
+    """Connect to the store; if it is out of reach, runs continue without it.
 
     Args:
         uri: of a tracking server; None for a SQLite file below the data root.
         layout: where that file and its artifacts lie.
-        report: called with a line when the store is lost, is back, or has missed something.
+        report: called with a line when the store is lost, is back, or has lost records.
         required: whether a store that is out of reach is an error.
 
     Returns:
@@ -74,13 +74,13 @@ def open_store(uri: str | None, layout: Layout, report: Progress, required: bool
 
 
 def close(status: str) -> None:
-    """End what has not ended, deliver what the store missed, and report what is lost.
+    """End all runs, deliver pending records, and report what is lost.
 
     Args:
-        status: of the runs that have not ended: FINISHED, FAILED or KILLED.
+        status: for the runs that have not ended: FINISHED, FAILED or KILLED.
 
     Raises:
-        TrackingError: the store does not take an end, and it is required.
+        TrackingError: the store rejects the status, and it is required.
     """
     if _session is not None:
         try:
@@ -91,11 +91,11 @@ def close(status: str) -> None:
 
 
 class Run:
-    """An MLflow run that has begun. What is logged reaches the store now, later, or is reported as
-    lost; the times are those of the logging.
+    """An MLflow run. A record reaches the store now or later, or is reported as lost; its time is
+    that of the logging call.
 
     Attributes:
-        id: None as long as the store does not know of it.
+        id: None until the store has created the run.
     """
 
     def __init__(self, session: _Session, name: str, create: Callable[[], str] | None) -> None:
@@ -129,7 +129,7 @@ class Run:
         self._record("metrics", lambda run: self._client.log_batch(run, metrics=points))
 
     def log_params(self, parameters: Mapping[str, Any]) -> None:
-        """Log settings, nested or not; a long value is cut off."""
+        """Log settings, nested or flat; a long value is truncated."""
         flat = [Param(k, v[:_LONGEST_PARAMETER]) for k, v in _flatten(parameters).items()]
 
         def pass_on(run: str) -> None:
@@ -144,22 +144,22 @@ class Run:
         self._record("tags", lambda run: self._client.log_batch(run, tags=some))
 
     def log_artifact(self, path: Path) -> None:
-        """Keep a file beside the run."""
+        """Store a file with the run."""
         self._record(path.name, lambda run: self._client.log_artifact(run, str(path)))
 
     def end(self, status: str) -> None:
-        """The run has ended: FINISHED, FAILED or KILLED."""
+        """End the run with the status FINISHED, FAILED or KILLED."""
         self._session.running.remove(self)
         now = _now()
         if self._lock is not None:
             self._session.store.ended(self._lock, status, now)
 
-        def tell(run: str) -> None:
+        def pass_on(run: str) -> None:
             self._client.set_terminated(run, status, now)
             if self._lock is not None:
                 self._lock.release()
 
-        self._record("end", tell)
+        self._record("end", pass_on)
 
     @property
     def _client(self) -> Any:
@@ -175,7 +175,7 @@ class Run:
 
 
 class Curves(Logger):
-    """Lightning's way to an MLflow run."""
+    """A Lightning logger that writes to an MLflow run."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -183,37 +183,37 @@ class Curves(Logger):
 
     @property
     def name(self) -> str:
-        """Of MLflow's experiment."""
+        """Name of the MLflow experiment."""
         return EXPERIMENT
 
     @property
     def version(self) -> str | None:
-        """Id of the MLflow run, None as long as it has none."""
+        """Id of the MLflow run; None until the store has created it."""
         return self._run.id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write one point of every curve."""
+        """Log one point of each curve."""
         self._run.log_metrics(metrics, step)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *more: Any, **rest: Any) -> None:
-        """Write what the Lightning module was made with."""
+        """Log the hyperparameters of the Lightning module."""
         self._run.log_params(vars(params) if isinstance(params, Namespace) else params)
 
     def finalize(self, status: str) -> None:
-        """The training has ended: what the store missed is delivered."""
+        """Deliver pending records at the end of the training."""
         self._run._session.witness.deliver()
 
 
 def start_run(name: str, create: Callable[[], str] | None = None) -> Run:
-    """Begin a run, nested in the one that has begun before it, if any.
+    """Start a run, nested in the current one, if any.
 
     Args:
         name: of the run.
-        create: makes the run in the store, as soon as that can be reached, and returns its id;
-            otherwise it is made here.
+        create: creates the run in the store once that is reachable, and returns its id; None to
+            create it here.
 
     Raises:
-        TrackingError: the store does not take it, and it is required.
+        TrackingError: the store rejects it, and it is required.
     """
     if _session is None:
         raise RuntimeError("open_store comes first")
@@ -222,14 +222,14 @@ def start_run(name: str, create: Callable[[], str] | None = None) -> Run:
 
 @contextmanager
 def training_run(name: str, parameters: Mapping[str, Any]) -> Iterator[Run]:
-    """A run that ends FINISHED, FAILED or KILLED as what is inside does.
+    """A run that ends as FINISHED, FAILED or KILLED, as its body does.
 
     Args:
         name: of the run.
         parameters: settings, nested as they are in the experiment.
 
     Raises:
-        TrackingError: the store does not take it, and it is required.
+        TrackingError: the store rejects it, and it is required.
     """
     run = start_run(name)
     status = "KILLED"
@@ -249,12 +249,12 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
 
     Args:
         plan: what to train.
-        progress: called with one line an epoch.
-        force: train also when the training is settled.
+        progress: called with one line per epoch.
+        force: train even if the result exists already.
 
     Raises:
         TrainingError: see :func:`cxr_assets.learning.fit.fit`.
-        TrackingError: the store does not take what it is given, and it is required.
+        TrackingError: the store rejects a record, and it is required.
     """
     with locked(plan, progress):
         if not force and (settled := plan.settled()):
@@ -269,10 +269,10 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
 
 
 def end_dead_runs(uri: str | None, layout: Layout) -> None:
-    """End the runs in the store whose process was killed, if there are any.
+    """End the runs in the store whose process was killed.
 
     Raises:
-        Exception: what MLflow, the network or the database has to say, when it does not answer.
+        Exception: whatever MLflow, the network or the database raises if the store does not answer.
     """
     store = Store(uri, layout)
     if store.has_dead_runs:

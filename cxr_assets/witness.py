@@ -1,4 +1,4 @@
-"""A witness: a store that what it records does not wait for, and does not fail with."""
+"""Delivers records to a store; training neither waits for that nor fails with it."""
 
 import re
 import threading
@@ -10,34 +10,34 @@ from concurrent.futures import Future
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.recipe import Progress
 
-# Seconds that the store is waited for before what it watches goes on without it. A fresh SQLite
-# store takes a few of them on a busy machine.
+# Seconds to wait for the store before training continues without it. Creating a SQLite store takes
+# a few of them on a busy machine.
 LIMIT = 60.0
 
 
 class TrackingError(TrainingError):
-    """The tracking store does not take what it is given, and it is required."""
+    """The tracking store is out of reach or rejects a record, and it is required."""
 
 
 def masked(text: str) -> str:
-    """``text`` without the user and password of the addresses in it."""
+    """``text`` without user names and passwords in its addresses."""
     return re.sub(r"//[^/\s@]+@", "//***@", text)
 
 
 class Witness:
-    """Passes records on to a store, in their order, in a thread of its own.
+    """Passes records on to a store, in order, in a thread of its own.
 
-    An interrupt, which reaches the main thread alone, never cuts a write to the store short: that
-    would leave an SQLite file locked.
+    An interrupt reaches only the main thread, so it never cuts a write short, which would leave a
+    SQLite file locked.
 
-    When the store is out of reach, records wait until :meth:`deliver` or :meth:`close`: each waits
-    for the store once more, for ``LIMIT`` seconds at most.
+    When the store is out of reach, records wait until :meth:`deliver` or :meth:`close`: each tries
+    the store once more, for ``LIMIT`` seconds at most.
 
     Args:
         name: of the store, for messages.
-        reach: makes sure that the store is there, or raises. It is called before the first record,
-            and whenever the store does not take one.
-        report: called with a line when the store is lost, is back, or has missed something.
+        reach: connects to the store, or raises. Called before the first record and whenever the
+            store fails to take one.
+        report: called with a line when the store is lost, is back, or has lost records.
         required: whether a store that is out of reach is an error.
     """
 
@@ -58,18 +58,18 @@ class Witness:
         """Pass a record on, now or later.
 
         Args:
-            what: it is, should it be lost.
-            pass_on: to the store; called again when it raises and the store answers.
+            what: description of the record, for the message if it is lost.
+            pass_on: writes it to the store; called again if it raises and the store answers.
 
         Raises:
-            TrackingError: the store does not take it, and it is required.
+            TrackingError: the store rejects it, and it is required.
         """
         self._waiting.append((what, pass_on))
         if not self._out:
             self.reach()
 
     def reach(self) -> None:
-        """Reach the store and pass on what waits.
+        """Connect to the store and pass on pending records.
 
         Raises:
             TrackingError: it is out of reach, and it is required.
@@ -81,34 +81,36 @@ class Witness:
                 if self._turn is None or self._turn.done():
                     self._turn = self._start()
                 self._turn.result(max(0.0, until - time.monotonic()))
-        except Exception as error:  # noqa: BLE001 - whatever the store has to say
+        except Exception as error:  # noqa: BLE001 - whatever the store raises
             said = masked(str(error)).splitlines()
             why = said[0] if said else f"no answer in {LIMIT:.0f} s"
             if self._required:
                 raise TrackingError(
                     f"{self._name} is out of reach ({why}). Start it, or train without it: "
                     "tracking.required=false"
-                ) from None  # MLflow's own words may hold a password
+                ) from None  # MLflow's message may contain a password
             self._out = True
             self._report(
                 f"{self._name} is still out of reach"
                 if was_out
                 else f"{self._name} is out of reach ({why}): continuing without it; "
-                "it gets what it misses when the training ends, if it answers then"
+                "records are kept and sent at the end of the training if it answers then"
             )
         if self._lost and self._required:
-            raise TrackingError(f"{self._name} did not take {self._lost[0]}")
+            raise TrackingError(f"{self._name} rejected {self._lost[0]}")
 
     def deliver(self) -> None:
-        """Try once more to pass on what waits, if the store was out of reach."""
+        """Try again to pass on pending records, if the store was out of reach."""
         if self._out:
             missed = len(self._waiting)
             self.reach()
             if not self._out:
-                self._report(f"{self._name} is back and has the {missed} records that it missed")
+                self._report(
+                    f"{self._name} is back and has received the {missed} records that it missed"
+                )
 
     def close(self) -> None:
-        """Deliver, and report what is lost."""
+        """Deliver pending records and report those that are lost."""
         self.deliver()
         lost = [*self._lost, *(what for what, _ in self._waiting)]
         self._waiting.clear()
@@ -116,7 +118,7 @@ class Witness:
         if lost:
             self._report(
                 f"{self._name}: {len(lost)} records are lost, the first of them {lost[0]}. "
-                "history.csv in the bundle of a training has its curves"
+                "The curves of a training are in history.csv of its bundle"
             )
 
     def _start(self) -> Future[None]:
@@ -125,7 +127,7 @@ class Witness:
         def run() -> None:
             try:
                 self._pass_on()
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
                 turn.set_exception(error)
             else:
                 turn.set_result(None)
@@ -141,8 +143,8 @@ class Witness:
             what, pass_on = self._waiting[0]
             try:
                 pass_on()
-            except Exception:  # noqa: BLE001 - raised below, unless it passes
-                # This raises when the store itself is out of reach: then all waits.
+            except Exception:  # noqa: BLE001 - retried once below
+                # Raises if the store itself is out of reach; then all records wait.
                 self._reached = False
                 self._reach()
                 self._reached = True

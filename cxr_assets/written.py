@@ -1,4 +1,4 @@
-"""What this program wrote: whether it is still whole, and whether it may be replaced or deleted."""
+"""Directories that this program wrote: are they intact, and may they be replaced or deleted?"""
 
 import logging
 import os
@@ -23,7 +23,7 @@ class File(BaseModel):
 
     Attributes:
         bytes: its size.
-        mtime_ns: when it was last changed, in nanoseconds.
+        mtime_ns: its modification time in nanoseconds.
         sha256: of its content, hexadecimal.
     """
 
@@ -32,7 +32,7 @@ class File(BaseModel):
     sha256: str
 
     def is_at(self, path: Path) -> bool:
-        """Whether it lies at ``path``; if size and time are as recorded, it is not read again."""
+        """Whether ``path`` is this file; it is not read if size and time are as recorded."""
         status = path.lstat()
         if status.st_size != self.bytes or path.is_symlink():
             return False
@@ -44,7 +44,7 @@ class Record(BaseModel):
 
     Attributes:
         kind: what the directory holds, such as ``processed dataset``.
-        files: every other file by its path below the directory; None while it is written.
+        files: all other files, by path below the directory; None while it is being written.
     """
 
     kind: str
@@ -52,13 +52,13 @@ class Record(BaseModel):
 
 
 def begin(directory: Path, kind: str) -> None:
-    """Make a directory that is about to be filled, and may be deleted if that is interrupted."""
+    """Create a directory to write to; it may be deleted if writing is interrupted."""
     directory.mkdir(parents=True)
     (directory / RECORD_FILE).write_text(Record(kind=kind).model_dump_json() + "\n")
 
 
 def seal(directory: Path, kind: str) -> None:
-    """Record every file of a directory that is complete.
+    """Record all files of a complete directory.
 
     Raises:
         OSError: the disk is full or read-only.
@@ -69,12 +69,12 @@ def seal(directory: Path, kind: str) -> None:
 
 
 def sealed(directory: Path) -> bool:
-    """Whether a directory has a record, whole or broken."""
+    """Whether a directory has a record, valid or not."""
     return (directory / RECORD_FILE).exists()
 
 
 def fault(directory: Path) -> str | None:
-    """What has happened to a sealed directory, or None; files that were added do not count."""
+    """What is wrong with a sealed directory, or None; added files are ignored."""
     path = directory / RECORD_FILE
     try:
         record = Record.model_validate_json(path.read_bytes())
@@ -90,11 +90,11 @@ def fault(directory: Path) -> str | None:
 
 
 def foreign(directory: Path, kind: str) -> str | None:
-    """Why a directory may not be deleted; None where it is empty, or all in it is ours.
+    """Why a directory may not be deleted; None if it is empty or all in it is ours.
 
     Args:
-        directory: what lies there.
-        kind: what it must have been written as.
+        directory: the directory.
+        kind: that its record must have.
     """
     if not directory.is_dir():
         return f"{directory} is not a directory"
@@ -106,7 +106,7 @@ def foreign(directory: Path, kind: str) -> str | None:
         return f"{directory} was not written as {kind} by this program"
     if record.kind != kind:
         return f"{directory} holds something else, {record.kind}"
-    if record.files is None:  # never finished: nobody but its writer knows of it
+    if record.files is None:  # never completed, so nobody else has used it
         return None
     for name, path in _files(directory):
         if name not in record.files:
@@ -117,12 +117,12 @@ def foreign(directory: Path, kind: str) -> str | None:
 
 
 def replace(new: Path, current: Path, foreign: Callable[[Path], str | None], aside: Path) -> None:
-    """Put ``new`` in the place of ``current``, which is deleted if it is ours, else set aside.
+    """Replace ``current`` by ``new``; ``current`` is deleted if it is ours, else set aside.
 
     Args:
         new: a directory in the same file system.
-        current: the place, which may be empty.
-        foreign: why what lies there may not be deleted, or None.
+        current: the path to replace; it may not exist.
+        foreign: returns why a directory may not be deleted, or None.
         aside: folder in the same file system for what may not be deleted.
     """
     reason = foreign(current) if current.exists() else None
@@ -137,11 +137,13 @@ def replace(new: Path, current: Path, foreign: Callable[[Path], str | None], asi
     except BaseException:
         kept.rename(current)
         raise
-    logger.warning("%s: it was set aside as %s; delete that when it is not needed", reason, kept)
+    logger.warning(
+        "%s: it was set aside as %s; delete that when it is no longer needed", reason, kept
+    )
 
 
 def remove_leftovers(place: Path, foreign: Callable[[Path], str | None]) -> None:
-    """Delete what killed writings of ``place`` left beside it, unless ``foreign`` objects."""
+    """Delete what interrupted writes of ``place`` left beside it, unless it is foreign."""
     name = re.compile(rf"\.{re.escape(place.name)}\.\d+\.(partial|retired)")
     for path in list(place.parent.iterdir()):
         if name.fullmatch(path.name) and foreign(path) is None:
@@ -149,7 +151,7 @@ def remove_leftovers(place: Path, foreign: Callable[[Path], str | None]) -> None
 
 
 def _files(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Everything but directories, at any depth, and links to them, without the record itself."""
+    """All files at any depth, and links to directories, but not the record itself."""
     for folder, folders, files in os.walk(directory):
         here = Path(folder)
         links = [name for name in folders if (here / name).is_symlink()]
