@@ -1,4 +1,4 @@
-"""What MLflow is told, whatever becomes of its store; with real stores."""
+"""What reaches MLflow, whatever happens to its store; with real stores."""
 
 import os
 import shutil

@@ -28,7 +28,7 @@ SERVICES = ["postgres", *OURS, *MONITORING]
 DAGSTER = ["code-location", "webserver", "daemon"]
 # Programs of images that are not built here.
 PROGRAMS = {"postgres": "pg_isready", "prometheus": "promtool", "grafana": "wget"}
-# Where those listen unless they are told otherwise.
+# Their default ports.
 PORTS = {"prom/prometheus": 9090, "grafana/grafana": 3000}
 # What other projects document, by who reads it.
 THIRD_PARTY = {
