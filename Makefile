@@ -39,7 +39,7 @@ setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 	    --index-strategy unsafe-best-match -r constraints.txt -e '$(EXTRAS)'; \
 	else \
 	  echo 'Installing into .venv with pip: a few minutes the first time (faster with uv on the PATH)'; \
-	  $(PIP) --no-deps -r constraints.txt && $(PIP) -c constraints.txt -e '$(EXTRAS)'; \
+	  $(PIP) --no-deps -r constraints.txt && $(PIP) --no-build-isolation -c constraints.txt -e '$(EXTRAS)'; \
 	fi
 	@touch $@
 
