@@ -86,6 +86,17 @@ def test_the_command_line_rejects_in_one_line(arguments, problem, tmp_path, monk
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_options_may_stand_between_overrides(flag, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep, "main", lambda *arguments: seen.append(arguments))
+    for arguments in (["seed=0,1", flag, "+x=-1"], ["~x"]):
+        with pytest.raises(SystemExit) as stop:
+            cxr.main(["train", *arguments])
+        assert stop.value.code == 0
+    assert seen == [(["seed=0,1", "+x=-1"], True), (["~x"], False)]
+
+
 def test_the_table_over_seeds_has_mean_and_spread():
     results = pd.DataFrame(
         {
