@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
@@ -10,40 +11,73 @@ from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
 from cxr_serving.http.errors import ServiceError
+from cxr_serving.http.service import Service
+
+_ADMIN_BYTES = 2**16  # of a request body that names a version
 
 
-def guarded(
-    admit: Callable[[Request], Awaitable[None]], max_bytes: int, seconds: float
-) -> type[APIRoute]:
-    """Make the class of the routes that only those may use whom ``admit`` lets through.
+class GuardedRoute(APIRoute):
+    """A route that checks a request before it reads a byte of its body.
 
     FastAPI reads a body that a route declares before it runs the route's dependencies; here no byte
-    of a body is read, and no ``100 Continue`` sent, before ``admit`` has returned.
-
-    Args:
-        admit: raises a ServiceError for a request that is not answered.
-        max_bytes: of a body, which is counted as it arrives, whatever its headers say.
-        seconds: from the head of a request to the end of its body.
-
-    Returns:
-        For ``APIRouter(route_class=…)``. What reads the body raises ServiceError: 413 when it is
-        larger, 408 when it is slower.
+    of a body is read, and no ``100 Continue`` sent, before :meth:`admit` has returned. The deadline
+    of the service runs from the head of a request to the end of its body. What reads the body
+    raises ServiceError: 413 when it is larger than :meth:`max_bytes`, counted as it arrives and
+    whatever its headers say; 408 when it is slower.
     """
 
-    class GuardedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            answer = super().get_route_handler()
+    @staticmethod
+    @abstractmethod
+    async def admit(service: Service, request: Request) -> None:
+        """Raise a ServiceError for a request that must not be answered."""
 
-            async def answer_admitted(request: Request) -> Response:
-                await admit(request)
-                bounded = Request(request.scope, _bounded(request, max_bytes, seconds))
-                if self.body_field is not None:
-                    await bounded.body()  # FastAPI would answer what this raises with a 400
-                return await answer(bounded)
+    @staticmethod
+    @abstractmethod
+    def max_bytes(service: Service) -> int:
+        """The largest body that is accepted, in bytes."""
 
-            return answer_admitted
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        answer = super().get_route_handler()
 
-    return GuardedRoute
+        async def answer_admitted(request: Request) -> Response:
+            service: Service = request.app.state.service
+            await self.admit(service, request)
+            receive = _bounded(request, self.max_bytes(service), service.settings.deadline_seconds)
+            bounded = Request(request.scope, receive)
+            if self.body_field is not None:
+                await bounded.body()  # FastAPI would answer what this raises with a 400
+            return await answer(bounded)
+
+        return answer_admitted
+
+
+class UserRoute(GuardedRoute):
+    """For everyone with a key, where keys are set, within the rate limit."""
+
+    @staticmethod
+    async def admit(service: Service, request: Request) -> None:
+        """Check key and rate limit."""
+        await service.guard.user(request)
+
+    @staticmethod
+    def max_bytes(service: Service) -> int:
+        """``CXR_MAX_UPLOAD_BYTES``."""
+        return service.settings.max_upload_bytes
+
+
+class AdminRoute(GuardedRoute):
+    """For those who may choose which model serves."""
+
+    @staticmethod
+    async def admit(service: Service, request: Request) -> None:
+        """Check the admin key."""
+        await service.guard.admin(request)
+
+    @staticmethod
+    def max_bytes(service: Service) -> int:
+        """The same in every service."""
+        return _ADMIN_BYTES
 
 
 def _bounded(request: Request, max_bytes: int, seconds: float) -> Receive:
@@ -54,7 +88,7 @@ def _bounded(request: Request, max_bytes: int, seconds: float) -> Receive:
 
     async def receive() -> Message:
         nonlocal received, complete
-        if complete:  # what is left to come is that the client leaves
+        if complete:  # the only message that can still arrive is that the client has left
             return await request.receive()
         if declared.isdecimal() and int(declared) > max_bytes:
             raise _too_large(max_bytes)
@@ -81,6 +115,6 @@ def _too_large(max_bytes: int) -> ServiceError:
     return ServiceError(
         413,
         "upload_too_large",
-        f"the body of the request is larger than {max_bytes:,} bytes, the most accepted "
-        "here: send less at once",
+        f"the request body is larger than {max_bytes:,} bytes, the most that is accepted here: "
+        "send less at once",
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,8 +26,13 @@ _IMAGE_ERRORS: Mapping[type[ImageError], tuple[int, str]] = {
 }
 
 
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of a route to OpenAPI."""
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
 def image_detail(error: ImageError) -> ErrorDetail:
-    """What is answered for an image that cannot be used."""
+    """The error for an image that cannot be used."""
     _, code = _IMAGE_ERRORS[type(error)]
     return ErrorDetail(code=code, message=str(error))
 

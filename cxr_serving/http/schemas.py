@@ -1,13 +1,22 @@
 """The JSON answers of the service."""
 
+import base64
 from datetime import datetime
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, Field
 
+from cxr_serving.model import explanation
 from cxr_serving.model.bundle import BundleRecord
 
 DISCLAIMER = "For research and education only. Not a medical device; not for clinical decisions."
+
+
+def png_data_url(pixels: npt.NDArray[np.uint8]) -> str:
+    """A grey image, uint8 [H, W], as JSON can carry it."""
+    return "data:image/png;base64," + base64.b64encode(explanation.png(pixels)).decode()
 
 
 class ModelName(BaseModel):
@@ -32,30 +41,41 @@ class ModelName(BaseModel):
 
 
 class Classification(BaseModel):
-    """What a model says of one image."""
+    """A model's answer for one image."""
 
     pred: int = Field(description="index of the most probable class")
     label: str = Field(description="name of the most probable class")
     probs: list[float] = Field(description="calibrated probabilities in class order, summing to 1")
     probabilities: dict[str, float] = Field(description="the same by class name")
     uncertain: bool = Field(
-        description="the most probable class has less than the confidence that GET /model tells"
+        description="the most probable class has less than the `confidence` of GET /model"
     )
 
 
 class Timings(BaseModel):
-    """Where the time of a request went; of a batch, each the longest of its images."""
+    """Where the time of a request went, in milliseconds; for a batch, of its slowest image."""
 
     read_ms: float = Field(description="receiving the request's body")
-    decode_ms: float = Field(description="decoding and resizing, waiting for it included")
+    decode_ms: float = Field(description="decoding and resizing, including the wait for it")
     queue_ms: float = Field(description="waiting for the forward pass")
     inference_ms: float = Field(description="the forward pass")
-    batch_images: int = Field(description="images in that forward pass, of all requests")
+    batch_images: int = Field(description="images in that forward pass, from all requests")
 
 
 class Prediction(Classification):
     """Answer of ``POST /predict``."""
 
+    cam: dict[str, list[list[float]]] | None = Field(
+        description="with `cam=true`, by class name: the Grad-CAM of the network's last stage, "
+        "rows from the top, over the whole image. It is coarse (7 x 7 for an input of 224 pixels) "
+        "and no outline of a finding. Raw: at least 0, without an upper bound, in units of the "
+        "class's logit, so larger is more evidence for that class; not a probability. `/explain` "
+        "interpolates a map bilinearly and divides it by its maximum. Null without `cam=true`, and "
+        "for a model without maps, for which `/explain` answers 501"
+    )
+    image: str | None = Field(
+        description="with `cam=true`, a data URL of a PNG: the image as the network sees it"
+    )
     model: ModelName
     timings: Timings
     disclaimer: str = DISCLAIMER
@@ -65,8 +85,8 @@ class Prediction(Classification):
 class ErrorDetail(BaseModel):
     """What went wrong."""
 
-    code: str = Field(description="short constant to branch on")
-    message: str = Field(description="for people: what, where and what to do")
+    code: str = Field(description="short constant for programs")
+    message: str = Field(description="for people: what, where, and the remedy")
 
 
 class ErrorAnswer(BaseModel):
@@ -77,7 +97,7 @@ class ErrorAnswer(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """What became of one image of a batch: a prediction or an error."""
+    """The result for one image of a batch: a prediction or an error."""
 
     index: int = Field(description="place in the request, from 0")
     prediction: Classification | None
@@ -87,7 +107,7 @@ class ImageResult(BaseModel):
 class BatchPrediction(BaseModel):
     """Answer of ``POST /predict/batch``."""
 
-    results: list[ImageResult] = Field(description="an image each, in the order of the request")
+    results: list[ImageResult] = Field(description="one per image, in the order of the request")
     model: ModelName
     timings: Timings
     disclaimer: str = DISCLAIMER
@@ -101,7 +121,7 @@ class Explanation(BaseModel):
     cam: list[list[float]] = Field(
         description="Grad-CAM in 0..1, rows from the top, over the whole image"
     )
-    image: str = Field(description="data URL of a PNG: the image as the network saw it")
+    image: str = Field(description="data URL of a PNG: the image as the network sees it")
     prediction: Classification
     model: ModelName
     disclaimer: str = DISCLAIMER
@@ -120,13 +140,13 @@ class Readiness(BaseModel):
 
     status: Literal["ready"] = "ready"
     model: ModelName
-    warning: str | None = Field(description="why a newer model is not served, if that is so")
-    dicom: str | None = Field(description="why DICOM is not read, if that is so")
+    warning: str | None = Field(description="why a newer model does not serve, if so")
+    dicom: str | None = Field(description="why DICOM cannot be read, if so")
     request_id: str
 
 
 class Figure(BaseModel):
-    """A figure of the report, with its 95 % interval over patients."""
+    """A metric of the report, with its 95 % confidence interval over patients."""
 
     value: float
     low: float
@@ -134,7 +154,7 @@ class Figure(BaseModel):
 
 
 class TestFigures(BaseModel):
-    """What the model reached on test images."""
+    """Metrics of the model on test images."""
 
     images: int
     figures: dict[str, Figure]
@@ -144,13 +164,13 @@ class ModelDescription(BaseModel):
     """Answer of ``GET /model``."""
 
     model: BundleRecord
-    runtime: str = Field(description="what computes: onnx, onnx-int8 or torch")
+    runtime: str = Field(description="runtime of the network: onnx, onnx-int8 or torch")
     following: Literal["newest", "released"]
-    pinned: bool = Field(description="whether it serves whatever is newer")
-    confidence: float = Field(description="an answer with less is uncertain")
-    test: TestFigures | None = Field(description="of the report; null before there is one")
-    test_problem: str | None = Field(description="why a report that is there cannot be read")
-    dicom: str | None = Field(description="why DICOM is not read, if that is so")
+    pinned: bool = Field(description="whether it serves even when a newer one appears")
+    confidence: float = Field(description="answers with a lower probability are uncertain")
+    test: TestFigures | None = Field(description="from the report; null before there is one")
+    test_problem: str | None = Field(description="why the report cannot be read, if so")
+    dicom: str | None = Field(description="why DICOM cannot be read, if so")
     disclaimer: str = DISCLAIMER
     request_id: str
 
