@@ -171,7 +171,7 @@ def test_rate_limit_comes_before_the_body(tmp_path: Path) -> None:
 
 
 def test_head_is_answered_as_get_without_the_body(hasty: Any, operations: list[Operation]) -> None:
-    pages = [Operation("GET", path, None, False) for path in ("/", "/docs", "/static/page.js")]
+    pages = [Operation("GET", path, None, False) for path in ("/", "/docs", "/static/main.js")]
     for operation in [*operations, *pages]:
         answer = hasty.client.head(operation.path, headers=hasty.headers)
         if operation.method != "GET":

@@ -121,7 +121,7 @@ def test_explanation_is_of_the_class_asked_for(ready_server: Any, image: bytes) 
 
 
 def test_answers_may_not_be_framed_sniffed_or_kept(ready_server: Any) -> None:
-    for path in ("/", "/health", "/static/page.js", "/nowhere"):
+    for path in ("/", "/health", "/static/main.js", "/nowhere"):
         headers = ready_server.client.get(path).headers
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert "unsafe" not in headers["Content-Security-Policy"]

@@ -1,0 +1,76 @@
+"""A browser, and a service of its own for each file of tests."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import KEY, Page
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("needs chromium and chromedriver")
+    options = ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        "--no-proxy-server",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with Chrome(options, Service(CHROMEDRIVER)) as browser:
+        browser.execute_cdp_cmd("Network.enable", {})
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(
+    browser: Chrome,  # without one no server is started
+    serve: Callable[..., Any],
+    publish_bundle: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "keys").write_text(f"ward {KEY}\n")
+    version = publish_bundle(folder / "data", seed=1).name
+    server = serve(folder, keys_file=folder / "keys")
+    server.wait_for_version(version)
+    server.client.headers["Authorization"] = f"Bearer {KEY}"
+    return server
+
+
+@pytest.fixture
+def keyless(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
+    """The page before a key is entered."""
+    page = Page(browser, server, tmp_path)
+    page.emulate(1200, 900)
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    page.run("sessionStorage.clear()")
+    browser.get_log("browser")
+    browser.refresh()
+    yield page
+    page.check_quiet()
+
+
+@pytest.fixture
+def page(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
+    page = Page(browser, server, tmp_path)
+    page.emulate(1200, 900)
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    page.run("sessionStorage.setItem('cxr-key', arguments[0])", KEY)
+    browser.get_log("browser")
+    browser.refresh()
+    page.until(lambda: page.text("service") == "Ready for images.")
+    yield page
+    page.check_quiet()
