@@ -9,7 +9,7 @@ _FIELDS = ("asctime", "levelname", "name", "message")
 
 
 def install() -> None:
-    """Send all logs there, uvicorn's and warnings, too."""
+    """Send all logs there, including uvicorn's and Python's warnings."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter(
@@ -24,6 +24,4 @@ def install() -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # It warns of forms that are broken, and quotes bytes of them.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     logging.captureWarnings(True)

@@ -1,5 +1,6 @@
 """Reads images out of a multipart request, in memory only."""
 
+import logging
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ FIELD = "file"
 # Parts that are passed over; forms of web pages send a few.
 _OTHER_PARTS = 16
 _BINARY = (b"", b"7bit", b"8bit", b"binary")
+
+# Its warnings about broken forms quote bytes of them.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def openapi_body(many: bool) -> dict[str, Any]:

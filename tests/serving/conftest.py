@@ -21,6 +21,7 @@ import torch
 from command import CXR
 from net import free_port
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
 from cxr_assets.learning import onnx
@@ -152,9 +153,17 @@ class Server:
         return self.log_file.read_text()
 
     def requests(self) -> list[dict[str, Any]]:
-        """The lines of the log that tell of a request."""
+        """The lines of the log that report a request."""
         lines = [json.loads(line) for line in self.log().splitlines()]
         return [line for line in lines if line["message"] == "request"]
+
+    def samples(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """The metrics, by name and values of the labels."""
+        return {
+            (sample.name, tuple(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(self.client.get("/metrics").text)
+            for sample in family.samples
+        }
 
     def predict(self, image: bytes, **options: object) -> httpx.Response:
         return self.client.post("/predict", files={"file": ("image.jpeg", image)}, **options)
@@ -248,7 +257,7 @@ def guarded(
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Server:
-    """A server that asks for a key, which is in its ``headers``; all else is as by default."""
+    """A server that requires a key, which is in its ``headers``; all else is as by default."""
     return _with_keys(serve, publish_bundle, tmp_path_factory.mktemp("guarded"))
 
 
