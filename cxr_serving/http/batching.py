@@ -1,4 +1,4 @@
-"""Images of many requests become one forward pass."""
+"""Batches the images of many requests into forward passes."""
 
 import asyncio
 import math
@@ -24,15 +24,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one image.
+    """The answer for one image.
 
     Attributes:
         probabilities: float32 [classes], calibrated.
-        cam: float32 [classes, h, w], where the image evidence for each class; None of a network
-            that is not explained.
-        queue_seconds: it waited for its forward pass.
+        cam: float32 [classes, h, w], the class activation maps; None for a network
+            without them.
+        queue_seconds: it was queued.
         inference_seconds: of the forward pass.
-        images: in that forward pass.
+        images: in that forward pass, of all requests.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -52,14 +52,14 @@ class _Image:
 
 
 class Batcher:
-    """A bounded queue before one thread that computes; all else runs in the event loop.
+    """A bounded queue before one thread that computes; everything else runs in the event loop.
 
-    While a forward pass runs, images gather; the next one takes what is there, first come, first
-    served. An idle service computes an image at once: it only ever waits, and no longer than
-    ``max_delay`` seconds, for images that are being decoded at that moment.
+    Images that arrive during a forward pass share the next one, first come, first served. An idle
+    service computes an image at once: it waits, for at most ``max_delay`` seconds, only while other
+    images are being decoded.
 
     Attributes:
-        progress: whether images are answered.
+        progress: knows whether images are still being answered.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Batcher:
         self._changed = asyncio.Event()
         self._admitted = 0
         self._decoding = 0
-        # Seconds that an image took in the last pass: an estimate of which deadlines can be met.
+        # Seconds per image in the last pass: estimates which deadlines can be met.
         self._pace = 0.0
 
     async def run(self) -> None:
-        """Compute what comes, until cancelled."""
+        """Compute queued images until cancelled."""
         while True:
             await self._gather()
             batch = self._take()
@@ -97,19 +97,19 @@ class Batcher:
 
     @contextmanager
     def admitted(self, images: int) -> Iterator[None]:
-        """Room in the house for some images, before they are read.
+        """Count images as in flight, before they are read.
 
         Raises:
-            ServiceError: 429 when there is none.
+            ServiceError: 429 when that would exceed ``max_queue``.
         """
         if self._admitted + images > self._max_queue:
             self._metrics.rejections.labels("queue_full").inc()
-            # None of those before takes longer than its deadline, whatever the last pass took.
+            # No image in flight takes longer than its deadline, however slow the last pass was.
             wait = min(self._admitted * self._pace, self.progress.seconds)
             raise ServiceError(
                 429,
                 "queue_full",
-                f"{self._admitted} images are in the house, {self._max_queue} have room: ask again "
+                f"{self._admitted} images are in flight, of at most {self._max_queue}: try again "
                 "later",
                 {"Retry-After": str(max(1, math.ceil(wait)))},
             )
@@ -132,10 +132,10 @@ class Batcher:
     async def submit(
         self, model: Predictor, pixels: npt.NDArray[np.uint8], deadline: float
     ) -> Answer:
-        """Have one image classified.
+        """Classify one image.
 
         Args:
-            model: that answers, also when another one has replaced it meanwhile.
+            model: that answers, even if another one has replaced it since.
             pixels: uint8 [size, size], decoded for that model.
             deadline: of ``time.monotonic()``.
 
@@ -149,7 +149,7 @@ class Batcher:
         return await self.within(deadline, image.answer)
 
     async def within(self, deadline: float, answer: "asyncio.Future[T]") -> T:
-        """The result, where it comes before ``deadline``; it is cancelled otherwise.
+        """The result if it arrives before ``deadline``; otherwise it is cancelled.
 
         Raises:
             ServiceError: 504.
@@ -165,7 +165,7 @@ class Batcher:
         return ServiceError(
             504,
             "deadline_exceeded",
-            "no answer in time: the service is overloaded, ask again later",
+            "no answer in time: the service is overloaded, try again later",
         )
 
     async def _gather(self) -> None:
@@ -185,7 +185,7 @@ class Batcher:
         now = time.monotonic()
         waiting = []
         for image in self._queue:
-            if image.answer.done():  # whoever asked has given up
+            if image.answer.done():  # the client has given up
                 continue
             if image.deadline < now:
                 image.answer.set_exception(self._late())

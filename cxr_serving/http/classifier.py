@@ -1,4 +1,4 @@
-"""From the bytes of images to calibrated answers, many requests at a time."""
+"""From the bytes of images to calibrated answers, for many requests at once."""
 
 import asyncio
 import time
@@ -26,9 +26,9 @@ class Classified:
     """An image and its answer.
 
     Attributes:
-        pixels: uint8 [size, size], as the network saw it.
-        decode_seconds: decoding it, waiting for that included.
-        answer: of the model.
+        pixels: uint8 [size, size], as the network sees it.
+        decode_seconds: decoding it, including the wait for a thread.
+        answer: by the model.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -37,7 +37,7 @@ class Classified:
 
 
 class Classifier:
-    """Decodes in threads of its own, and has the batcher compute."""
+    """Decodes images in its own threads and passes them to the batcher."""
 
     def __init__(self, batcher: Batcher, threads: int, confidence: float, metrics: Metrics) -> None:
         self._batcher = batcher
@@ -46,16 +46,16 @@ class Classifier:
         self._drift = Drift(metrics)
         self._reader = ImageReader()
         self._decoders = ThreadPoolExecutor(threads, "decoder")
-        # DICOM is decoded by one process: those who wait for it must not keep others waiting.
+        # One process decodes DICOM: images that wait for it must not block the other threads.
         self._dicom_decoder = ThreadPoolExecutor(1, "dicom")
 
     @property
     def dicom_problem(self) -> str | None:
-        """Why DICOM is not read at the moment, None where it is."""
+        """Why DICOM cannot be read at the moment; None if it can."""
         return self._reader.dicom_problem
 
     def start(self) -> None:
-        """Begin to start the process that decodes DICOM, ahead of the first image."""
+        """Start the process that decodes DICOM, ahead of the first image."""
         self._dicom_decoder.submit(self._reader.start)
 
     def close(self) -> None:
@@ -67,10 +67,10 @@ class Classifier:
     async def classify(
         self, model: Predictor, images: Sequence[bytes], deadline: float
     ) -> list[Classified | ImageError]:
-        """Answer images, or say why not, in their order.
+        """Classify images, in their order; a bad one gets its error.
 
         Args:
-            model: that answers all of them.
+            model: that classifies all of them.
             images: JPEG, PNG or DICOM files.
             deadline: of ``time.monotonic()``.
 
@@ -80,11 +80,11 @@ class Classifier:
         return await asyncio.gather(*(self._answer(model, image, deadline) for image in images))
 
     def uncertain(self, probabilities: npt.NDArray[np.float32]) -> bool:
-        """Whether the most probable class has too little."""
+        """Whether the most probable class is below the confidence of the settings."""
         return bool(probabilities.max() < self._confidence)
 
     def count(self, model: Predictor, image: Classified) -> None:
-        """Count a prediction that is given as an answer, for the metrics and for drift."""
+        """Count an answered prediction, for the metrics and for drift."""
         probabilities = image.answer.probabilities
         predicted = int(probabilities.argmax())
         self._metrics.predictions.labels(model.record.classes[predicted]).inc()

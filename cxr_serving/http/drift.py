@@ -1,4 +1,4 @@
-"""Whether the images that arrive, and the answers, are still like those of the validation set."""
+"""Drift of images and answers from those of the validation set."""
 
 from collections import deque
 
@@ -9,12 +9,12 @@ from cxr_serving.http.metrics import Metrics
 from cxr_serving.model.distribution import BINS, histogram, psi
 from cxr_serving.model.predictor import Predictor
 
-# Fewer images say nothing; more than the last thousand would hide what changed today.
+# Fewer images are too noisy; more than the last thousand would hide a recent change.
 _FEWEST, _MOST = 50, 1000
 
 
 class Drift:
-    """Compares the last images with the reference in the bundle; begins anew with each model."""
+    """Compares the last images with the distribution in the bundle; a new model resets it."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

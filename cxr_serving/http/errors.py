@@ -38,12 +38,12 @@ def image_detail(error: ImageError) -> ErrorDetail:
 
 
 class ServiceError(Exception):
-    """A request cannot be answered.
+    """A request that cannot be answered.
 
     Attributes:
         status: HTTP status of the answer.
-        code: short constant that clients can branch on.
-        headers: besides those of every answer.
+        code: short constant for programs.
+        headers: of the answer, besides the usual ones.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class ServiceError(Exception):
 def error_response(
     request_id: str, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The answer for an error."""
+    """The answer to a request that failed."""
     answer = ErrorAnswer(error=ErrorDetail(code=code, message=message), request_id=request_id)
     return JSONResponse(answer.model_dump(), status, headers)
 
 
 def install(app: FastAPI) -> None:
-    """Make ``app`` answer errors in the one shape."""
+    """Make ``app`` answer all errors in the one shape."""
 
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> JSONResponse:

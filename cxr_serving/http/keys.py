@@ -1,4 +1,4 @@
-"""Who may ask what: keys from a file, and how often."""
+"""Access: API keys from a file, and a rate limit."""
 
 import hashlib
 import hmac
@@ -15,38 +15,38 @@ from limits.strategies import MovingWindowRateLimiter
 from cxr_serving.http.errors import ServiceError
 from cxr_serving.http.metrics import Metrics
 
-# Of random characters as `openssl rand -hex 16` makes them: not to be guessed.
+# Random characters, as `openssl rand -hex 16` writes them, cannot be guessed at this length.
 _SHORTEST = 16
 
 logger = logging.getLogger(__name__)
 
 
 class KeysError(ValueError):
-    """A file of keys cannot be used; the message names the line, never a key."""
+    """A key file cannot be used; the message names the line, never a key."""
 
 
 class Keys:
     """The keys in a file, one line ``name key`` each.
 
-    Blank lines and lines that begin with ``#`` are passed over; anywhere else ``#`` is a character
-    like others. A name may stand in several lines, with its old key and its new one.
+    Blank lines and lines that begin with ``#`` are ignored; anywhere else ``#`` is an ordinary
+    character. A name may have several lines, for its old key and its new one.
 
-    The file is read again whenever it has changed: keys are rotated without a restart. A change
-    that cannot be read leaves the keys that were valid before, and is logged.
+    The file is read again when it changes, so keys are rotated without a restart. If the changed
+    file is invalid, the previous keys stay valid and the error is logged.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            KeysError: there is none, or it holds no key or something else.
+            KeysError: it is missing, holds no key, or holds an invalid line.
         """
         self._path = path
         self._stamp = self._stat()
         self._digests = _read(path)
 
     def owner(self, key: str) -> str | None:
-        """The name beside ``key``, or None; takes as long whether the key is right or not."""
+        """The name of ``key``, or None; takes the same time whether the key is valid or not."""
         self._refresh()
         digest = _digest(key)
         owner = None
@@ -63,7 +63,7 @@ class Keys:
         try:
             self._digests = _read(self._path)
         except KeysError as error:
-            logger.error("the keys of before stay valid: %s", error)
+            logger.error("the previous keys stay valid: %s", error)
         else:
             logger.info("read %d keys", len(self._digests))
 
@@ -76,7 +76,7 @@ class Keys:
 
 
 class Guard:
-    """Lets a request through, or raises what it is answered with."""
+    """Admits a request, or raises the error that answers it."""
 
     def __init__(
         self,
@@ -92,10 +92,10 @@ class Guard:
         self._metrics = metrics
 
     async def user(self, request: Request) -> None:
-        """Whether the request may use the service, now.
+        """Admit a request that may use the service now.
 
         Raises:
-            ServiceError: 401 without a right key, 429 when it comes too often.
+            ServiceError: 401 without a valid key, 429 above the rate limit.
         """
         if self._keys is None:
             owner = request.client.host if request.client else ""
@@ -107,20 +107,18 @@ class Guard:
             raise ServiceError(
                 429,
                 "rate_limited",
-                f"more than {self._rate_limit}; ask again later",
+                f"more than {self._rate_limit}: try again later",
                 {"Retry-After": str(max(1, math.ceil(reset - time.time())))},
             )
 
     async def admin(self, request: Request) -> None:
-        """Whether the request may change what serves.
+        """Admit a request that may change which model serves.
 
         Raises:
-            ServiceError: 401 without a right key, 403 when nobody may.
+            ServiceError: 401 without a valid key, 403 without a file of admin keys.
         """
         if self._admin_keys is None:
-            raise ServiceError(
-                403, "admin_disabled", "nobody may do this: CXR_ADMIN_KEYS_FILE is not set"
-            )
+            raise ServiceError(403, "admin_disabled", "no admin keys: set CXR_ADMIN_KEYS_FILE")
         owner = _authenticate(request, self._admin_keys)
         logger.info("admin request", extra={"admin": owner, "path": request.url.path})
 
@@ -132,7 +130,7 @@ def _authenticate(request: Request, keys: Keys) -> str:
         raise ServiceError(
             401,
             "unauthorized",
-            "a valid key is needed, in the header Authorization: Bearer <key>",
+            "a valid key is required in the header Authorization: Bearer <key>",
             {"WWW-Authenticate": "Bearer"},
         )
     return owner
@@ -170,7 +168,7 @@ def _read(path: Path) -> list[tuple[str, bytes]]:
 
 
 def _problem(words: list[str]) -> str | None:
-    """What is wrong with a line of the file, without a word of it."""
+    """What is wrong with a line of the file, without quoting it."""
     if len(words) != 2:
         return f"{len(words)} word{'s' * (len(words) > 1)}, and a comment needs a line of its own"
     _, key = words

@@ -1,4 +1,4 @@
-"""One JSON object a log line, on standard error."""
+"""Logs as JSON, one object per line, on standard error."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""The metrics for Prometheus."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,11 +14,11 @@ from prometheus_client import (
 
 from cxr_serving.model.bundle import BundleRecord
 
-# From a small network alone on the machine to the default deadline of a request.
+# From a small network on an idle machine to the default deadline of a request.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 15, 30)
 
 
-# A series more for each of them, of when it was first counted, which nobody asks for.
+# Otherwise each counter has a second series, of the time when it was created.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -40,11 +40,11 @@ class Metrics:
             registry=registry,
         )
         self.requests_in_progress = Gauge(
-            "cxr_requests_in_progress", "Requests that are not answered yet.", registry=registry
+            "cxr_requests_in_progress", "Requests in flight.", registry=registry
         )
         self.rejections = Counter(
             "cxr_rejections",
-            "Requests or images given up: queue_full, deadline, rate_limit.",
+            "Requests or images rejected: queue_full, deadline, rate_limit.",
             ["reason"],
             registry=registry,
         )
@@ -57,17 +57,17 @@ class Metrics:
             registry=registry,
         )
         self.queue_images = Gauge(
-            "cxr_queue_images", "Images that wait for a forward pass.", registry=registry
+            "cxr_queue_images", "Images queued for a forward pass.", registry=registry
         )
         self.queue_seconds = Histogram(
             "cxr_queue_seconds",
-            "How long an image waited for its forward pass.",
+            "Time that an image was queued.",
             buckets=_SECONDS,
             registry=registry,
         )
         self.batch_images = Histogram(
             "cxr_batch_images",
-            "Images of a forward pass.",
+            "Images in a forward pass.",
             buckets=(1, 2, 4, 8, 16, 32),
             registry=registry,
         )
@@ -94,10 +94,10 @@ class Metrics:
             registry=registry,
         )
         self.drift_images = Gauge(
-            "cxr_drift_images", "Images that cxr_drift_psi is of.", registry=registry
+            "cxr_drift_images", "Images that cxr_drift_psi compares.", registry=registry
         )
         self.model_loads = Counter(
-            "cxr_model_loads", "Models that came to serve.", registry=registry
+            "cxr_model_loads", "Models loaded and put into service.", registry=registry
         )
         self.model_rejections = Counter(
             "cxr_model_rejections", "Models that were rejected.", registry=registry
@@ -105,7 +105,7 @@ class Metrics:
         self.model_ready = Gauge("cxr_model_ready", "1 while a model serves.", registry=registry)
         self.model_stale = Gauge(
             "cxr_model_stale",
-            "1 while the newest model is missing or rejected; /ready says why.",
+            "1 while the newest or pinned model is missing or rejected; /ready says why.",
             registry=registry,
         )
         self.model_pinned = Gauge(
@@ -113,7 +113,7 @@ class Metrics:
         )
         self.model_confirmed = Gauge(
             "cxr_model_confirmed_timestamp_seconds",
-            "When the pipeline last made the model that serves, or confirmed it by reusing it.",
+            "When the pipeline last trained the model that serves, or confirmed it by reusing it.",
             registry=registry,
         )
         self._model = Info("cxr_model", "The model that serves.", registry=registry)

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, log line and metrics, and errors nobody expected."""
+"""What surrounds every request: id, log line, metrics, headers, unexpected errors."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from cxr_serving.http.metrics import Metrics
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# The page has no inline script or style, loads nothing from elsewhere, and is in nobody's frame.
+# The page has no inline script or style, loads nothing from elsewhere, and may not be framed.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -26,7 +26,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_NO_ANSWER = 499  # nginx's status for a client that left first; it is logged, never sent
+_NO_ANSWER = 499  # nginx's status when the client has left; it is logged, never sent
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,9 @@ class RequestMiddleware:
 
     Bodies are never logged.
 
-    The client's ``X-Request-ID`` is kept when it has at most 128 letters, digits, dots, dashes and
-    underscores, else a new one is made. It is in ``request.state.request_id`` and in the answer's
-    header. An exception that nothing handled becomes a 500 in the one error shape.
+    The client's ``X-Request-ID`` is kept if it has at most 128 letters, digits, dots, dashes and
+    underscores; otherwise a new one is made. It is in ``request.state.request_id`` and in the
+    answer's header. An unhandled exception becomes a 500 in the one error shape.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -82,7 +82,7 @@ class RequestMiddleware:
                 request_id,
                 500,
                 "internal_error",
-                "unexpected error; the log of the service has it under this request id",
+                "unexpected error: look in the log of the service for this request id",
             )
             await response(scope, receive, send_identified)
         finally:

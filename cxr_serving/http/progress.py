@@ -1,4 +1,4 @@
-"""Whether images that are sent are answered at all."""
+"""Whether images are still being answered."""
 
 import time
 from collections.abc import Iterator
@@ -6,24 +6,24 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """Knows a service that has stopped answering from one that is idle.
+    """Tells a stalled service from an idle one.
 
-    It is stalled while images wait and none has been answered for longer than any of them may
-    wait. Once nothing waits it is no longer called stalled, so that a load balancer that stopped
-    sending because of it tries again; the next answer decides.
+    The service is stalled while images wait and none has been answered for longer than any of them
+    may wait. Once nothing waits it counts as healthy, so that a load balancer that had stopped
+    sending tries again; the next answer decides.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Call it stalled after ``seconds`` without an answer, the deadline of a request."""
+        """Stalled means ``seconds`` without an answer: the deadline of a request."""
         self.seconds = seconds
         self._waiting = 0
-        # Since when no image was answered; None if none has been sent since the last answer.
+        # When the wait for an answer began; None if no image arrived since the last answer.
         self._since: float | None = None
         self._left = 0.0
 
     @property
     def stalled(self) -> bool:
-        """Whether images wait in vain."""
+        """Whether images wait and none is answered."""
         return (
             self._waiting > 0
             and self._since is not None
@@ -32,7 +32,7 @@ class Progress:
 
     @contextmanager
     def image(self) -> Iterator[None]:
-        """Around the work on one image, which is answered unless this raises."""
+        """Surrounds the work on one image; an exception means that it was not answered."""
         now = time.monotonic()
         after_a_pause = self._waiting == 0 and now - self._left > self.seconds
         if self._since is None or after_a_pause:

@@ -17,7 +17,7 @@ from cxr_serving.http.settings import Settings, problems
 
 
 class Server(uvicorn.Server):
-    """Stops in order: not ready first, then closed to new requests, then done, with status 0.
+    """Shuts down in order: not ready, then closed to new requests, then finished, with status 0.
 
     A second signal, or Ctrl-C, skips the first step.
     """
@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals; unlike uvicorn's own, do not die of them in the end."""
+        """Handle signals; unlike uvicorn, do not raise them again at the end."""
         handlers = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop, or stop at once."""
+        """Start the shutdown, or shorten it."""
         if sig == signal.SIGTERM and not self._app.state.draining:
             self._app.state.draining = True
             signal.signal(signal.SIGALRM, super().handle_exit)

@@ -23,25 +23,25 @@ class Settings(BaseSettings):
 
     data_root: Path = Field(
         default=Path("data"),
-        description="Directory that the pipeline writes to, and the model is found in.",
+        description="Directory that the pipeline writes models to and the service reads them from.",
     )
     follow: Literal["newest", "released"] = Field(
         default="newest",
-        description="What serves: the newest materialised model, or the newest released one.",
+        description="Which model serves: the newest materialised one, or the newest released one.",
     )
     pin: str | None = Field(
         default=None,
-        description="Version that serves whatever is newer, until it is unpinned.",
+        description="Version that serves, even when a newer one appears, until it is unpinned.",
     )
     poll_seconds: float = Field(
         default=1.0,
         gt=0,
         le=60,
-        description="Seconds between looks for a newer model.",
+        description="Seconds between checks for a newer model.",
     )
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on. Beyond loopback, set a file of keys, and TLS before it.",
+        description="Address to listen on. Beyond loopback, set a key file and put TLS in front.",
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes any.")
     device: str = Field(
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     precision: Literal["fp32", "int8"] = Field(
         default="fp32",
-        description="int8 serves the quantised network on a CPU, where the export found it good.",
+        description="int8 serves the quantised network on a CPU, if the export accepted it.",
     )
     threads: int = Field(
         default_factory=cores,
@@ -62,54 +62,54 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=2 * MAX_PIXELS + 2**20,
         ge=1,
-        description="Bytes of a request body at most; larger ones are answered with 413. The "
+        description="Largest request body in bytes; larger ones are answered with 413. The "
         "default is the largest image that is decoded, uncompressed with 16 bits a pixel, and "
         "1 MiB for headers.",
     )
-    max_images: int = Field(default=32, ge=1, description="Images of a batch request at most.")
-    max_batch: int = Field(default=8, ge=1, description="Images of a forward pass at most.")
+    max_images: int = Field(default=32, ge=1, description="Most images in a batch request.")
+    max_batch: int = Field(default=8, ge=1, description="Most images in a forward pass.")
     max_delay_seconds: float = Field(
         default=0.005,
         ge=0,
         le=1,
-        description="A forward pass waits this long at most for images that are being decoded.",
+        description="Longest time that a forward pass waits for images being decoded.",
     )
     max_queue: int = Field(
         default=64,
         ge=1,
-        description="Images in the house at most; further requests are answered with 429.",
+        description="Most images in flight or queued; further requests are answered with 429.",
     )
     deadline_seconds: float = Field(
         default=30.0,
         gt=0,
-        description="From a request's head to its answer; what takes longer is given up.",
+        description="Longest time from a request's head to its answer; later answers are given up.",
     )
     notice_seconds: float = Field(
         default=1.0,
         ge=0,
-        description="After SIGTERM: not ready, but still answering, until balancers have noticed.",
+        description="After SIGTERM: time to keep answering while /ready is 503 for load balancers.",
     )
     drain_seconds: float = Field(
-        default=20.0, gt=0, description="After that: the time that requests have to be finished."
+        default=20.0, gt=0, description="After that: longest time to finish the requests in flight."
     )
     confidence: float = Field(
         default=0.7,
         ge=0,
         le=1,
-        description="An answer whose most probable class has less is `uncertain`.",
+        description="An answer is `uncertain` if its most probable class is below this.",
     )
     keys_file: Path | None = Field(
         default=None,
-        description="API keys, a line `name key` each; read again when it changes. Without one "
-        "everybody who reaches the service may use it.",
+        description="File of API keys, one line `name key` each; read again when it changes. "
+        "Without it everyone who reaches the service may use it.",
     )
     admin_keys_file: Path | None = Field(
         default=None,
-        description="Keys in the same form that may pin a model. Without one nobody may.",
+        description="File of keys that may pin a model, in the same form. Without it nobody may.",
     )
     rate_limit: str | None = Field(
         default=None,
-        description="Requests of a key, or of an address where there are no keys: `100/minute`.",
+        description="Rate limit per key, or per address without keys: `100/minute`.",
     )
 
     @field_validator("rate_limit")
@@ -134,14 +134,14 @@ class Settings(BaseSettings):
 
     @property
     def directory(self) -> Path:
-        """Where the versions lie that are followed, and the pointer to the one that serves."""
+        """The directory of the versions and of the pointer to the one that serves."""
         if self.follow == "released":
             return bundle.releases_directory(self.data_root)
         return bundle.asset_directory(self.data_root, ASSET)
 
 
 def problems(error: ValidationError) -> str:
-    """What is wrong in the environment, a line a variable."""
+    """What is wrong in the environment, one line per variable."""
     return "\n".join(
         f"{'_'.join(['CXR', *map(str, problem['loc'])]).upper()}: {problem['msg']}"
         for problem in error.errors()

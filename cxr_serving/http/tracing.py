@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, where the standard environment variables ask for them."""
+"""OpenTelemetry traces, enabled by the standard environment variables."""
 
 import os
 
@@ -15,10 +15,10 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 
 def install(app: Starlette) -> TracerProvider | None:
-    """Trace requests if the environment names where spans shall go.
+    """Trace requests if the environment names an endpoint for spans.
 
     Returns:
-        What has to be shut down at the end, so that the last spans are sent; None without traces.
+        The provider to shut down at the end, which sends the last spans; None without traces.
     """
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None

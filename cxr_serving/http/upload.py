@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FIELD = "file"
 
-# Parts that are passed over; forms of web pages send a few.
+# Parts that are ignored; forms of web pages send a few.
 _OTHER_PARTS = 16
 _BINARY = (b"", b"7bit", b"8bit", b"binary")
 
@@ -43,17 +43,17 @@ def openapi_body(many: bool) -> dict[str, Any]:
 async def read_images(request: Request, max_images: int) -> list[bytes]:
     """The contents of the multipart field ``file``, in order; nothing is written to disk.
 
-    A part needs no file name (RFC 7578, 4.2), but without one it must not be text: that is a path
-    which some client was to replace by the file. Parts of other fields are passed over.
+    A part needs no file name (RFC 7578, 4.2), but without one it must not be text: that would be a
+    path that the client failed to replace by the file. Parts of other fields are ignored.
 
     Args:
-        request: whose body was not read yet; what it raises when the body is too large or too slow
-            is passed on.
-        max_images: parts of the field.
+        request: whose body has not been read; errors of a body that is too large or too slow
+            pass through.
+        max_images: most parts of the field.
 
     Raises:
         ServiceError: 413 for more images, 422 without such a field, 400 for a body that is not
-            multipart as it says.
+            valid multipart.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data":
@@ -71,8 +71,7 @@ async def read_images(request: Request, max_images: int) -> list[bytes]:
         parser.finalize()
     except FormParserError as error:  # its message would quote bytes of the body
         raise _malformed(
-            "the body does not have the parts, headers and boundary that its header Content-Type "
-            "says"
+            "the body is not the multipart form that its header Content-Type announces"
         ) from error
     if not form.ended:
         raise _malformed("the body ends before its last boundary")
@@ -82,18 +81,18 @@ async def read_images(request: Request, max_images: int) -> list[bytes]:
         raise ServiceError(
             413,
             "too_many_images",
-            f"{form.sent} images in one request, of which this route takes {max_images} at most: "
+            f"{form.sent} images in one request, but this route accepts at most {max_images}: "
             + ("send them one by one, or to /predict/batch" if max_images == 1 else "send fewer"),
         )
     return form.images
 
 
 class _Form:
-    """What the parser finds."""
+    """Collects the images that the parser finds."""
 
     def __init__(self, max_images: int) -> None:
         self.images: list[bytes] = []
-        self.sent = 0  # more than are kept, where there are too many
+        self.sent = 0  # may exceed the number kept
         self.ended = False
         self._max_images = max_images
         self._other_parts = 0
@@ -103,7 +102,7 @@ class _Form:
         self._image: BytesIO | None = None
 
     def callbacks(self) -> "MultipartCallbacks":
-        """For the parser."""
+        """The callbacks of the parser."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,

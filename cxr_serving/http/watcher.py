@@ -1,4 +1,4 @@
-"""Keeps the newest good model in service, or the one that was pinned."""
+"""Keeps the newest valid model in service, or the pinned one."""
 
 import logging
 import threading
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class State:
-    """What the service has at one moment.
+    """The models at one moment.
 
     Attributes:
         model: the model that serves, or None.
-        problem: why there is none, or why a newer one is not served; None when all is well.
+        problem: why there is none, or why a newer one does not serve; None when all is well.
         previous: the model that served before, still loaded.
-        pinned: the version that serves whatever is newer, if any.
+        pinned: the version that serves even when a newer one appears, if any.
     """
 
     model: Predictor | None = None
@@ -47,7 +47,7 @@ class Version:
     reason: str | None
 
 
-# What tells that a file is not the one that was seen before.
+# Path, modification time, size and inode: they change when a file does.
 _Stamp = tuple[str, int, int, int]
 
 
@@ -58,15 +58,15 @@ class _Rejection:
 
 
 class Watcher:
-    """Follows ``latest.json`` in a thread; loads what it names aside, then swaps it in.
+    """Follows ``latest.json`` in a thread, loads the model it names, then swaps it in.
 
     A new bundle is verified, loaded, compared with its reference images and warmed up before it
-    replaces the one that serves, by one assignment to :attr:`state`; whoever took the old model
-    before keeps it to the end. The old one stays loaded for a rollback. A bad bundle is rejected,
-    and tried again only when its files have changed, the pointer was written anew, or it is pinned.
+    replaces the one that serves, by one assignment to :attr:`state`; requests that took the old
+    model keep it to their end. The old one stays loaded for a rollback. A bad bundle is rejected,
+    and retried only when its files or the pointer have changed, or when it is pinned.
 
     Attributes:
-        state: what serves now; read it once a request.
+        state: what serves now; read it once per request.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Watcher:
         Args:
             directory: where bundles of ``asset`` or its releases lie.
             asset: whose bundles they must be.
-            load: makes a checked model of a bundle's directory, ready to answer at full speed.
-            poll_seconds: between looks at the pointer.
-            metrics: told what serves.
-            pin: version that serves whatever the pointer names.
+            load: loads a bundle's directory, checks the model and warms it up.
+            poll_seconds: between reads of the pointer.
+            metrics: record which model serves.
+            pin: version that serves instead of the one that the pointer names.
         """
-        self.state = State(problem="starting: no model was looked for yet", pinned=pin)
+        self.state = State(problem="starting: the first model is being loaded", pinned=pin)
         self._directory = directory
         self._asset = asset
         self._load = load
@@ -96,13 +96,13 @@ class Watcher:
         self._metrics = metrics
         self._metrics.model_pinned.set(pin is not None)
         self._rejections: dict[str, _Rejection] = {}
-        # Held while what serves is decided: by the thread, or by a request that pins.
+        # Held while the thread, or a request that pins, decides which model serves.
         self._deciding = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start to follow."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -111,12 +111,12 @@ class Watcher:
         self._thread.join()
 
     def poll(self) -> None:
-        """Look once: what is to serve does afterwards, or :attr:`state` says why not."""
+        """Read the pointer once: its model serves afterwards, or :attr:`state` says why not."""
         with self._deciding:
             self._follow()
 
     def pin(self, version: str) -> None:
-        """Serve ``version`` from now on, whatever becomes newest.
+        """Serve ``version`` from now on, even when a newer one appears.
 
         Raises:
             BundleError: it cannot be served; nothing has changed then.
@@ -135,7 +135,7 @@ class Watcher:
             self._follow()
 
     def versions(self) -> list[Version]:
-        """What lies on disk, newest first."""
+        """The versions on disk, newest first."""
         found = []
         for version in reversed(bundle.versions(self._directory)):
             rejection = self._rejections.get(version)
@@ -151,7 +151,7 @@ class Watcher:
             try:
                 self.poll()
             except Exception:
-                logger.exception("looking for a model failed")
+                logger.exception("following the pointer failed")
             if self._stopping.wait(self._poll_seconds):
                 return
 
@@ -238,13 +238,13 @@ class Watcher:
             return
         self.state = replace(self.state, problem=problem)
         if problem is None:
-            logger.info("the model that serves is the one that shall serve again")
+            logger.info("the newest or pinned model serves again")
         else:
             logger.warning("%s", problem)
 
 
 def _stamps(paths: Iterable[Path]) -> frozenset[_Stamp]:
-    with suppress(OSError):  # what cannot be looked at is rejected, and looked at again
+    with suppress(OSError):  # an unreadable file has no stamp, so the bundle is retried
         stats = [(path, path.stat()) for path in paths if path.exists()]
         return frozenset((str(p), s.st_mtime_ns, s.st_size, s.st_ino) for p, s in stats)
     return frozenset()

@@ -51,7 +51,7 @@ def operations(hasty: Any) -> list[Operation]:
 
 
 class Client:
-    """A connection that sends what it is told to, and says what was answered and when."""
+    """A connection that sends given bytes, and reports what was answered and when."""
 
     def __init__(self, port: int) -> None:
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=20)
@@ -105,7 +105,7 @@ class Client:
     ids=["declared", "chunked"],
 )
 @pytest.mark.parametrize("key", [(), ("Authorization: Bearer 0123456789abcdee",)])
-def test_without_a_key_no_byte_of_a_body_is_asked_for(
+def test_without_a_key_no_byte_of_a_body_is_read(
     hasty: Any, operations: list[Operation], header: str, key: tuple[str, ...]
 ) -> None:
     for operation in operations:

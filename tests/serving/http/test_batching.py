@@ -1,4 +1,4 @@
-"""The queue before the network, with a model that computes when it is told to."""
+"""The queue before the network, with a model that computes on command."""
 
 import asyncio
 import threading
@@ -76,7 +76,7 @@ async def rejected(asking: Awaitable[object]) -> tuple[int, str]:
     return caught.value.status, caught.value.code
 
 
-def test_images_that_come_while_it_computes_are_computed_together_in_order() -> None:
+def test_images_that_arrive_during_a_pass_share_the_next_one_in_order() -> None:
     async def scenario() -> None:
         async with running() as (batcher, metrics):
             model = Model()
@@ -162,7 +162,7 @@ def test_image_that_is_late_is_answered_504_and_not_computed() -> None:
     asyncio.run(scenario())
 
 
-def test_full_house_is_429_and_says_when_to_come_again() -> None:
+def test_full_queue_is_429_and_says_when_to_retry() -> None:
     async def scenario() -> None:
         async with running() as (batcher, metrics):
             with batcher.admitted(7):
@@ -197,7 +197,7 @@ def test_failing_model_fails_its_own_batch_only() -> None:
     asyncio.run(scenario())
 
 
-def test_a_stall_is_not_taken_for_the_pace_of_every_pass() -> None:
+def test_a_stall_does_not_set_the_pace_for_ever() -> None:
     async def scenario() -> None:
         async with running(max_batch=1) as (batcher, _):
             model = Model()
@@ -216,7 +216,7 @@ def test_a_stall_is_not_taken_for_the_pace_of_every_pass() -> None:
     asyncio.run(scenario())
 
 
-def test_retry_after_is_never_longer_than_those_before_may_take() -> None:
+def test_retry_after_is_at_most_the_deadline_of_those_before() -> None:
     async def scenario() -> None:
         async with running(deadline_seconds=1.0) as (batcher, _):
             model = Model()

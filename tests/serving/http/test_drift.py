@@ -56,7 +56,7 @@ def test_darker_images_and_one_sided_answers_drift(model: Predictor, images: np.
     assert samples(metrics)["predictions"] > 0.25
 
 
-def test_few_images_say_nothing_and_old_ones_are_forgotten(
+def test_few_images_are_not_judged_and_old_ones_are_dropped(
     model: Predictor, images: np.ndarray
 ) -> None:
     metrics = Metrics()
@@ -70,7 +70,7 @@ def test_few_images_say_nothing_and_old_ones_are_forgotten(
     assert samples(metrics)["intensity"] < 0.01
 
 
-def test_new_model_begins_anew_and_one_without_a_reference_says_nothing(
+def test_new_model_resets_drift_and_one_without_a_reference_has_none(
     tmp_path: Path, model: Predictor, images: np.ndarray, publish_bundle: Callable[..., Path]
 ) -> None:
     metrics = Metrics()

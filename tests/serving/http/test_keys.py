@@ -1,4 +1,4 @@
-"""What may stand in a file of keys, and what is said of the rest."""
+"""What a key file may hold, and the errors for everything else."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_number_sign_in_a_key_is_a_part_of_it(file: Path) -> None:
     ],
     ids=["byte order mark", "CRLF", "CR", "blanks"],
 )
-def test_what_editors_leave_behind_does_no_harm(file: Path, content: bytes) -> None:
+def test_encodings_and_line_ends_of_editors_are_accepted(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert owners(file, A, B, A + "\r", "\ufeff" + A) == ["ward-3", "ward-4", None, None]
 

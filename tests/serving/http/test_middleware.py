@@ -100,7 +100,9 @@ def test_headers_of_errors_are_kept(client: TestClient) -> None:
     assert client.post("/id").headers["Allow"] == "GET"
 
 
-def test_crash_is_logged_and_not_told(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_crash_is_logged_and_its_message_kept_from_the_client(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = client.get("/crash", headers={"X-Request-ID": "r-2"})
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text

@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
-def test_requests_are_traced_where_the_environment_says_so(
+def test_requests_are_traced_if_the_environment_names_an_endpoint(
     serve: Callable[..., Any],
     publish_bundle: Callable[..., Path],
     tmp_path: Path,

@@ -219,7 +219,7 @@ def test_an_image_needs_no_file_name(guarded: Any, image: bytes, headers: bytes)
         ),
     ],
 )
-def test_form_that_holds_no_image_is_told_what_is_wrong(
+def test_form_without_an_image_gets_the_reason(
     ready_server: Any, part: tuple[bytes, bytes], status: int, code: str | None, says: str
 ) -> None:
     answer = post_form(ready_server, part)
@@ -301,9 +301,7 @@ def test_largest_detector_is_answered_by_default(guarded: Any) -> None:
         ),
     ],
 )
-def test_malformed_multipart_is_the_clients_fault(
-    ready_server: Any, content_type: str, content: bytes
-) -> None:
+def test_malformed_multipart_is_400(ready_server: Any, content_type: str, content: bytes) -> None:
     answer = ready_server.client.post(
         "/predict", content=content, headers={"Content-Type": content_type}
     )
@@ -342,7 +340,7 @@ def test_chunked_body_is_counted_as_it_arrives(ready_server: Any) -> None:
     assert_error(answer, 413, "upload_too_large")
 
 
-def test_content_length_that_lies_is_no_way_around(ready_server: Any, image: bytes) -> None:
+def test_false_content_length_does_not_bypass_the_limit(ready_server: Any, image: bytes) -> None:
     body = multipart(image)
     head = (
         b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -353,7 +351,7 @@ def test_content_length_that_lies_is_no_way_around(ready_server: Any, image: byt
     assert raw(ready_server.port, head % len(body), body)[0] == 200
 
 
-def test_client_that_leaves_is_noted_and_harms_nothing(ready_server: Any, image: bytes) -> None:
+def test_client_that_leaves_is_logged_and_does_no_harm(ready_server: Any, image: bytes) -> None:
     head = (
         b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: left-early\r\n"
         b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 200000\r\n\r\n"

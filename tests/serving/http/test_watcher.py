@@ -72,7 +72,7 @@ def unknown_preprocessing(directory: Path) -> None:
 
 
 def nan_weights(directory: Path) -> None:
-    # As a bundle of before there were others than these.
+    # The ONNX network and the reference answers would be unharmed.
     for name in ("model.onnx", "reference.safetensors"):
         (directory / name).unlink()
     path = directory / "model.safetensors"
@@ -87,7 +87,7 @@ def other_answers(directory: Path) -> None:
     save_file(tensors, path)
 
 
-# Made wrong before the hashes were taken.
+# Damage done before the hashes are taken.
 WRONG: dict[str, tuple[Damage, str]] = {
     "classes": (rename_classes, "contradicts itself"),
     "preprocessing": (unknown_preprocessing, "does not do"),
@@ -233,7 +233,7 @@ def test_run_that_reuses_the_model_confirms_it_and_nothing_is_loaded_again(
         bundle.write_pointer(directory.parent, bad.name)
 
 
-def test_pinned_version_serves_whatever_is_newer(
+def test_pinned_version_serves_despite_newer_ones(
     tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle
 ) -> None:
     older = publish_bundle(tmp_path, 1)
@@ -256,7 +256,7 @@ def test_pinned_version_serves_whatever_is_newer(
     ]
 
 
-def test_previous_model_is_at_hand_for_a_rollback_when_its_files_are_gone(
+def test_rollback_to_the_previous_model_works_without_its_files(
     tmp_path: Path, watcher: Watcher, publish_bundle: PublishBundle
 ) -> None:
     older = publish_bundle(tmp_path, 1)
@@ -287,7 +287,7 @@ def test_what_cannot_serve_cannot_be_pinned(
     assert reasons[good.name] is None
 
 
-def test_version_to_begin_with_can_be_pinned(
+def test_first_version_can_be_pinned(
     tmp_path: Path, metrics: Metrics, publish_bundle: PublishBundle
 ) -> None:
     older = publish_bundle(tmp_path, 1)

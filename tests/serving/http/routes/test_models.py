@@ -77,5 +77,5 @@ def test_keys_rate_limit_pins_and_report(
     assert 1 <= int(allowed[-1].headers["Retry-After"]) <= 60
     keys.write_text("")
     assert ask("GET", "/models", "d" * 16).status_code == 401
-    assert "the keys of before stay valid" in server.log()
+    assert "the previous keys stay valid" in server.log()
     assert "aaaaaaaa" not in server.log()

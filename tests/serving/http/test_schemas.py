@@ -1,4 +1,4 @@
-"""The service does what its OpenAPI document says, asked by a program that reads it."""
+"""The service does what its OpenAPI document says: a program reads it and sends requests."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_every_operation_keeps_to_the_document(guarded: Any, mode: GenerationMode) -> None:
+def test_every_operation_matches_the_document(guarded: Any, mode: GenerationMode) -> None:
     document = schemathesis.openapi.from_url(f"http://127.0.0.1:{guarded.port}/openapi.json")
-    asked = set()
+    called = set()
     for result in document.get_all_operations():
         operation = result.ok()
 
@@ -36,5 +36,5 @@ def test_every_operation_keeps_to_the_document(guarded: Any, mode: GenerationMod
         except Unsatisfiable:  # nothing to get wrong
             assert mode is GenerationMode.NEGATIVE
         else:
-            asked.add((operation.method.upper(), operation.path))
-    assert ("POST", "/predict") in asked
+            called.add((operation.method.upper(), operation.path))
+    assert ("POST", "/predict") in called

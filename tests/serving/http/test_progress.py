@@ -1,4 +1,4 @@
-"""A real service that stands still for longer than the deadline of a request, and goes on."""
+"""A real service that is paused for longer than the deadline of a request, and resumed."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def stopped(process: int) -> Iterator[None]:
 
 @contextmanager
 def asking(server: Any, file: bytes, clients: int) -> Iterator[list[int]]:
-    """Clients that send an image again and again; the statuses of their answers, as they come."""
+    """Clients that keep sending an image; the statuses of their answers, as they arrive."""
     statuses: list[int] = []
     done = Event()
 
@@ -37,12 +37,12 @@ def asking(server: Any, file: bytes, clients: int) -> Iterator[list[int]]:
             statuses.append(server.predict(file, headers=server.headers).status_code)
 
     with ThreadPoolExecutor(clients) as pool:
-        asked = [pool.submit(ask) for _ in range(clients)]
+        requests = [pool.submit(ask) for _ in range(clients)]
         try:
             yield statuses
         finally:
             done.set()
-    for client in asked:
+    for client in requests:
         client.result()
 
 
@@ -63,13 +63,13 @@ def test_service_that_was_paused_answers_at_once(hasty: Any, image: bytes) -> No
 
 
 def child(process: int) -> int:
-    children = Path(f"/proc/{process}/task").glob("*/children")
-    [found] = [int(pid) for path in children for pid in path.read_text().split()]
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    [found] = [int(pid) for path in tasks for pid in path.read_text().split()]
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a child process in /proc")
-def test_ready_is_red_while_images_wait_in_vain_and_green_after_an_answer(
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child process in /proc")
+def test_ready_is_503_while_no_image_is_answered_and_200_after_the_next_answer(
     hasty: Any,
 ) -> None:
     grey = np.arange(80 * 90, dtype=np.uint16).reshape(80, 90)
