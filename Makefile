@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-serving dev serve
+.PHONY: help setup demo test lint docs bench bench-serving dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,11 +50,16 @@ demo: setup ## Train and report on synthetic images, a few minutes on two cores
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest
 
-lint: setup ## Check style, types and the imports between packages
+lint: setup ## Check style, types, imports between packages, and links of the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -q -W --keep-going -t links -b dummy docs build/links
+
+docs: setup ## The documentation as a site with search, in build/docs
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+	@echo "documentation: build/docs/index.html"
 
 bench: setup ## Speed against the baseline; IMAGES=folder measures memory, too
 	$(BIN)/python -m benchmarks.data_path

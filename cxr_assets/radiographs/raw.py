@@ -17,7 +17,7 @@ from cxr_serving.model import atomic
 from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"
-_HELP = "see README, 'Your own data'"
+_HELP = "see docs/data.md, 'Your own data'"
 _FOLDERS = ("NORMAL", "PNEUMONIA")
 _NEEDED_SPLITS = ("train", "test")
 _EXAMPLES = {

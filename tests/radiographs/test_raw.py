@@ -59,14 +59,14 @@ def test_a_folder_whose_name_is_not_utf8_is_named(source, collect):
 @pytest.mark.parametrize("missing", ["train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test"])
 def test_a_missing_folder_is_named(source, collect, missing):
     shutil.rmtree(source / missing)
-    with pytest.raises(raw.RawDataError, match=rf"no {missing}.* in .*chest_xray.*README"):
+    with pytest.raises(raw.RawDataError, match=rf"no {missing}.* in .*chest_xray.*docs/data"):
         collect(source)
 
 
 @pytest.mark.parametrize("name", NAMES[4:])
 def test_a_class_without_an_image_is_named(source, collect, name):
     (source / name).write_bytes(b"no image any more")
-    with pytest.raises(raw.RawDataError, match=rf"{Path(name).name}: corrupt.*README") as caught:
+    with pytest.raises(raw.RawDataError, match=rf"{Path(name).name}: corrupt.*docs/data") as caught:
         collect(source)
     assert str(source / "test") in str(caught.value)
 

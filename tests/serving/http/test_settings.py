@@ -27,8 +27,8 @@ def test_defaults_listen_on_loopback_only() -> None:
 def test_the_largest_image_that_is_decoded_is_accepted_by_default() -> None:
     default = Settings().max_upload_bytes
     assert default > 2 * MAX_PIXELS + 10_000
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert f"| `CXR_MAX_UPLOAD_BYTES` | `{default}` |" in readme
+    page = (Path(__file__).parents[3] / "docs/settings.md").read_text()
+    assert f"| `CXR_MAX_UPLOAD_BYTES` | `{default}` |" in page
 
 
 def test_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
