@@ -58,6 +58,7 @@ lint: setup ## Check style, types, imports between packages, and links of the do
 	$(BIN)/sphinx-build -q -W --keep-going -t links -b dummy docs build/links
 
 docs: setup ## The documentation as a site with search, in build/docs
+	rm -rf docs/generated
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 	@echo "documentation: build/docs/index.html"
 
