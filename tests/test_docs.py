@@ -1,6 +1,8 @@
 """What the documentation says of numbers and settings is what they are."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,37 @@ def test_every_setting_of_the_service_is_documented_with_its_default(name: str) 
         variables, defaults = (re.findall(r"`([^`]+)`", cell) for cell in row[:2])
         documented = defaults[variables.index(variable.strip("`"))]
         assert type(default)(documented) == default
+
+
+def test_dead_links_are_found_on_pages_and_in_the_readme(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("conf.py", "index.md"):
+        (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
+    (tmp_path / "LICENSE").touch()
+    (docs / "data.md").write_text("# Data\n\n## Splits\n\n[dead](gone.md)\n")
+    (tmp_path / "README.md").write_text(
+        "# A\n\n[alive](docs/data.md#splits) [alive](LICENSE) [dead](docs/data.md#nowhere)"
+        " [dead](MISSING) [dead](#no-heading) ![dead](docs/absent.png)\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-t",
+            "links",
+            "-b",
+            "dummy",
+            docs,
+            tmp_path / "out",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    warned = "\n".join(line for line in done.stderr.splitlines() if "toctree" not in line)
+    for dead in ("gone.md", "nowhere", "MISSING", "no-heading", "absent.png"):
+        assert dead in warned
+    assert len(warned.splitlines()) == 5

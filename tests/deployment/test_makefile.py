@@ -252,5 +252,12 @@ def test_setup_rejects_another_python(python: str, clone: Path) -> None:
 def test_ci_runs_the_tests() -> None:
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
     commands = make("-n", "test").stdout
-    for program in ("ruff check", "ruff format --check", "mypy", "lint-imports", "pytest"):
+    for program in (
+        "ruff check",
+        "ruff format --check",
+        "mypy",
+        "lint-imports",
+        "sphinx-build",
+        "pytest",
+    ):
         assert f".venv/bin/{program}" in commands
