@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # History, names of packages, the licence, and the words themselves.
 EXCEPT = {"CHANGELOG.md", "constraints.txt", "LICENSE", "tests/test_words.py"}
 
-# What to avoid, as a regular expression, and the right word.
+# What to avoid, as a regular expression without regard to case, and the right word.
 WORDS = {
     r"(?<!digiti[sz]ed )film": "image (code, API), radiograph (prose)",
     r"phantom": "synthetic image",
@@ -39,7 +39,7 @@ WORDS = {
     r"\bplain (?:way|service|one)\b": "baseline",
     r"\bshall\b": "must, or the plain verb",
     r"\b(?:of|from) before\b": "earlier, previous",
-    r"cxr-predict|python -m cxr_(?:assets|serving)": "cxr predict, evaluate, train, summary, serve",
+    r"cxr-predict|python -m cxr (?:assets|serving)": "cxr predict, evaluate, train, summary, serve",
     r"dagster asset materialize": "dg launch",
 }
 SAMPLES = {
@@ -47,6 +47,7 @@ SAMPLES = {
     "phantom": "Phantoms",
     "speaks": "what spoke for it",
     "heat": "a heat map",
+    "ill": "mask_of_ill",
     "child": "one row per child",
     "told": "is told so",
     "row": "one row a source image",
@@ -63,7 +64,11 @@ INNOCENT = (
 
 
 def wrong(text: str) -> list[tuple[str, str]]:
-    """Each word in ``text`` that is to be avoided, with the right one."""
+    """Each word in ``text`` that is to be avoided, with the right one.
+
+    The parts of a name in code, such as ``heat_map``, count as words.
+    """
+    text = text.replace("_", " ")
     return [
         (found[0], right)
         for pattern, right in WORDS.items()
