@@ -1,44 +1,48 @@
 """``cxr summary``: the newest metrics, report and release; the last lines of ``make demo``."""
 
-import json
 import sys
 
 from rich.console import Console
 from rich.table import Table
 
+from cxr_assets.evaluation.wording import score
+from cxr_assets.layout import Layout
 from cxr_assets.settings import SettingsError, load
 from cxr_serving.model import bundle
-from cxr_serving.model.bundle import METRICS_FILE, BundleError
+from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.report import METRICS_FILE, Report, ReportError
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
 
 
 def show() -> None:
-    """Print the newest test metrics, report and release, and what to do next."""
+    """Print the summary of the data root that is configured."""
     try:
-        layout = load().layout
-    except SettingsError as error:
+        print_summary(load().layout)
+    except (SettingsError, ReportError, BundleError) as error:
         sys.exit(f"error: {error}")
-    report = layout.reports / METRICS_FILE
-    if not report.exists():
-        sys.exit(f"no report in {layout.reports}: run the job retrain first (make demo)")
-    try:
-        metrics = json.loads(report.read_bytes())
-        release = bundle.read_pointer(layout.releases)
-    except ValueError as error:
-        sys.exit(f"error: {report} cannot be read ({error}): materialise metrics_report again")
-    except BundleError as error:
-        sys.exit(f"error: {error}")
-    images = "synthetic images, not radiographs" if metrics["synthetic"] else "radiographs"
+
+
+def print_summary(layout: Layout) -> None:
+    """Print the newest report and release, and what to do next.
+
+    Raises:
+        MissingReport: there is no report yet.
+        ReportError: the report is broken.
+        BundleError: the pointer to the newest release is broken.
+    """
+    report = Report.read(layout.reports)
+    release = bundle.read_pointer(layout.releases)
+    images = "synthetic images, not radiographs" if report.synthetic else "radiographs"
     table = Table(title=f"Test split of {layout.processed} ({images})")
     table.add_column("model")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
-    for model, result in (("convnext_model", metrics), ("dinov2_probe", metrics["baseline"])):
-        table.add_row(model, *(f"{result[name]:.3f}" for name in COLUMNS))
+    for model in report.models:
+        table.add_row(model.model.asset, *(score(getattr(model, name)) for name in COLUMNS))
     console = Console()
     console.print(table)
-    console.print(f"report   {report}")
+    console.print(f"report   {layout.reports / METRICS_FILE}")
     console.print(
         f"release  {layout.releases / release if release else 'none yet'}", soft_wrap=True
     )

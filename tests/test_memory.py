@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cxr_assets.evaluation import bootstrap, page, report, shortcuts
-from cxr_assets.evaluation import images as evaluated
+from cxr_assets.evaluation import bootstrap, illustration, inference, page, report, shortcuts
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import embeddings
@@ -43,11 +42,11 @@ def peak(work: Callable[[], object]) -> int:
 def test_a_report_never_holds_the_test_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluated, "_BATCH", 4)
+    monkeypatch.setattr(inference, "_BATCH", 4)
     monkeypatch.setattr(bootstrap, "RESAMPLES", 2)
     monkeypatch.setattr(shortcuts, "_TREES", 5)
-    # Figures and page are the same for any number of images, and large.
-    monkeypatch.setattr(report, "_figures", lambda *given: {})
+    # Plots and page are the same for any number of images, and large.
+    monkeypatch.setattr(illustration, "draw", lambda *given: {})
     monkeypatch.setattr(page, "render", lambda *given: "")
 
     def peak_of_report(images: int) -> int:

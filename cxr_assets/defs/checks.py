@@ -6,10 +6,10 @@ import dagster as dg
 
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.comparison import clearly_beats
-from cxr_assets.evaluation.report import read_metrics
 from cxr_assets.radiographs import dataset, leakage
 from cxr_serving.model import bundle
 from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.report import Difference, Report
 
 _SHOWN = 20
 
@@ -103,17 +103,15 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
 )
 def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
     margin = experiment.resolve().margin
-    metrics = read_metrics(data_root.layout.reports)
-    difference = metrics["comparison"]["macro_f1"]
-    low, high = difference["interval"]
+    report = Report.read(data_root.layout.reports)
+    if report.baseline is None or report.comparison is None:
+        return dg.AssetCheckResult(passed=False, description="the report has no baseline")
     return dg.AssetCheckResult(
-        passed=clearly_beats(metrics, margin),
+        passed=clearly_beats(report, margin),
         metadata={
-            "macro_f1": metrics["macro_f1"],
-            "baseline_macro_f1": metrics["baseline"]["macro_f1"],
-            "difference": difference["estimate"],
-            "lower_end_of_95_percent_interval": low,
-            "upper_end_of_95_percent_interval": high,
+            "macro_f1": report.macro_f1,
+            "baseline_macro_f1": report.baseline.macro_f1,
+            **_shown(report.comparison.macro_f1),
             "margin": margin,
         },
     )
@@ -124,22 +122,25 @@ def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckRes
     description="On the same images, the model is not significantly worse than the released one.",
 )
 def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
-    metrics = read_metrics(data_root.layout.reports)
-    regression = metrics["regression"]
-    if regression is None:
-        reason = metrics.get("not_compared") or "no other release"
+    report = Report.read(data_root.layout.reports)
+    if report.regression is None:
+        reason = report.not_compared or "no other release"
         return dg.AssetCheckResult(passed=True, metadata={"released": reason})
-    low, high = regression["macro_f1"]["interval"]
+    difference = report.regression.macro_f1
     return dg.AssetCheckResult(
-        passed=high >= 0,
+        passed=difference.interval is None or difference.interval[1] >= 0,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "released": regression["released"],
-            "difference": regression["macro_f1"]["estimate"],
-            "lower_end_of_95_percent_interval": low,
-            "upper_end_of_95_percent_interval": high,
-        },
+        metadata={"released": report.regression.released, **_shown(difference)},
     )
+
+
+def _shown(difference: Difference) -> dict[str, float | None]:
+    low, high = difference.interval or (None, None)
+    return {
+        "difference": difference.estimate,
+        "lower_end_of_95_percent_interval": low,
+        "upper_end_of_95_percent_interval": high,
+    }
 
 
 convnext_bundle_verifies = _bundle_check("convnext_model")

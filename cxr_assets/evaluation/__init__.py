@@ -1,1 +1,1 @@
-"""How good the models are on the test split: metrics, figures and the report."""
+"""How good the models are on the test split: metrics, plots and the report."""

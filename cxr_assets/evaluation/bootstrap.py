@@ -1,4 +1,4 @@
-"""How far figures would move with other patients: the bootstrap over patients."""
+"""How far metrics would move with other patients: the bootstrap over patients."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ import pandas as pd
 import torch
 from torchmetrics.functional import classification
 
+from cxr_serving.model.metrics import Interval
+from cxr_serving.model.report import Difference
+
 # Efron & Tibshirani 1993, An Introduction to the Bootstrap: 1000 or more for an interval.
 RESAMPLES = 1000
 _LEVEL = 0.95
@@ -18,16 +21,16 @@ _NO_IMAGE = -1
 
 
 def draws(patients: Sequence[str]) -> torch.Tensor:
-    """Images drawn anew with replacement, patient by patient: the images of one patient are alike.
+    """Resample whole patients with replacement, as the images of one patient are correlated.
 
     (Cluster bootstrap; Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x.) The draws are
     always the same, so that two models can be compared draw by draw.
 
     Args:
-        patients: of each image, [N].
+        patients: [N], the patient of each image.
 
     Returns:
-        int64 [RESAMPLES, L]: indices of images in 0..N-1, filled up with -1.
+        int64 [RESAMPLES, L]: indices of images in 0..N-1, padded with -1.
     """
     _, patient, images = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
     by_patient = np.split(np.argsort(patient, kind="stable"), np.cumsum(images)[:-1])
@@ -49,7 +52,7 @@ def scores(
     classes: Sequence[str],
     drawn: torch.Tensor,
 ) -> pd.DataFrame:
-    """The figures of :func:`cxr_assets.evaluation.metrics.evaluate` in each draw.
+    """The metrics of :func:`cxr_assets.evaluation.metrics.evaluate` in each draw.
 
     Args:
         probabilities: [N, C].
@@ -60,9 +63,9 @@ def scores(
     Returns:
         One row per draw. Columns ``accuracy`` (micro), ``macro_f1``, ``auroc_macro_ovr``,
         ``average_precision_macro_ovr``, and for each class ``<class>/precision``, ``/recall``,
-        ``/f1-score``, ``/auroc``, ``/average_precision``. A class that a draw lacks has none (NaN),
-        and the means are over the others; where a draw has but one class, that has neither AUROC
-        nor average precision.
+        ``/f1``, ``/auroc``, ``/average_precision``. A class that a draw lacks has none (NaN),
+        and the means are over the others; a draw of a single class has neither AUROC nor average
+        precision.
     """
     images = drawn != _NO_IMAGE
     truth = torch.from_numpy(np.asarray(targets, dtype=np.int64))
@@ -80,7 +83,7 @@ def scores(
     for name, metric in (
         ("precision", classification.multiclass_precision),
         ("recall", classification.multiclass_recall),
-        ("f1-score", classification.multiclass_f1_score),
+        ("f1", classification.multiclass_f1_score),
     ):
         values = metric(predicted, drawn_truth, average=None, zero_division=0, **counted)
         columns[name] = values.masked_fill(~there, torch.nan).double().numpy()
@@ -106,7 +109,7 @@ def scores(
     )
     table = {
         "accuracy": accuracy.double().numpy(),
-        "macro_f1": _mean(columns["f1-score"]),
+        "macro_f1": _mean(columns["f1"]),
         "auroc_macro_ovr": _mean(columns["auroc"]),
         "average_precision_macro_ovr": _mean(columns["average_precision"]),
     }
@@ -122,7 +125,7 @@ def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return means
 
 
-def interval(values: pd.Series) -> list[float] | None:
+def interval(values: pd.Series) -> Interval | None:
     """The 95 % percentile interval of a metric over the draws; None where most define none.
 
     The plain percentile method, neither bias-corrected nor studentised; quantiles are interpolated
@@ -133,24 +136,26 @@ def interval(values: pd.Series) -> list[float] | None:
         return None
     tail = (1 - _LEVEL) / 2
     ends = defined.quantile([tail, 1 - tail], interpolation="linear")
-    return [round(float(end), 6) for end in ends]
+    low, high = (round(float(end), 6) for end in ends)
+    return low, high
 
 
-def difference(values: pd.Series, estimate: float) -> dict[str, Any]:
-    """A difference between two models on the same images, and whether it may be chance.
+def difference(values: pd.Series, estimate: float) -> Difference:
+    """A difference between two models on the same images, and its significance.
 
     Args:
         values: the difference in each draw.
-        estimate: the difference on the images as they are.
+        estimate: the difference on all images.
 
     Returns:
-        ``estimate``; ``interval``; ``p``, the two-sided achieved significance level against no
-        difference (Efron & Tibshirani 1993, chapter 15), never 0, as no draw is too rare to count.
+        Its ``p`` is the two-sided achieved significance level of the hypothesis of no difference
+        (Efron & Tibshirani 1993, chapter 15), with one draw added to each side, so that it is
+        never 0.
     """
     defined = values.dropna()
     tail = min((defined <= 0).sum(), (defined >= 0).sum()) + 1
-    return {
-        "estimate": round(estimate, 6),
-        "interval": interval(values),
-        "p": round(min(1.0, float(2 * tail / (len(defined) + 1))), 6),
-    }
+    return Difference(
+        estimate=round(estimate, 6),
+        interval=interval(values),
+        p=round(min(1.0, float(2 * tail / (len(defined) + 1))), 6),
+    )

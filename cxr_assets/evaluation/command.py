@@ -4,10 +4,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from cxr_assets.evaluation.images import ReportError
 from cxr_assets.evaluation.report import PAGE_FILE, report_on_folder
 from cxr_assets.radiographs.raw import RawDataError
 from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.report import ReportError
 
 
 def evaluate(bundle: Path, data: Path, out: Path, baseline: Path | None) -> None:

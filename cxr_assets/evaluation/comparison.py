@@ -8,62 +8,64 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from cxr_assets.evaluation import bootstrap
-
-COMPARED = ("macro_f1", "accuracy", "auroc_macro_ovr")
+from cxr_serving.model.metrics import Scores
+from cxr_serving.model.report import Difference, Differences, McNemar, Report
 
 
 def compare(
-    ours: dict[str, Any], theirs: dict[str, Any], our_draws: pd.DataFrame, their_draws: pd.DataFrame
-) -> dict[str, Any]:
+    ours: Scores, theirs: Scores, our_draws: pd.DataFrame, their_draws: pd.DataFrame
+) -> Differences:
     """Paired bootstrap of the differences, ours minus theirs.
 
     Args:
         ours, theirs: what :func:`cxr_assets.evaluation.metrics.evaluate` returns for them.
         our_draws, their_draws: what :func:`cxr_assets.evaluation.bootstrap.scores` returns for the
             same draws of them.
-
-    Returns:
-        For each of ``COMPARED`` what :func:`cxr_assets.evaluation.bootstrap.difference` returns;
-        None where a figure is not defined.
     """
-    return {
-        name: None
-        if ours[name] is None or theirs[name] is None
-        else bootstrap.difference(our_draws[name] - their_draws[name], ours[name] - theirs[name])
-        for name in COMPARED
-    }
+
+    def difference(name: str, our: float, their: float) -> Difference:
+        return bootstrap.difference(our_draws[name] - their_draws[name], our - their)
+
+    areas = ours.auroc_macro_ovr, theirs.auroc_macro_ovr
+    return Differences(
+        macro_f1=difference("macro_f1", ours.macro_f1, theirs.macro_f1),
+        accuracy=difference("accuracy", ours.accuracy, theirs.accuracy),
+        auroc_macro_ovr=None
+        if areas[0] is None or areas[1] is None
+        else difference("auroc_macro_ovr", areas[0], areas[1]),
+    )
 
 
-def clearly_beats(metrics: dict[str, Any], margin: float) -> bool:
+def clearly_beats(report: Report, margin: float) -> bool:
     """Whether the model exceeds its baseline in macro F1 by ``margin``, chance allowed for.
 
     Args:
-        metrics: contents of the report's ``metrics.json``.
+        report: a report without a baseline, or without an interval, shows no difference.
         margin: what the lower end of the 95 % interval must reach.
     """
-    low: float = metrics["comparison"]["macro_f1"]["interval"][0]
-    return low >= margin
+    if report.comparison is None or report.comparison.macro_f1.interval is None:
+        return False
+    return report.comparison.macro_f1.interval[0] >= margin
 
 
 def mcnemar(
     ours: npt.NDArray[np.floating[Any]],
     theirs: npt.NDArray[np.floating[Any]],
     targets: npt.NDArray[np.integer[Any]],
-) -> dict[str, Any]:
-    """Exact McNemar test (1947, doi:10.1007/BF02295996): whose errors are more, on the same images.
+) -> McNemar:
+    """Exact McNemar test (1947, doi:10.1007/BF02295996) of the errors on the same images.
 
-    Images of one patient count as independent here, which makes p somewhat too small.
+    Images of one patient count as independent here, which makes p slightly too small.
 
     Args:
         ours, theirs: probabilities [N, C] of the two models.
         targets: [N], class indices.
 
     Returns:
-        ``only_ours``, ``only_theirs``: images that one model alone classifies right; ``p``, exact
-        binomial and two-sided, without a mid-p or continuity correction.
+        Its ``p`` is exact binomial and two-sided, without a mid-p or continuity correction.
     """
     right, their_right = (part.argmax(axis=1) == targets for part in (ours, theirs))
     only_ours, only_theirs = int((right & ~their_right).sum()), int((their_right & ~right).sum())
     differing = only_ours + only_theirs
     p = binomtest(only_ours, differing, 0.5, alternative="two-sided").pvalue if differing else 1.0
-    return {"only_ours": only_ours, "only_theirs": only_theirs, "p": float(p)}
+    return McNemar(only_ours=only_ours, only_theirs=only_theirs, p=float(p))

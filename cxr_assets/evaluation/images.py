@@ -1,9 +1,8 @@
-"""The images that models are evaluated on, and what models answer to them."""
+"""The labelled images that models are evaluated on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +10,7 @@ import pandas as pd
 
 from cxr_assets.radiographs import dataset, naming, raw
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_serving.model.bundle import BundleRecord
-from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.preprocessing import ImageError
-
-_BATCH = 64
-
-
-class ReportError(Exception):
-    """The report cannot be made or read; the message says what does not fit and what to do."""
+from cxr_serving.model.report import ReportError
 
 
 @dataclass(frozen=True)
@@ -27,14 +18,14 @@ class Images:
     """Labelled images.
 
     Attributes:
-        root: directory that paths are below.
-        table: a row an image: ``path`` below the root, ``class``, ``patient``, ``sha256``, and
-            ``width`` and ``height`` of the image as it came, in pixels.
+        root: directory that paths are relative to.
+        table: one row per image: ``path`` below the root, ``class``, ``patient``, ``sha256``, and
+            ``width`` and ``height`` of the source image, in pixels.
         source: what they are, in words.
-        data_version: of the dataset they belong to; None for a folder of which nothing is known.
-        synthetic: whether they are synthesis.
-        skipped: files that are no such images, with the reason.
-        unknown_patients: images whose name says no patient, each counted as a patient of its own.
+        data_version: of the dataset they belong to; None for a folder.
+        synthetic: whether they are synthetic images.
+        skipped: files that are left out, with the reason.
+        unknown_patients: images whose patient is unknown, each counted as a patient of its own.
     """
 
     root: Path
@@ -47,7 +38,7 @@ class Images:
 
     @property
     def paths(self) -> list[Path]:
-        """Of the N files."""
+        """Paths of the N files."""
         return [self.root / path for path in self.table["path"]]
 
     def targets(self, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
@@ -60,7 +51,7 @@ def test_split(processed: Path) -> Images:
 
     Raises:
         DatasetError: there is no processed dataset.
-        ReportError: manifest and record do not agree.
+        ReportError: manifest and record disagree.
     """
     data = DatasetRecord.read(processed)
     rows = dataset.kept(processed, "test")
@@ -87,10 +78,10 @@ def test_split(processed: Path) -> Images:
 def folder(directory: Path, progress: Callable[[str], None] = lambda line: None) -> Images:
     """Images of any folder in the raw layout: its ``test/`` where there is one, else all of it.
 
-    A file that is broken, or named as no class is, is skipped, with the reason.
+    A file that is broken, or whose name gives no class, is skipped with a reason.
 
     Raises:
-        RawDataError: there is no image that could be evaluated.
+        RawDataError: there is no image to evaluate.
     """
     inventory = raw.survey(directory, progress)
     named = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
@@ -106,48 +97,4 @@ def folder(directory: Path, progress: Callable[[str], None] = lambda line: None)
         synthetic=False,
         skipped=dict(zip(skipped["path"], skipped["problem"], strict=True)),
         unknown_patients=int(unknown.sum()),
-    )
-
-
-def predict(predictor: Predictor, paths: list[Path]) -> npt.NDArray[np.float32]:
-    """Calibrated probabilities float32 [N, C] of the images in ``paths``.
-
-    Raises:
-        ReportError: an image cannot be read.
-    """
-    return np.concatenate([predictor.predict(images) for images in batches(predictor, paths)])
-
-
-def batches(predictor: Predictor, paths: list[Path]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Images as the predictor takes them, uint8 [64 or fewer, size, size] at a time.
-
-    Raises:
-        ReportError: an image cannot be read.
-    """
-    for start in range(0, len(paths), _BATCH):
-        yield decode(predictor, paths[start : start + _BATCH])
-
-
-def decode(predictor: Predictor, paths: list[Path]) -> npt.NDArray[np.uint8]:
-    """Images as the predictor takes them, uint8 [N, size, size].
-
-    Raises:
-        ReportError: an image cannot be read.
-    """
-    images = []
-    for path in paths:
-        try:
-            images.append(predictor.preprocessing.decode(path))
-        except (OSError, ImageError) as error:
-            raise ReportError(
-                f"{path} cannot be read ({error}): materialise processed_dataset again, or take "
-                "the file away"
-            ) from error
-    return np.stack(images)
-
-
-def provenance(record: BundleRecord) -> dict[str, Any]:
-    """What a bundle says of itself, for JSON."""
-    return record.model_dump(
-        mode="json", exclude={"format_version", "classes", "validation", "files"}
     )

@@ -1,11 +1,12 @@
-"""What a report was made with."""
+"""The software and the machine that a report was made with."""
 
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import torch
+
+from cxr_serving.model.report import Environment
 
 _LIBRARIES = (
     "torch",
@@ -18,27 +19,27 @@ _LIBRARIES = (
 )
 
 
-def environment() -> dict[str, Any]:
-    """Versions of Python and libraries, and the machine, for JSON; None for what is not known."""
-    return {
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in _LIBRARIES},
-        "system": platform.platform(),
-        "processors": os.cpu_count(),
-        "accelerator": _accelerator(),
-    }
+def environment() -> Environment:
+    """Versions of Python and libraries, and the machine; None for what is not known."""
+    return Environment(
+        python=platform.python_version(),
+        libraries={name: _version(name) for name in _LIBRARIES},
+        system=platform.platform(),
+        processors=os.cpu_count(),
+        accelerator=_accelerator(),
+    )
 
 
 def _version(library: str) -> str | None:
     try:
         return version(library)
-    except PackageNotFoundError:  # another one that is imported by the same name
+    except PackageNotFoundError:  # another distribution provides the module
         return None
 
 
 def _accelerator() -> str | None:
     try:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-    except RuntimeError:  # its driver does not fit
+    except RuntimeError:  # the driver does not match
         return None
     return str(accelerator) if accelerator else None

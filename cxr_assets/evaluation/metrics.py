@@ -1,4 +1,4 @@
-"""What the predictions on a set of labelled images are worth."""
+"""Metrics of the predictions on a set of labelled images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsFloat
@@ -9,14 +9,16 @@ import pandas as pd
 import torch
 from torchmetrics.functional import classification
 
-SCORES = ("precision", "recall", "f1-score")
+from cxr_serving.model.metrics import Averages, ClassificationReport, ClassScores, Scores
+
+_SCORES = ("precision", "recall", "f1")
 
 
 def evaluate(
     probabilities: npt.NDArray[np.floating[Any]],
     targets: npt.NDArray[np.integer[Any]],
     classes: Sequence[str],
-) -> dict[str, Any]:
+) -> Scores:
     """Compute the metrics of a classifier, all by torchmetrics.
 
     A class without images has no precision, recall, F1 or AUROC: those are None, it is named under
@@ -29,16 +31,10 @@ def evaluate(
         classes: C names in index order.
 
     Returns:
-        A dictionary ready for JSON, every score in 0..1 or None:
-        ``classification_report`` in the shape of scikit-learn's ``classification_report(...,
-        output_dict=True)``; ``confusion_matrix``, rows the truth and columns the prediction, and
-        ``confusion_shares``, of each row; ``classes``; ``absent_classes``; ``auroc_ovr`` and
-        ``average_precision_ovr`` by class, one versus the rest, and ``auroc_macro_ovr`` and
-        ``average_precision_macro_ovr``, the means of those that exist; ``accuracy``; ``macro_f1``;
-        ``images``, N.
+        Every score in 0..1 or None, rounded to six decimals.
 
     Raises:
-        ValueError: the arrays do not fit one another, or hold what is no probability or class.
+        ValueError: the shapes do not match, or a value is not a probability or a class index.
     """
     _check(probabilities, targets, len(classes))
     scores = torch.from_numpy(np.asarray(probabilities, dtype=np.float64))
@@ -55,16 +51,16 @@ def evaluate(
     )
 
     present = [index for index, images in enumerate(support) if images]
-    columns = dict(zip(SCORES, (precision, recall, f1), strict=True))
-    report: dict[str, Any] = {
-        name: {
-            **{key: _number(columns[key][index]) if support[index] else None for key in SCORES},
-            "support": support[index],
-        }
+    columns = dict(zip(_SCORES, (precision, recall, f1), strict=True))
+    by_class = {
+        name: ClassScores(
+            **{key: _number(columns[key][index]) if support[index] else None for key in _SCORES},
+            support=support[index],
+        )
         for index, name in enumerate(classes)
     }
-    macro = {key: _number(np.mean([columns[key][i] for i in present])) for key in SCORES}
-    weighted = {key: _number(np.average(columns[key], weights=support)) for key in SCORES}
+    macro = {key: _number(np.mean([columns[key][i] for i in present])) for key in _SCORES}
+    weighted = {key: _number(np.average(columns[key], weights=support)) for key in _SCORES}
     areas = {
         name: [_area(metric, scores[:, index], truth == index) for index in range(len(classes))]
         for name, metric in (
@@ -75,37 +71,36 @@ def evaluate(
     defined = {
         name: [area for area in values if area is not None] for name, values in areas.items()
     }
-    return {
-        "classification_report": {
-            **report,
-            "accuracy": accuracy,
-            "macro avg": {**macro, "support": len(truth)},
-            "weighted avg": {**weighted, "support": len(truth)},
-        },
-        "confusion_matrix": confusion.tolist(),
-        "confusion_shares": [
+    return Scores(
+        classification_report=ClassificationReport(
+            accuracy=accuracy,
+            macro_average=Averages(**macro, support=len(truth)),
+            weighted_average=Averages(**weighted, support=len(truth)),
+            **by_class,
+        ),
+        confusion_matrix=confusion.tolist(),
+        confusion_shares=[
             [_number(cell / images) if images else None for cell in row]
             for row, images in zip(confusion.tolist(), support, strict=True)
         ],
-        "classes": list(classes),
-        "absent_classes": [
+        classes=tuple(classes),
+        absent_classes=tuple(
             name for name, images in zip(classes, support, strict=True) if not images
-        ],
-        **{
-            f"{name}_macro_ovr": _number(np.mean(values)) if values else None
-            for name, values in defined.items()
-        },
-        **{
-            f"{name}_ovr": dict(zip(classes, values, strict=True)) for name, values in areas.items()
-        },
-        "accuracy": accuracy,
-        "macro_f1": macro["f1-score"],
-        "images": len(truth),
-    }
+        ),
+        auroc_macro_ovr=_number(np.mean(defined["auroc"])) if defined["auroc"] else None,
+        average_precision_macro_ovr=(
+            _number(np.mean(defined["average_precision"])) if defined["average_precision"] else None
+        ),
+        auroc_ovr=dict(zip(classes, areas["auroc"], strict=True)),
+        average_precision_ovr=dict(zip(classes, areas["average_precision"], strict=True)),
+        accuracy=accuracy,
+        macro_f1=macro["f1"],
+        images=len(truth),
+    )
 
 
 def _number(value: SupportsFloat) -> float:
-    """Six decimals: torchmetrics counts in single precision, which has no more to say."""
+    """Six decimals: torchmetrics computes in single precision, which has no more."""
     return round(float(value), 6)
 
 
@@ -122,7 +117,7 @@ def roc(
         classes: C names.
 
     Returns:
-        A row a threshold: ``class``, ``threshold``, ``false_positive_rate``,
+        One row per threshold: ``class``, ``threshold``, ``false_positive_rate``,
         ``true_positive_rate``.
     """
     columns = ["class", "threshold", "false_positive_rate", "true_positive_rate"]
@@ -162,7 +157,7 @@ def _check(
     if len(targets) == 0:
         raise ValueError("there is no image to evaluate")
     if probabilities.shape[1] != classes:
-        raise ValueError(f"{probabilities.shape[1]} probabilities an image for {classes} classes")
+        raise ValueError(f"{probabilities.shape[1]} probabilities per image for {classes} classes")
     if (
         not np.issubdtype(targets.dtype, np.integer)
         or not ((targets >= 0) & (targets < classes)).all()

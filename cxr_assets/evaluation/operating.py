@@ -1,4 +1,4 @@
-"""What the model does as a detector of pneumonia, and when it may leave an image to a reader."""
+"""The model as a detector of pneumonia, and when uncertain images go to a human reader."""
 
 from typing import Any
 
@@ -7,9 +7,11 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
-# Sensitivities at which the specificity is told.
+from cxr_serving.model.metrics import OperatingPoint, Pneumonia
+
+# Sensitivities at which the specificity is reported.
 _SENSITIVITIES = (0.9, 0.95, 0.99)
-# Images of a class below which its F1 is left out.
+# With fewer images of a class, its F1 is left out.
 _LEAST = 10
 _COVERAGES = tuple(np.linspace(1, 0.2, 17).round(2).tolist())
 
@@ -32,8 +34,8 @@ def pneumonia_roc(
         the first row, at infinity, calls no image pneumonia.
     """
     positive = targets != normal
-    # By default points inside a straight stretch of the curve are dropped, and with them the
-    # thresholds at which a sensitivity is first reached.
+    # By default collinear points of the curve are dropped, and with them the thresholds at which
+    # a sensitivity is first reached.
     false_positive, sensitivity, threshold = roc_curve(
         positive, _pneumonia(probabilities, normal), drop_intermediate=False
     )
@@ -46,8 +48,8 @@ def pneumonia(
     probabilities: npt.NDArray[np.floating[Any]],
     targets: npt.NDArray[np.integer[Any]],
     normal: int,
-) -> dict[str, Any] | None:
-    """Normal against pneumonia; None where the images are all of one kind.
+) -> Pneumonia | None:
+    """Pneumonia against normal; None where the images are all of one kind.
 
     Args:
         probabilities: [N, C].
@@ -55,30 +57,32 @@ def pneumonia(
         normal: index of the class of normal images.
 
     Returns:
-        ``auroc``; ``sensitivity`` and ``specificity`` of the answered class (an image is called
-        pneumonia when its top-1 class is one); ``at_sensitivity``: for 0.9, 0.95 and 0.99 the
-        highest threshold whose sensitivity is at least that, not interpolated and not rounded, with
-        the sensitivity and specificity there, chosen on these very images.
+        Its ``sensitivity`` and ``specificity`` are those of the top-1 class; ``at_sensitivity`` has
+        for 0.9, 0.95 and 0.99 the highest threshold whose sensitivity is at least that, neither
+        interpolated nor rounded, and the sensitivity and specificity there. The thresholds are
+        chosen on the evaluated images themselves.
     """
-    ill = targets != normal
-    if ill.all() or not ill.any():
+    positive = targets != normal
+    if positive.all() or not positive.any():
         return None
     called = probabilities.argmax(axis=1) != normal
     curve = pneumonia_roc(probabilities, targets, normal)
     points = {
-        f"{wanted:g}": {
-            # Rounded up it would miss the very image that it was chosen by.
-            name: float(value) if name == "threshold" else round(float(value), 6)
-            for name, value in curve[curve["sensitivity"] >= wanted].iloc[0].items()
-        }
+        f"{wanted:g}": OperatingPoint(
+            # Rounded up it would miss the image that it was chosen by.
+            threshold=float(point["threshold"]),
+            sensitivity=round(float(point["sensitivity"]), 6),
+            specificity=round(float(point["specificity"]), 6),
+        )
         for wanted in _SENSITIVITIES
+        for _, point in curve[curve["sensitivity"] >= wanted].head(1).iterrows()
     }
-    return {
-        "auroc": round(float(roc_auc_score(ill, _pneumonia(probabilities, normal))), 6),
-        "sensitivity": round(float(called[ill].mean()), 6),
-        "specificity": round(float(1 - called[~ill].mean()), 6),
-        "at_sensitivity": points,
-    }
+    return Pneumonia(
+        auroc=round(float(roc_auc_score(positive, _pneumonia(probabilities, normal))), 6),
+        sensitivity=round(float(called[positive].mean()), 6),
+        specificity=round(float(1 - called[~positive].mean()), 6),
+        at_sensitivity=points,
+    )
 
 
 def _pneumonia(
@@ -92,7 +96,7 @@ def _pneumonia(
 def selective(
     probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
 ) -> pd.DataFrame:
-    """Scores on the images that are left when the least certain ones go to a reader.
+    """Metrics on the images that are left when the least certain ones go to a human reader.
 
     Args:
         probabilities: [N, C].
@@ -100,10 +104,10 @@ def selective(
 
     Returns:
         One row per coverage, from all images to a fifth of them (El-Yaniv & Wiener 2010):
-        ``coverage``, the least share that is kept; ``images``, how many are, with all that tie with
-        the least certain of them; ``confidence``, the least that is accepted; ``accuracy``;
-        ``macro_f1``, unweighted over the classes that the images have, 0 for one never answered,
-        NaN where a class has fewer than ten images left, which say nothing.
+        ``coverage``, the smallest share to keep; ``images``, the number kept, including all that
+        tie with the least certain of them; ``confidence``, the lowest that is accepted;
+        ``accuracy``; ``macro_f1``, unweighted over the classes of the images, 0 for a class that
+        is never predicted, NaN where a class has fewer than ten images left.
     """
     confidence = probabilities.max(axis=1)
     descending = np.sort(confidence)[::-1]

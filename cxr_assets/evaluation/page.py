@@ -1,39 +1,28 @@
 """``report.html``: one page that needs nothing but itself."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cxr_assets.evaluation import images as evaluated
 from cxr_assets.evaluation import plots
+from cxr_assets.evaluation.errors import Error
 from cxr_assets.evaluation.images import Images
+from cxr_assets.evaluation.wording import p_value, score, share, words
 from cxr_serving.model.explanation import grad_cam, overlay, png
-from cxr_serving.model.predictor import Predictor
-
-# Of each kind of error the most confident ones.
-_EACH = 2
+from cxr_serving.model.report import Report
 
 
-def render(
-    metrics: dict[str, Any],
-    pictures: Path,
-    predictor: Predictor,
-    images: Images,
-    probabilities: npt.NDArray[np.floating[Any]],
-) -> str:
-    """The page; every number in it is one of ``metrics``.
+def render(report: Report, plots_directory: Path, errors: Sequence[Error], images: Images) -> str:
+    """The page; every number in it is one of ``report``.
 
     Args:
-        metrics: contents of ``metrics.json``.
-        pictures: directory with the report's figures.
-        predictor: of the main model, which explains its errors.
+        report: what the page shows.
+        plots_directory: holds the plots of the report as PNG files.
+        errors: the most confident errors of the main model.
         images: what was evaluated.
-        probabilities: [N, C], the main model's.
     """
     environment = Environment(
         loader=PackageLoader("cxr_assets.evaluation", "."),
@@ -42,77 +31,32 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": _score, "share": _share, "words": _words, "p": _p}
-    embedded = {path.stem: _uri(path.read_bytes()) for path in sorted(pictures.glob("*.png"))}
-    if len(metrics["trend"]) > 1:
-        trend = plots.trend(
-            pd.DataFrame(metrics["trend"]), metrics["model"]["asset"], metrics["synthetic"]
-        )
-        embedded["trend"] = _uri(trend)
+    environment.filters |= {"score": score, "share": share, "words": words, "p": p_value}
+    embedded = {
+        path.stem: _uri(path.read_bytes()) for path in sorted(plots_directory.glob("*.png"))
+    }
+    if len(report.trend) > 1:
+        embedded["trend"] = _uri(plots.trend(report.trend, report.model.asset, report.synthetic))
     return environment.get_template("report.html.j2").render(
-        m=metrics,
-        models=[one for one in (metrics, metrics["baseline"]) if one],
-        pictures=embedded,
-        hardest=_hardest(predictor, images, probabilities),
+        m=report,
+        plots=embedded,
+        errors=[_shown(error, images, report.classes) for error in errors],
     )
 
 
-def _hardest(
-    predictor: Predictor, images: Images, probabilities: npt.NDArray[np.floating[Any]]
-) -> list[dict[str, Any]]:
-    """The most confident errors of each kind, and what the network looked at."""
-    classes = predictor.record.classes
-    targets, predicted = images.targets(classes), probabilities.argmax(axis=1)
-    wrong = pd.DataFrame(
-        {
-            "image": np.arange(len(targets)),
-            "truth": targets,
-            "answer": predicted,
-            "confidence": probabilities.max(axis=1),
-        }
-    )
-    wrong = wrong[wrong["truth"] != wrong["answer"]].sort_values("confidence", ascending=False)
-    wrong = wrong.groupby(["truth", "answer"]).head(_EACH).sort_values(["truth", "answer"])
-    if wrong.empty:
-        return []
-    paths = [images.root / path for path in images.table["path"].iloc[wrong["image"]]]
-    pixels = evaluated.decode(predictor, paths)
-    cam = predictor.answer(pixels)[1]
-    return [
-        {
-            "name": path.name,
-            "truth": classes[row.truth],
-            "answer": classes[row.answer],
-            "confidence": float(row.confidence),
-            "image": _uri(png(image)),
-            "attention": None
-            if cam is None
-            else _uri(overlay(image, grad_cam(cam[index, row.answer], len(image)))),
-        }
-        for index, (row, path, image) in enumerate(
-            zip(wrong.itertuples(), paths, pixels, strict=True)
-        )
-    ]
+def _shown(error: Error, images: Images, classes: Sequence[str]) -> dict[str, Any]:
+    cam = None
+    if error.cam is not None:
+        cam = overlay(error.pixels, grad_cam(error.cam, len(error.pixels)))
+    return {
+        "name": images.paths[error.image].name,
+        "truth": classes[error.truth],
+        "answer": classes[error.answer],
+        "confidence": error.confidence,
+        "image": _uri(png(error.pixels)),
+        "cam": cam and _uri(cam),
+    }
 
 
 def _uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _score(value: float | None, interval: list[float] | None = None) -> str:
-    """Three decimals and the interval; a dash where it is not defined."""
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
-
-
-def _share(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.1%}"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""Whether the probabilities mean what they say, before and after temperature scaling."""
+"""Calibration of the probabilities, before and after temperature scaling."""
 
 from typing import Any
 
@@ -8,13 +8,15 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
+from cxr_serving.model.metrics import CalibrationErrors
+
 BINS = 15
 
 
 def uncalibrated(
     probabilities: npt.NDArray[np.floating[Any]], temperature: float
 ) -> npt.NDArray[np.float64]:
-    """What the probabilities were before the logits were divided by ``temperature``.
+    """The probabilities before the logits were divided by ``temperature``.
 
     Args:
         probabilities: [N, C], softmax of logits / temperature.
@@ -42,7 +44,7 @@ def reliability(
         targets: [N], class indices.
 
     Returns:
-        A row a bin, at most ``BINS``: ``confidence``, the mean of the largest probability;
+        One row per bin, at most ``BINS``: ``confidence``, the mean of the largest probability;
         ``accuracy``; ``images``.
     """
     table = pd.DataFrame(
@@ -58,8 +60,8 @@ def reliability(
 
 def calibration(
     probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
-) -> dict[str, float]:
-    """How far the probabilities are off, 0 being best in each.
+) -> CalibrationErrors:
+    """Calibration metrics, 0 being best in each.
 
     Args:
         probabilities: [N, C], rows summing to 1.
@@ -76,10 +78,10 @@ def calibration(
     classes = range(probabilities.shape[1])
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
-    return {
-        "ece": round(float(np.average(gaps, weights=bins["images"])), 6),
-        "brier": round(
+    return CalibrationErrors(
+        ece=round(float(np.average(gaps, weights=bins["images"])), 6),
+        brier=round(
             float(brier_score_loss(targets, exact, labels=list(classes), scale_by_half=False)), 6
         ),
-        "nll": round(float(log_loss(targets, exact, labels=list(classes))), 6),
-    }
+        nll=round(float(log_loss(targets, exact, labels=list(classes))), 6),
+    )

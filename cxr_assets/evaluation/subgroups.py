@@ -1,4 +1,4 @@
-"""Whether the model is as good for some images as for others."""
+"""Whether the model is as good on one part of the images as on another."""
 
 import itertools
 import re
@@ -13,8 +13,9 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.images import Images
+from cxr_serving.model.report import Subgroup
 
-# Beyond so many images of one patient there are many.
+# A patient with more images than this has many.
 _FEW = 2
 
 
@@ -23,8 +24,8 @@ def subgroups(
     probabilities: npt.NDArray[np.floating[Any]],
     classes: tuple[str, ...],
     drawn: torch.Tensor,
-) -> list[dict[str, Any]]:
-    """Scores of parts of the images.
+) -> list[Subgroup]:
+    """Metrics on parts of the images, stratified in turn by series, size and images per patient.
 
     Args:
         images: N images.
@@ -33,15 +34,14 @@ def subgroups(
         drawn: what :func:`cxr_assets.evaluation.bootstrap.draws` returns for the images.
 
     Returns:
-        For each part: ``group``, by what the images were parted; ``subgroup``; ``images``;
-        ``patients``; ``accuracy`` and its ``interval``; ``macro_f1`` over the classes in it, None
-        where there is but one. A parting that leaves all images together is left out.
+        One for each part. ``macro_f1`` is over the classes in it, None where there is only one. A
+        stratification with a single part is left out.
     """
     targets = images.targets(classes)
     predicted = probabilities.argmax(axis=1)
     right = torch.from_numpy(predicted == targets)
     rows = []
-    for group, part in _partings(images.table).items():
+    for group, part in _strata(images.table).items():
         names = [name for name in part.cat.categories if (part == name).any()]
         if len(names) < 2:
             continue
@@ -55,41 +55,41 @@ def subgroups(
                 average=None,
             )
             rows.append(
-                {
-                    "group": group,
-                    "subgroup": str(name),
-                    "images": int(member.sum()),
-                    "patients": int(images.table["patient"][member].nunique()),
-                    "accuracy": round(float(right[torch.from_numpy(member)].double().mean()), 6),
-                    "interval": bootstrap.interval(_accuracy(right, member, drawn)),
-                    "macro_f1": round(float(f1[present].mean()), 6) if len(present) > 1 else None,
-                }
+                Subgroup(
+                    group=group,
+                    subgroup=str(name),
+                    images=int(member.sum()),
+                    patients=int(images.table["patient"][member].nunique()),
+                    accuracy=round(float(right[torch.from_numpy(member)].double().mean()), 6),
+                    interval=bootstrap.interval(_accuracy(right, member, drawn)),
+                    macro_f1=round(float(f1[present].mean()), 6) if len(present) > 1 else None,
+                )
             )
     return rows
 
 
 def _accuracy(right: torch.Tensor, member: npt.NDArray[np.bool_], drawn: torch.Tensor) -> pd.Series:
-    """Accuracy of the members in each draw, NaN where it has none."""
+    """Accuracy of the members in each draw, NaN in a draw without any."""
     counted = torch.from_numpy(member)[drawn] & (drawn >= 0)
     shares = (right[drawn] & counted).sum(dim=1) / counted.sum(dim=1)
     return pd.Series(shares.double().numpy())
 
 
-def _partings(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Categories of the images, NaN where an image is in none, by what they go by."""
+def _strata(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Category of each image by each criterion, NaN where it has none."""
     names = table["path"].map(lambda path: PurePosixPath(path).name)
     series = names.map(_series).astype("category")
     number = table.groupby("patient")["patient"].transform("size")
     of_patient = pd.cut(
         number,
         [0, _FEW, np.inf],
-        labels=[f"at most {_FEW} images of the child", "more images of the child"],
+        labels=[f"at most {_FEW} images", f"more than {_FEW} images"],
     )
     return {
         "series of normal images": series,
-        "width of the image": _quarters(table["width"]),
-        "height of the image": _quarters(table["height"]),
-        "images of the same patient": of_patient,
+        "width of the image": _quartiles(table["width"]),
+        "height of the image": _quartiles(table["height"]),
+        "images per patient": of_patient,
     }
 
 
@@ -98,8 +98,8 @@ def _series(name: str) -> str | None:
     return f"{match[1].upper()}-" if match else None
 
 
-def _quarters(pixels: pd.Series) -> pd.Series:
-    """Quarters of the images; fewer parts where many images are of one size."""
+def _quartiles(pixels: pd.Series) -> pd.Series:
+    """Quartiles of the size; fewer parts where many images are of one size."""
     edges = np.unique(np.quantile(pixels, [0, 0.25, 0.5, 0.75, 1]).round().astype(int))
     if len(edges) < 2:
         return pd.Series(pd.Categorical([f"{edges[0]} px"] * len(pixels)), index=pixels.index)

@@ -1,1 +1,1 @@
-"""The release: a bundle with its model card and figures, and its way to the Hugging Face Hub."""
+"""The release: a bundle with model card and plots, and its upload to the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""The model card: what the model is, for what, how good, and how to use and repeat it."""
+"""The model card: what the model is and is for, its metrics, how to use and reproduce it."""
 
 import json
 import re
@@ -8,12 +8,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from cxr_assets.evaluation.wording import score
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.overrides import PATHS, join
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
 from cxr_assets.release.rights import KERMANY, base_model, licence, terms
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.metrics import Headline, ModelReport
+from cxr_serving.model.report import NoAudit, Report
 
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
@@ -25,45 +28,49 @@ _SYNTHETIC = (
     "Made from synthetic images: this model has never seen a radiograph of a patient, and its "
     "metrics say nothing about patients."
 )
-_RANDOM = "Trained from random weights, not pretrained: expect less than of a fine-tuned model."
-_FINE_TUNED = "A research model, fine-tuned from weights that were made for other images."
+_RANDOM = "Trained from random weights, not pretrained: expect less than from a fine-tuned model."
+_FINE_TUNED = "A research model, fine-tuned from weights that were pretrained on other images."
 
 _HUB_DATA = "hf-vision/chest-xray-pneumonia"  # the images of Kaggle, on the Hub
 DATA = {
     "synthetic": (
         "Synthetic images, in the layout of the Kermany data set. The classes differ by "
-        "rules of drawing, not by disease."
+        "how the images are generated, not by disease."
     ),
     "kaggle": (
         "Anterior-posterior chest radiographs of children of one to five years from Guangzhou "
         f"Women and Children's Medical Center: {KERMANY}. Fetched from Kaggle."
     ),
     "folder": (
-        "Chest radiographs from a folder of the operator's, in the layout of the Kermany data set. "
-        "The program that wrote this card cannot know where they come from: whoever publishes the "
-        f"release must say so, and hold the right to. Where they are Kermany's: {KERMANY}."
+        "Chest radiographs from a folder of the operator, in the layout of the Kermany data set. "
+        "The program that wrote this card does not know where they come from: whoever publishes "
+        "the release must state it, and must have the right to publish. If they are Kermany's: "
+        f"{KERMANY}."
     ),
 }
 
 _POPULATION = {
-    "synthetic": "none; the images are drawn by a computer.",
+    "synthetic": "none; the images are synthetic.",
     "kaggle": (
         "children of one to five years who were X-rayed in routine care at one hospital in "
         "Guangzhou, China. Sex, exact age and severity are not known."
     ),
     "folder": (
-        "the operator's; the program that wrote this card knows nothing of it, and whoever "
-        "publishes the release must say. Other ages, devices and places are out of scope."
+        "not known to the program that wrote this card; whoever publishes the release must state "
+        "it. Other ages, devices and places are out of scope."
     ),
 }
 
-_LIMITS_SYNTHETIC = "A demonstration of the pipeline. Its answers about real images mean nothing."
+_LIMITS_SYNTHETIC = (
+    "A demonstration of the pipeline. Its predictions on radiographs are meaningless."
+)
 _LIMITS_REAL = (
     "Training and test images come from one source: the metrics say nothing about other hospitals, "
     "devices or ages, and nobody has evaluated the model elsewhere. In the Kermany data set the "
-    "width and height of an image alone go far to separate the classes; resizing to one square "
+    "width and height of an image alone separate the classes well; resizing to one square "
     "hides them, but exposure, collimation and burnt-in marks can still serve as shortcuts. Labels "
-    "are readings of the images, and bacterial and viral pneumonia look alike in many of them."
+    "come from readings of the images, and bacterial and viral pneumonia look alike in many of "
+    "them."
 )
 
 
@@ -74,22 +81,28 @@ def title(experiment: Experiment) -> str:
 
 def model_card(
     record: BundleRecord,
-    metrics: dict[str, Any],
+    report: Report,
     data: DatasetRecord,
     experiment: Experiment,
-    pictures: Sequence[str],
+    plots: Sequence[str],
     repo: str | None,
 ) -> ModelCard:
     """Write the card of a release; every number in it comes from the arguments.
 
     Args:
         record: of the released bundle.
-        metrics: contents of the report's ``metrics.json``.
+        report: on the released bundle, with a baseline.
         data: record of the processed dataset.
         experiment: the settings that the bundle was trained with.
-        pictures: file names of the report's figures, in the order to show them.
+        plots: file names of the report's plots, in the order to show them.
         repo: Hub repository, if any.
+
+    Raises:
+        ValueError: the report has no baseline.
     """
+    if report.baseline is None or report.comparison is None:
+        raise ValueError(f"the report {report.version} has no baseline")
+    difference = report.comparison.macro_f1
     source = experiment.data.source
     name = licence(record, source)
     card_data = ModelCardData(
@@ -101,7 +114,7 @@ def model_card(
         tags=["chest-x-ray", "pneumonia", *(["synthetic"] if record.synthetic else [])],
         metrics=["f1", "accuracy", "roc_auc"],
         model_name=(repo or experiment.model.name).split("/")[-1],
-        eval_results=_eval_results(record, metrics, source),
+        eval_results=_eval_results(record, report, source),
     )
     notice = _SYNTHETIC if record.synthetic else _FINE_TUNED if record.pretrained else _RANDOM
     card: ModelCard = ModelCard.from_template(
@@ -112,22 +125,20 @@ def model_card(
         classes=", ".join(name.replace("_", " ") for name in record.classes),
         record=record,
         repo=repo,
-        metrics=metrics,
+        report=report,
+        baseline=report.baseline,
         data=data,
         similar=SIMILAR,
         margin=f"{experiment.margin:g}",
-        pictures=pictures,
+        plots=plots,
         samples=SAMPLES_FILE,
         population=_POPULATION[source],
-        overall_table=_overall_table(metrics),
-        class_table=_class_table(metrics),
-        difference=_score(
-            metrics["comparison"]["macro_f1"]["estimate"],
-            metrics["comparison"]["macro_f1"]["interval"],
-        ),
-        subgroup_table=_subgroup_table(metrics),
-        calibration_table=_calibration_table(metrics),
-        shortcut_table=_shortcut_table(metrics),
+        overall_table=_overall_table(report.models),
+        class_table=_class_table(report),
+        difference=score(difference.estimate, difference.interval),
+        subgroup_table=_subgroup_table(report),
+        calibration_table=_calibration_table(report),
+        shortcut_table=_shortcut_table(report),
         count_table=_table(
             ["split", *record.classes],
             [
@@ -152,7 +163,7 @@ def model_card(
     return card
 
 
-def _eval_results(record: BundleRecord, metrics: dict[str, Any], source: str) -> list[EvalResult]:
+def _eval_results(record: BundleRecord, report: Report, source: str) -> list[EvalResult]:
     name, kind = {
         "synthetic": ("synthetic images", "synthetic images"),
         "kaggle": ("Chest X-Ray Images (Pneumonia), Kermany et al.", "chest-xray-pneumonia"),
@@ -167,84 +178,81 @@ def _eval_results(record: BundleRecord, metrics: dict[str, Any], source: str) ->
             dataset_revision=record.data_version,
             metric_type=metric,
             metric_name=label,
-            metric_value=metrics[key],
+            metric_value=value,
         )
-        for key, metric, label in (
-            ("macro_f1", "f1", "macro F1"),
-            ("accuracy", "accuracy", "accuracy"),
-            ("auroc_macro_ovr", "roc_auc", "macro AUROC, one versus rest"),
+        for value, metric, label in (
+            (report.macro_f1, "f1", "macro F1"),
+            (report.accuracy, "accuracy", "accuracy"),
+            (report.auroc_macro_ovr, "roc_auc", "macro AUROC, one versus rest"),
         )
-        if metrics[key] is not None
+        if value is not None
     ]
 
 
-def _overall_table(metrics: dict[str, Any]) -> str:
-    baseline = metrics["baseline"]
+def _overall_table(models: Sequence[ModelReport]) -> str:
+    main, baseline = models
+    rows: tuple[tuple[Headline, str], ...] = (
+        ("macro_f1", "macro F1"),
+        ("accuracy", "accuracy"),
+        ("auroc_macro_ovr", "macro AUROC, one versus rest"),
+    )
     return _table(
-        ["metric", metrics["model"]["asset"], f"{baseline['model']['asset']} (baseline)"],
-        [
-            [label, *(_score(one[key], one["intervals"][key]) for one in (metrics, baseline))]
-            for key, label in (
-                ("macro_f1", "macro F1"),
-                ("accuracy", "accuracy"),
-                ("auroc_macro_ovr", "macro AUROC, one versus rest"),
-            )
-        ],
+        ["metric", main.model.asset, f"{baseline.model.asset} (baseline)"],
+        [[label, *(score(*model.headline(key)) for model in models)] for key, label in rows],
     )
 
 
-def _class_table(metrics: dict[str, Any]) -> str:
+def _class_table(report: Report) -> str:
     rows = []
-    for name in metrics["classes"]:
-        row = metrics["classification_report"][name]
-        between = metrics["intervals"]["classes"][name]
-        scores = [_score(row[key], between[key]) for key in ("precision", "recall", "f1-score")]
-        area = _score(metrics["auroc_ovr"][name], between["auroc"])
-        rows.append([name, *scores, area, row["support"]])
+    for name in report.classes:
+        row, between = report.classification_report.classes[name], report.intervals.classes[name]
+        rows.append(
+            [
+                name,
+                score(row.precision, between.precision),
+                score(row.recall, between.recall),
+                score(row.f1, between.f1),
+                score(report.auroc_ovr[name], between.auroc),
+                row.support,
+            ]
+        )
     return _table(["class", "precision", "recall", "F1", "AUROC", "images"], rows)
 
 
-def _subgroup_table(metrics: dict[str, Any]) -> str | None:
+def _subgroup_table(report: Report) -> str | None:
     rows = [
-        [row["group"], row["subgroup"], _score(row["accuracy"], row["interval"]), row["images"]]
-        for row in metrics["subgroups"]
+        [row.group, row.subgroup, score(row.accuracy, row.interval), row.images]
+        for row in report.subgroups
     ]
-    return _table(["images by", "part", "accuracy", "images"], rows) if rows else None
+    return _table(["stratified by", "subgroup", "accuracy", "images"], rows) if rows else None
 
 
-def _calibration_table(metrics: dict[str, Any]) -> str:
-    before, after = (metrics["calibration"][kind] for kind in ("before", "after"))
+def _calibration_table(report: Report) -> str:
+    before, after = report.calibration.before, report.calibration.after
     return _table(
-        ["0 is best", "before temperature", "as served"],
+        ["metric, 0 is best", "before temperature scaling", "as served"],
         [
-            [label, _score(before[key]), _score(after[key])]
-            for key, label in (
-                ("ece", "expected calibration error, adaptive bins"),
-                ("brier", "Brier score, 0 to 2"),
-                ("nll", "negative log-likelihood, nats"),
+            [label, score(worse), score(served)]
+            for label, worse, served in (
+                ("expected calibration error, adaptive bins", before.ece, after.ece),
+                ("Brier score, 0 to 2", before.brier, after.brier),
+                ("negative log-likelihood, nats", before.nll, after.nll),
             )
         ],
     )
 
 
-def _shortcut_table(metrics: dict[str, Any]) -> str:
+def _shortcut_table(report: Report) -> str:
     rows = []
-    for key, label in (
-        ("frame", "width and height of the image"),
-        ("border", "its outermost sixteenth on each side"),
+    for label, audit in (
+        ("width and height of the image", report.shortcuts.frame),
+        ("the outermost sixteenth on each side", report.shortcuts.border),
     ):
-        audit = metrics["shortcuts"][key]
-        if "reason" in audit:
-            rows.append([label, f"not asked: {audit['reason']}", ""])
+        if isinstance(audit, NoAudit):
+            rows.append([label, f"not audited: {audit.reason}", ""])
         else:
-            rows.append([label, _score(audit["macro_f1"]), _score(audit["gain"])])
-    return _table(["seen", "macro F1", "what the model gains over it"], rows)
-
-
-def _score(value: float | None, interval: list[float] | None = None) -> str:
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+            rows.append([label, score(audit.macro_f1), score(audit.gain)])
+    return _table(["what the classifier sees", "macro F1", "gain of the model"], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -255,7 +263,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _command(experiment: Experiment) -> str:
     """The command that repeats the training, with the settings that differ from the preset's.
 
-    Paths of the machine it ran on are not told.
+    Paths of the machine it ran on are replaced by a placeholder.
     """
     folder = [f"data.folder={experiment.data.folder}"] if experiment.data.folder else []
     preset = dict(_settings(compose(experiment.preset, folder).model_dump(mode="json")))

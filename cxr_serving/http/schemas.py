@@ -2,7 +2,7 @@
 
 import base64
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,10 @@ from pydantic import BaseModel, Field
 
 from cxr_serving.model import explanation
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.metrics import Headline
+from cxr_serving.model.report import Report
 
+_METRICS: tuple[Headline, ...] = ("accuracy", "macro_f1", "auroc_macro_ovr")
 DISCLAIMER = "For research and education only. Not a medical device; not for clinical decisions."
 
 
@@ -145,7 +148,7 @@ class Readiness(BaseModel):
     request_id: str
 
 
-class Figure(BaseModel):
+class Metric(BaseModel):
     """A metric of the report, with its 95 % confidence interval over patients."""
 
     value: float
@@ -153,11 +156,21 @@ class Figure(BaseModel):
     high: float
 
 
-class TestFigures(BaseModel):
-    """Metrics of the model on test images."""
+class TestMetrics(BaseModel):
+    """Metrics of the model on test images; those that are not defined on them are left out."""
 
     images: int
-    figures: dict[str, Figure]
+    metrics: dict[str, Metric]
+
+    @classmethod
+    def of(cls, report: Report) -> Self:
+        """From the report on the model."""
+        metrics = {}
+        for name in _METRICS:
+            value, interval = report.headline(name)
+            if value is not None and interval is not None:
+                metrics[name] = Metric(value=value, low=interval[0], high=interval[1])
+        return cls(images=report.images, metrics=metrics)
 
 
 class ModelDescription(BaseModel):
@@ -168,7 +181,7 @@ class ModelDescription(BaseModel):
     following: Literal["newest", "released"]
     pinned: bool = Field(description="whether it serves even when a newer one appears")
     confidence: float = Field(description="answers with a lower probability are uncertain")
-    test: TestFigures | None = Field(description="from the report; null before there is one")
+    test: TestMetrics | None = Field(description="from the report; null before there is one")
     test_problem: str | None = Field(description="why the report cannot be read, if so")
     dicom: str | None = Field(description="why DICOM cannot be read, if so")
     disclaimer: str = DISCLAIMER

@@ -33,8 +33,6 @@ INT8_FILE = "model.int8.onnx"
 REFERENCE_FILE = "reference.safetensors"
 DISTRIBUTION_FILE = "distribution.json"
 HISTORY_FILE = "history.csv"
-# Of a report, and in a release.
-METRICS_FILE = "metrics.json"
 
 # Writing one bundle takes minutes at most: what is older was left behind by a process that died.
 _LEFTOVER_SECONDS = 86_400

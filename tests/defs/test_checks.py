@@ -4,6 +4,7 @@ from io import BytesIO
 import dagster as dg
 import pandas as pd
 import pytest
+import reports
 import tiny
 from PIL import Image
 
@@ -12,6 +13,7 @@ from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, MANIFEST_FILE
 from cxr_serving.model import bundle
+from cxr_serving.model.report import Regression
 
 
 @pytest.fixture
@@ -144,13 +146,9 @@ def test_a_bundle_that_is_not_whole_is_found(layout):
     ("interval", "beats"), [([0.03, 0.07], True), ([0.01, 0.09], False), ([-0.01, 0.3], False)]
 )
 def test_the_probe_must_be_beaten_by_the_margin_beyond_chance(layout, interval, beats):
-    layout.reports.mkdir()
-    metrics = {
-        "macro_f1": 0.80,
-        "baseline": {"macro_f1": 0.75},
-        "comparison": {"macro_f1": {"estimate": 0.05, "interval": interval, "p": 0.01}},
-    }
-    (layout.reports / "metrics.json").write_text(json.dumps(metrics))
+    difference = reports.difference(0.05, *interval)
+    comparison = reports.report().comparison.model_copy(update={"macro_f1": difference})
+    reports.write(layout.reports, reports.report(comparison=comparison).content())
     experiment = Experiment(preset="demo", overrides="margin=0.02")
     assert passed(checks.beats_probe, layout, experiment=experiment) is beats
 
@@ -159,16 +157,20 @@ def test_the_probe_must_be_beaten_by_the_margin_beyond_chance(layout, interval, 
 def test_a_model_that_is_worse_than_the_released_one_beyond_chance_is_a_warning(
     layout, interval, worse
 ):
-    layout.reports.mkdir()
-    difference = {"estimate": -0.04, "interval": interval, "p": 0.5}
-    metrics = {"regression": {"released": "before", "macro_f1": difference}}
-    (layout.reports / "metrics.json").write_text(json.dumps(metrics))
+    difference = reports.difference(-0.04, *interval)
+    regression = Regression(
+        released="before",
+        same_data=True,
+        macro_f1=difference,
+        accuracy=difference,
+        auroc_macro_ovr=None,
+    )
+    reports.write(layout.reports, reports.report(regression=regression).content())
     result = checks.not_worse_than_released(data_root=DataRoot(path=str(layout.root)))
     assert result.passed is not worse
     assert result.severity == dg.AssetCheckSeverity.WARN
 
 
 def test_without_a_release_there_is_nothing_to_be_worse_than(layout):
-    layout.reports.mkdir()
-    (layout.reports / "metrics.json").write_text(json.dumps({"regression": None}))
+    reports.write(layout.reports)
     assert passed(checks.not_worse_than_released, layout)

@@ -1,4 +1,4 @@
-"""120 made-up images, 40 of each class, with names in the manner of the Kermany set."""
+"""120 made-up images, 40 of each class, with names in the style of the Kermany set."""
 
 from pathlib import Path
 

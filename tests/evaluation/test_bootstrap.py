@@ -5,6 +5,7 @@ import torch
 
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.metrics import evaluate
+from cxr_serving.model.report import Difference
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 RNG = np.random.default_rng(0)
@@ -13,7 +14,7 @@ TARGETS = RNG.integers(0, 3, 60)
 PATIENTS = [f"patient {number // 3}" for number in range(60)]
 
 
-def test_images_of_a_child_are_drawn_together():
+def test_images_of_a_patient_are_resampled_together():
     for row in bootstrap.draws(PATIENTS):
         images = np.bincount(row[row >= 0], minlength=60).reshape(20, 3)
         assert (images == images[:, :1]).all()
@@ -21,7 +22,7 @@ def test_images_of_a_child_are_drawn_together():
     assert bootstrap.draws(PATIENTS).equal(bootstrap.draws(PATIENTS))
 
 
-def test_each_draw_has_the_figures_of_its_images():
+def test_each_draw_has_the_metrics_of_its_images():
     drawn = bootstrap.draws(PATIENTS)
     table = bootstrap.scores(PROBABILITIES, TARGETS, CLASSES, drawn)
     assert len(table) == len(drawn)
@@ -30,12 +31,12 @@ def test_each_draw_has_the_figures_of_its_images():
         expected = evaluate(PROBABILITIES[images], TARGETS[images], CLASSES)
         row = table.iloc[index]
         for name in ("accuracy", "macro_f1", "auroc_macro_ovr", "average_precision_macro_ovr"):
-            assert row[name] == pytest.approx(expected[name], abs=2e-6)
+            assert row[name] == pytest.approx(getattr(expected, name), abs=2e-6)
         for label in CLASSES:
-            scores = expected["classification_report"][label]
-            for name in ("precision", "recall", "f1-score"):
-                assert row[f"{label}/{name}"] == pytest.approx(scores[name], abs=2e-6)
-            assert row[f"{label}/auroc"] == pytest.approx(expected["auroc_ovr"][label], abs=2e-6)
+            scores = expected.classification_report.classes[label]
+            for name in ("precision", "recall", "f1"):
+                assert row[f"{label}/{name}"] == pytest.approx(getattr(scores, name), abs=2e-6)
+            assert row[f"{label}/auroc"] == pytest.approx(expected.auroc_ovr[label], abs=2e-6)
 
 
 def test_an_absent_class_has_no_interval_and_is_in_no_mean():
@@ -44,7 +45,7 @@ def test_an_absent_class_has_no_interval_and_is_in_no_mean():
     assert bootstrap.interval(table["viral_pneumonia/recall"]) is None
     assert bootstrap.interval(table["viral_pneumonia/auroc"]) is None
     assert bootstrap.interval(table["macro_f1"]) is not None
-    present = table[["bacterial_pneumonia/f1-score", "normal/f1-score"]].mean(axis=1)
+    present = table[["bacterial_pneumonia/f1", "normal/f1"]].mean(axis=1)
     np.testing.assert_allclose(table["macro_f1"], present)
 
 
@@ -67,10 +68,10 @@ def test_a_difference_that_may_be_chance_is_told_from_one_that_is_not(
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
     draws = pd.Series(np.random.default_rng(0).normal(0.1, 0.02, 400))
     clear = bootstrap.difference(draws, 0.1)
-    assert clear["interval"][0] > 0
-    assert clear["p"] == pytest.approx(2 / 401, abs=1e-6)
-    assert bootstrap.difference(draws - 0.1, 0.0)["p"] > 0.5
-    assert bootstrap.difference(draws * 0, 0.0) == {"estimate": 0, "interval": [0, 0], "p": 1}
+    assert clear.interval[0] > 0
+    assert clear.p == pytest.approx(2 / 401, abs=1e-6)
+    assert bootstrap.difference(draws - 0.1, 0.0).p > 0.5
+    assert bootstrap.difference(draws * 0, 0.0) == Difference(estimate=0, interval=(0, 0), p=1)
 
 
 def test_a_draw_of_one_class_has_no_area():
@@ -87,4 +88,4 @@ def test_a_draw_of_one_class_has_no_area():
 
 def test_a_difference_that_few_draws_define_is_not_made_significant_by_the_others():
     values = pd.Series([0.1, 0.2, -0.1] + [np.nan] * 997)
-    assert bootstrap.difference(values, 0.1)["p"] == 1
+    assert bootstrap.difference(values, 0.1).p == 1

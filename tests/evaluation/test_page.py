@@ -8,9 +8,7 @@ import tiny
 from command import CXR
 
 from cxr_assets.evaluation.report import (
-    ReportError,
     latest_report,
-    read_metrics,
     report_on_folder,
     write_report,
 )
@@ -18,10 +16,11 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs import synthesis
 from cxr_assets.radiographs.raw import RawDataError
 from cxr_serving.model import bundle
+from cxr_serving.model.report import Report, ReportError
 
 
 class Page(HTMLParser):
-    """What of a page comes from elsewhere, and its text."""
+    """The text of a page, and the addresses that it refers to."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -68,34 +67,34 @@ def test_it_says_that_the_release_depends_on_these_images(reported: Layout) -> N
 
 def test_its_numbers_are_those_of_the_metrics(reported: Layout) -> None:
     report = latest_report(reported)
-    metrics = read_metrics(report)
+    metrics = Report.read(report)
     text = " ".join(Page((report / "report.html").read_text()).text.split())
-    for one in (metrics, metrics["baseline"]):
+    for one in metrics.models:
         for name in ("macro_f1", "accuracy", "auroc_macro_ovr", "average_precision_macro_ovr"):
-            low, high = one["intervals"][name]
-            assert f"{one[name]:.3f} ({low:.3f} to {high:.3f})" in text
-        for kind in ("before", "after"):
-            assert f"{one['calibration'][kind]['ece']:.3f}" in text
-    difference = metrics["comparison"]["macro_f1"]
-    low, high = difference["interval"]
-    assert f"{difference['estimate']:.3f} ({low:.3f} to {high:.3f})" in text
-    assert metrics["model"]["fingerprint"] in text
-    assert metrics["images_sha256"] in text
+            value, (low, high) = one.headline(name)
+            assert f"{value:.3f} ({low:.3f} to {high:.3f})" in text
+        for errors in (one.calibration.before, one.calibration.after):
+            assert f"{errors.ece:.3f}" in text
+    difference = metrics.comparison.macro_f1
+    low, high = difference.interval
+    assert f"{difference.estimate:.3f} ({low:.3f} to {high:.3f})" in text
+    assert metrics.model.fingerprint in text
+    assert metrics.images_sha256 in text
 
 
-def test_behind_each_figure_are_its_numbers(reported: Layout) -> None:
+def test_each_plot_comes_with_its_numbers(reported: Layout) -> None:
     report = latest_report(reported)
-    figures = {path.stem for path in report.glob("*.png")}
-    assert figures == {path.stem for path in report.glob("*.csv")} - {"predictions"}
-    assert {"reliability", "pneumonia_roc", "selective", "baseline_selective"} <= figures
+    plots = {path.stem for path in report.glob("*.png")}
+    assert plots == {path.stem for path in report.glob("*.csv")} - {"predictions"}
+    assert {"reliability", "pneumonia_roc", "selective", "baseline_selective"} <= plots
 
 
-def test_the_hardest_images_are_in_the_page_alone(reported: Layout) -> None:
+def test_the_most_confident_errors_are_in_the_page_only(reported: Layout) -> None:
     report = latest_report(reported)
     page = (report / "report.html").read_text()
     shown = re.findall(r"(image-\d+\.png)</figcaption>", page)
     assert shown
-    assert page.count("the same image with the network") == len(shown)
+    assert page.count("the same image with its class activation map") == len(shown)
     assert "image-" not in (report / "metrics.json").read_text()
 
 
@@ -115,12 +114,12 @@ def test_any_bundle_on_any_folder_without_dagster(
         timeout=120,
     )
     assert f"report: {out / 'report.html'}" in ended.stderr
-    metrics = read_metrics(out)
-    assert metrics["images"] == len(list((images / "test").rglob("*.*")))
-    assert metrics["shortcuts"]["border"]["gain"] == pytest.approx(
-        metrics["macro_f1"] - metrics["shortcuts"]["border"]["macro_f1"], abs=1e-6
+    metrics = Report.read(out)
+    assert metrics.images == len(list((images / "test").rglob("*.*")))
+    assert metrics.shortcuts.border.gain == pytest.approx(
+        metrics.macro_f1 - metrics.shortcuts.border.macro_f1, abs=1e-6
     )
-    assert metrics["comparison"]["macro_f1"]["interval"]
+    assert metrics.comparison.macro_f1.interval
 
 
 def test_classes_that_a_folder_lacks_are_absent_and_broken_images_are_named(
@@ -133,12 +132,12 @@ def test_classes_that_a_folder_lacks_are_absent_and_broken_images_are_named(
         (folder / image.name).write_bytes(content if number else content[: len(content) // 2])
     main, _ = bundles(layout)
     out = report_on_folder(main, folder.parent, tmp_path / "out", None, lambda line: None)
-    metrics = read_metrics(out)
-    assert metrics["absent_classes"] == ["bacterial_pneumonia", "viral_pneumonia"]
-    assert metrics["classification_report"]["viral_pneumonia"]["recall"] is None
-    assert metrics["pneumonia"] is None
-    assert metrics["baseline"] is None
-    [(path, why)] = metrics["skipped"].items()
+    metrics = Report.read(out)
+    assert metrics.absent_classes == ("bacterial_pneumonia", "viral_pneumonia")
+    assert metrics.classification_report.classes["viral_pneumonia"].recall is None
+    assert metrics.pneumonia is None
+    assert metrics.baseline is None
+    [(path, why)] = metrics.skipped.items()
     assert path.startswith("NORMAL/")
     assert why.startswith("corrupt: ")
     text = Page((out / "report.html").read_text()).text
@@ -157,8 +156,8 @@ def test_unknown_patients_of_a_folder_are_counted_and_reported(
         (folder / name).write_bytes(image.read_bytes())
     main, _ = bundles(layout)
     out = report_on_folder(main, folder.parent, tmp_path / "out", None, lambda line: None)
-    metrics = read_metrics(out)
-    assert (metrics["unknown_patients"], metrics["images"]) == (2, len(paths))
+    metrics = Report.read(out)
+    assert (metrics.unknown_patients, metrics.images) == (2, len(paths))
     text = " ".join(Page((out / "report.html").read_text()).text.split())
     assert "The patients of 2 of the evaluated images are unknown" in text
     assert "released only if" not in text, "no release depends on this folder"
@@ -192,9 +191,9 @@ def test_a_folder_without_images_is_rejected_with_what_was_expected(
         report_on_folder(main, tmp_path / "empty", tmp_path / "out", None, lambda line: None)
 
 
-def test_the_released_model_is_asked_about_the_same_images(reported: Layout) -> None:
+def test_the_released_model_is_evaluated_on_the_same_images(reported: Layout) -> None:
     main, baseline = bundles(reported)
-    assert read_metrics(reported.reports)["regression"] is None
+    assert Report.read(reported.reports).regression is None
     data_version = bundle.BundleRecord.read(main).data_version
     tiny.publish(reported, "convnext_model", tiny.convnext(), data_version, pretrained="other")
     newer = bundle.latest(reported.models("convnext_model"))
@@ -202,26 +201,26 @@ def test_the_released_model_is_asked_about_the_same_images(reported: Layout) -> 
     main.rename(reported.releases / main.name)
     bundle.write_pointer(reported.releases, main.name)
     report = write_report(reported, newer, baseline)
-    regression = read_metrics(report)["regression"]
-    assert regression["released"] == main.name
-    assert regression["same_data"] is True
-    before = read_metrics(reported.reports / main.name)["macro_f1"]
-    now = read_metrics(report)["macro_f1"]
-    assert regression["macro_f1"]["estimate"] == pytest.approx(now - before, abs=2e-6)
-    assert "Against the last release" in (report / "report.html").read_text()
+    regression = Report.read(report).regression
+    assert regression.released == main.name
+    assert regression.same_data is True
+    before = Report.read(reported.reports / main.name).macro_f1
+    now = Report.read(report).macro_f1
+    assert regression.macro_f1.estimate == pytest.approx(now - before, abs=2e-6)
+    assert "Compared with the last release" in (report / "report.html").read_text()
 
 
-def test_the_trend_tells_every_training_that_is_kept(layout: Layout) -> None:
+def test_the_trend_has_every_training_that_is_kept(layout: Layout) -> None:
     main, baseline = bundles(layout)
     data_version = bundle.BundleRecord.read(main).data_version
     newer = tiny.publish(
         layout, "convnext_model", tiny.convnext(), data_version, pretrained="other"
     )
-    trend = read_metrics(write_report(layout, newer, baseline))["trend"]
-    assert sorted(row["version"] for row in trend) == sorted([main.name, newer.name])
-    scores = {row["version"]: row["test_macro_f1"] for row in trend}
+    trend = Report.read(write_report(layout, newer, baseline)).trend
+    assert sorted(row.version for row in trend) == sorted([main.name, newer.name])
+    scores = {row.version: row.test_macro_f1 for row in trend}
     assert scores[main.name] is None
-    assert scores[newer.name] == read_metrics(layout.reports)["macro_f1"]
+    assert scores[newer.name] == Report.read(layout.reports).macro_f1
 
 
 def test_bundles_of_an_earlier_format_do_not_stop_a_report(layout: Layout) -> None:
@@ -233,6 +232,6 @@ def test_bundles_of_an_earlier_format_do_not_stop_a_report(layout: Layout) -> No
         old.mkdir(parents=True)
         (old / "bundle.json").write_text('{"format_version": 1}')
     bundle.write_pointer(layout.releases, old.name)
-    metrics = read_metrics(write_report(layout, main, baseline))
-    assert [row["version"] for row in metrics["trend"]] == [main.name]
-    assert metrics["regression"] is None
+    metrics = Report.read(write_report(layout, main, baseline))
+    assert [row.version for row in metrics.trend] == [main.name]
+    assert metrics.regression is None

@@ -1,14 +1,17 @@
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
+import reports
 from PIL import Image
 
 from cxr_assets.evaluation import operating, plots
 from cxr_assets.evaluation.metrics import evaluate, roc
 from cxr_assets.evaluation.reliability import reliability
+from cxr_serving.model.report import TrendPoint
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 RNG = np.random.default_rng(0)
@@ -18,14 +21,18 @@ METRICS = evaluate(PROBABILITIES, TARGETS, CLASSES)
 CURVE = pd.DataFrame(
     {"epoch": [0, 1], "train_loss": [2.0, 1.0], "val_macro_f1": [0.4, 0.6], "lr": [1e-3, 0.0]}
 )
-TREND = pd.DataFrame(
-    {
-        "version": ["20260101T000000Z-00000000", "20260108T000000Z-00000001"],
-        "validation_macro_f1": [0.7, 0.8],
-        "test_macro_f1": [None, 0.75],
-        "released": [True, False],
-    }
-)
+TREND = [
+    TrendPoint(
+        version=f"202601{day}T000000Z-00000000",
+        created_at=datetime(2026, 1, int(day), tzinfo=UTC),
+        data_version="d" * 64,
+        seed=0,
+        validation_macro_f1=0.7,
+        test_macro_f1=test,
+        released=test is None,
+    )
+    for day, test in (("01", None), ("08", 0.75))
+]
 IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in CLASSES}
 
 
@@ -45,7 +52,7 @@ IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in
         lambda synthetic: plots.reliability(
             reliability(PROBABILITIES, TARGETS),
             reliability(PROBABILITIES, TARGETS),
-            {"temperature": 1.3, "before": {"ece": 0.1}, "after": {"ece": 0.05}},
+            reports.of_model().calibration,
             "a model",
             synthetic,
         ),
@@ -67,7 +74,9 @@ IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in
         "image_grid",
     ],
 )
-def test_each_figure_is_a_picture_that_tells_synthetic_apart(draw: Callable[[bool], bytes]) -> None:
+def test_each_plot_is_a_picture_that_says_whether_images_are_synthetic(
+    draw: Callable[[bool], bytes],
+) -> None:
     real, synthetic = draw(False), draw(True)
     assert draw(True) == synthetic, "the same numbers must give the same bytes"
     assert real != synthetic, "the title must say what the images are"

@@ -12,12 +12,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from cxr_assets.evaluation import plots
+from cxr_assets.evaluation import inference, plots
 from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.report import (
-    ReportError,
     latest_report,
-    read_metrics,
     report_on_folder,
     write_report,
 )
@@ -27,6 +25,8 @@ from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import bundle
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.report import Report, ReportError
 
 PICTURES = ("confusion_matrix.png", "roc_curves.png", "learning_curves.png")
 
@@ -48,20 +48,74 @@ def test_every_number_follows_from_the_predictions(layout: Layout) -> None:
     main = bundle.latest(layout.models("convnext_model"))
     baseline = bundle.latest(layout.models("dinov2_probe"))
     report = write_report(layout, main, baseline, lines.append)
-    metrics = read_metrics(report)
+    metrics = Report.read(report)
     table = pd.read_csv(
         report / "predictions.csv", dtype={f"model_{c}": np.float32 for c in CLASSES}
     )
     assert len(table) == 27
     targets = np.array([CLASSES.index(name) for name in table["target"]])
-    for role, part in (("model", metrics), ("baseline", metrics["baseline"])):
+    for role, part in zip(("model", "baseline"), metrics.models, strict=True):
         probabilities = table[[f"{role}_{name}" for name in CLASSES]].to_numpy(np.float32)
-        again = json.loads(json.dumps(evaluate(probabilities, targets, CLASSES)))
-        assert {key: part[key] for key in again} == again
-    assert metrics["margin"] == pytest.approx(
-        metrics["macro_f1"] - metrics["baseline"]["macro_f1"], abs=1e-6
-    )
+        for name, value in evaluate(probabilities, targets, CLASSES):
+            assert getattr(part, name) == value
+    assert metrics.baseline is not None
+    assert metrics.margin == pytest.approx(metrics.macro_f1 - metrics.baseline.macro_f1, abs=1e-6)
     assert [line.split()[0] for line in lines] == ["convnext_model", "dinov2_probe"]
+
+
+def test_metrics_json_has_the_keys_and_numbers_of_the_record(reported: Layout) -> None:
+    report = latest_report(reported)
+    values = json.loads((report / "metrics.json").read_text())
+    record = Report.read(report)
+    assert values == record.model_dump(mode="json")
+    # A reader outside of this project relies on these names.
+    assert values["macro_f1"] == values["classification_report"]["macro avg"]["f1-score"]
+    assert values["macro_f1"] == record.macro_f1
+    assert values["intervals"]["macro_f1"] == list(record.intervals.macro_f1 or ())
+    assert values["baseline"].keys() < values.keys()
+    assert set(values["classification_report"]) == {
+        *CLASSES, "accuracy", "macro avg", "weighted avg",
+    }  # fmt: skip
+
+
+def test_each_test_image_is_decoded_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = bundle.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.releases / RELEASED)
+    bundle.write_pointer(layout.releases, RELEASED)
+    decoded: list[Path] = []
+    decode = Preprocessing.decode
+
+    def counted(self: Preprocessing, source: Path) -> np.ndarray:
+        decoded.append(source)
+        return decode(self, source)
+
+    monkeypatch.setattr(Preprocessing, "decode", counted)
+    report = report_on(layout)
+    assert Report.read(report).regression is not None, "three models were evaluated"
+    assert "class activation map" in (report / "report.html").read_text(), "errors are shown"
+    assert sorted(decoded) == sorted((layout.processed / "test").rglob("*.png"))
+
+
+def test_models_with_other_preprocessing_get_their_own_pass(
+    reported: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "_BATCH", 4)
+    paths = sorted((reported.processed / "test").rglob("*.png"))[:6]
+    main, probe = (
+        Predictor(bundle.latest(reported.models(asset)))
+        for asset in ("convnext_model", "dinov2_probe")
+    )
+    other = Predictor(main.directory)
+    other.preprocessing = Preprocessing(tiny.SIZE, std=(0.5, 0.5, 0.5))
+    seen: list[int] = []
+    answers = inference.predict(
+        [main, other, probe], paths, lambda pixels, *answer: seen.append(len(pixels))
+    )
+    assert seen == [4, 2], "batches of the main model only"
+    assert [len(of_model) for of_model in answers] == [6, 6, 6]
+    pixels = np.stack([main.preprocessing.decode(path) for path in paths])
+    for predictor, probabilities in zip((main, other, probe), answers, strict=True):
+        np.testing.assert_allclose(probabilities, predictor.predict(pixels), atol=1e-5)
 
 
 def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) -> None:
@@ -76,15 +130,15 @@ def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) 
         )
 
 
-def test_says_what_was_evaluated_on_what(reported: Layout) -> None:
-    metrics = read_metrics(latest_report(reported))
+def test_records_which_model_was_evaluated_on_which_images(reported: Layout) -> None:
+    metrics = Report.read(latest_report(reported))
     main = Predictor(bundle.latest(reported.models("convnext_model"))).record
     for key in ("asset", "version", "fingerprint", "data_version", "pretrained", "synthetic"):
-        assert metrics["model"][key] == getattr(main, key)
-    assert metrics["baseline"]["model"]["asset"] == "dinov2_probe"
-    assert metrics["version"] == main.version
-    assert metrics["synthetic"] is True
-    assert "Not a medical device" in metrics["disclaimer"]
+        assert getattr(metrics.model, key) == getattr(main, key)
+    assert [model.model.asset for model in metrics.models] == ["convnext_model", "dinov2_probe"]
+    assert metrics.version == main.version
+    assert metrics.synthetic is True
+    assert "Not a medical device" in metrics.disclaimer
 
 
 def test_the_newest_report_is_at_the_top(reported: Layout) -> None:
@@ -144,7 +198,7 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
     assert child.exitcode == -signal.SIGKILL
     assert list(reported.reports.glob(".*.partial"))
     assert contents(report) == before
-    assert read_metrics(latest_report(reported))
+    assert Report.read(latest_report(reported))
     report_on(reported)
     assert not list(reported.reports.glob(".*"))
 
@@ -202,7 +256,7 @@ RELEASED = "20260101T000000Z-00000000"
         (RELEASED, lose),
     ],
 )
-def test_a_broken_release_is_said_and_the_next_report_is_made(
+def test_a_broken_release_is_reported_and_the_next_report_is_made(
     file: str, damage: Callable[[Path], None], layout: Layout
 ) -> None:
     main = bundle.latest(layout.models("convnext_model"))
@@ -212,16 +266,16 @@ def test_a_broken_release_is_said_and_the_next_report_is_made(
     lines: list[str] = []
     baseline = bundle.latest(layout.models("dinov2_probe"))
     report = write_report(layout, main, baseline, lines.append)
-    metrics = read_metrics(report)
-    assert metrics["regression"] is None
-    assert metrics["not_compared"] == "the last release is broken"
+    metrics = Report.read(report)
+    assert metrics.regression is None
+    assert metrics.not_compared == "the last release is broken"
     assert "Not compared: the last release is broken." in (report / "report.html").read_text()
-    (told,) = [line for line in lines if line.startswith("not compared with the last release")]
-    assert str(layout.releases / file) in told
+    (said,) = [line for line in lines if line.startswith("not compared with the last release")]
+    assert str(layout.releases / file) in said
 
 
 @pytest.mark.parametrize("file", ["bundle.json", "model.safetensors"])
-def test_a_broken_older_bundle_is_evidence_less_not_a_reason_to_stop(
+def test_a_broken_older_bundle_is_left_out_and_does_not_stop_the_report(
     file: str, layout: Layout
 ) -> None:
     main = bundle.latest(layout.models("convnext_model"))
@@ -231,31 +285,32 @@ def test_a_broken_older_bundle_is_evidence_less_not_a_reason_to_stop(
     empty(layout.reports / RELEASED / "metrics.json")
     lines: list[str] = []
     baseline = bundle.latest(layout.models("dinov2_probe"))
-    metrics = read_metrics(write_report(layout, main, baseline, lines.append))
-    assert metrics["regression"] is None
-    assert metrics["not_compared"] is None
-    scores = {row["version"]: row["test_macro_f1"] for row in metrics["trend"]}
-    assert scores.pop(main.name) == metrics["macro_f1"]
-    told = [line for line in lines if line.startswith("left out of the trend")]
-    assert len(told) == 1
+    metrics = Report.read(write_report(layout, main, baseline, lines.append))
+    assert metrics.regression is None
+    assert metrics.not_compared is None
+    scores = {row.version: row.test_macro_f1 for row in metrics.trend}
+    assert scores.pop(main.name) == metrics.macro_f1
+    said = [line for line in lines if line.startswith("left out of the trend")]
+    assert len(said) == 1
     if file == "bundle.json":
         assert scores == {}
-        assert str(Path(older) / file) in told[0]
+        assert str(Path(older) / file) in said[0]
     else:
         assert list(scores.values()) == [None]
-        assert str(layout.reports / RELEASED / "metrics.json") in told[0]
+        assert str(layout.reports / RELEASED / "metrics.json") in said[0]
 
 
 @pytest.mark.parametrize("place", ["newest", "its own"])
 def test_a_broken_report_is_named_and_made_again(place: str, reported: Layout) -> None:
     version = latest_report(reported)
     directory = reported.reports if place == "newest" else version
-    before = read_metrics(version)
+    before = Report.read(version)
     empty(directory / "metrics.json")
     with pytest.raises(ReportError, match="materialise metrics_report again"):
-        read_metrics(directory)
+        Report.read(directory)
     report_on(reported)
-    assert read_metrics(directory) | {"created_at": ""} == before | {"created_at": ""}
+    again = Report.read(directory)
+    assert again == before.model_copy(update={"created_at": again.created_at})
     empty(reported.reports / "latest.json")
     with pytest.raises(BundleError, match="delete it, then materialise again"):
         latest_report(reported)

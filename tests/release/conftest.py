@@ -56,11 +56,11 @@ def untouched_real(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def reported(tmp_path: Path, untouched_synthetic: Layout) -> Layout:
-    """A data root with the report on models of synthesis."""
+    """A data root with the report on models of synthetic images."""
     return Layout(Path(shutil.copytree(untouched_synthetic.root, tmp_path / "synthetic_images")))
 
 
 @pytest.fixture
 def real(tmp_path: Path, untouched_real: Layout) -> Layout:
-    """A data root with the report on models, from random weights, of images not synthetic."""
+    """A data root with a report on models from random weights, on images not synthetic."""
     return Layout(Path(shutil.copytree(untouched_real.root, tmp_path / "real")))

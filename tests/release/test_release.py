@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from cxr_assets.evaluation.report import ReportError, latest_report, read_metrics, write_report
+from cxr_assets.evaluation.report import latest_report, write_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
@@ -29,8 +29,9 @@ from cxr_assets.release import rights
 from cxr_assets.release.card import model_card
 from cxr_assets.release.release import ReleaseError, withheld, write_release
 from cxr_serving.model import bundle
-from cxr_serving.model.bundle import METRICS_FILE, BundleError, BundleRecord
+from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.report import METRICS_FILE, Report, ReportError
 
 OVERRIDES = ("seed=3", f"data.image_size={tiny.SIZE}", "margin=-1")
 SYNTHETIC = compose("demo", OVERRIDES)
@@ -114,7 +115,7 @@ def test_the_snippets_of_the_card_answer_like_the_predictor(
     assert answered == pytest.approx(expected(release), abs=1e-3)
 
 
-def test_the_card_of_a_model_that_counts_the_mirror_image_does_too(
+def test_the_snippet_of_a_model_with_flip_averaging_averages_too(
     reported: Layout,
     image: Image.Image,
     monkeypatch: pytest.MonkeyPatch,
@@ -236,12 +237,12 @@ def test_a_model_that_does_not_clearly_beat_the_baseline_is_not_released(reporte
     assert not reported.releases.exists()
 
 
-def test_what_is_withheld_unless_somebody_insists(reported: Layout, real: Layout) -> None:
-    synthetic_images, random = (
+def test_what_is_withheld_unless_forced(reported: Layout, real: Layout) -> None:
+    synthetic, random = (
         BundleRecord.read(bundle.latest(layout.models("convnext_model")))
         for layout in (reported, real)
     )
-    assert "synthetic images" in str(withheld(synthetic_images))
+    assert "synthetic images" in str(withheld(synthetic))
     assert "random weights" in str(withheld(random))
     assert withheld(random.model_copy(update={"pretrained": "facebook/convnextv2@1"})) is None
 
@@ -249,46 +250,46 @@ def test_what_is_withheld_unless_somebody_insists(reported: Layout, real: Layout
 def test_the_metadata_of_the_card_are_the_measured_ones(reported: Layout) -> None:
     release = write_release(reported, "my-group/cxr", SYNTHETIC)
     data = ModelCard.load(release / "README.md").data
-    metrics = json.loads((release / METRICS_FILE).read_text())
+    metrics = Report.read(release)
     assert data.pipeline_tag == "image-classification"
     assert data.library_name == "transformers"
     assert data.model_name == "cxr"
     assert data.license == "apache-2.0"
     measured = {result.metric_type: result.metric_value for result in data.eval_results}
     assert measured == {
-        "f1": metrics["macro_f1"],
-        "accuracy": metrics["accuracy"],
-        "roc_auc": metrics["auroc_macro_ovr"],
+        "f1": metrics.macro_f1,
+        "accuracy": metrics.accuracy,
+        "roc_auc": metrics.auroc_macro_ovr,
     }
-    assert {result.dataset_revision for result in data.eval_results} == {metrics["data_version"]}
+    assert {result.dataset_revision for result in data.eval_results} == {metrics.data_version}
     text = body(release)
-    for part in (metrics, metrics["baseline"]):
+    for part in metrics.models:
         for key in ("macro_f1", "accuracy", "auroc_macro_ovr"):
-            assert f"{part[key]:.3f}" in text
+            assert f"{getattr(part, key):.3f}" in text
     assert "--local-dir" in text
     assert "my-group/cxr" in text
 
 
 @pytest.mark.parametrize(
-    ("joules", "told"), [(None, "could not be measured"), (5432.1, "took 5.4 kJ")]
+    ("joules", "sentence"), [(None, "could not be measured"), (5432.1, "used 5.4 kJ")]
 )
-def test_energy_is_told_where_it_was_measured(
-    reported: Layout, joules: float | None, told: str
+def test_energy_is_stated_where_it_was_measured(
+    reported: Layout, joules: float | None, sentence: str
 ) -> None:
-    metrics = read_metrics(latest_report(reported))
-    assert metrics["training_joules"] is None
+    metrics = Report.read(latest_report(reported))
+    assert metrics.training_joules is None
     card = model_card(
         BundleRecord.read(bundle.latest(reported.models("convnext_model"))),
-        metrics | {"training_joules": joules},
+        metrics.model_copy(update={"training_joules": joules}),
         DatasetRecord.read(reported.processed),
         SYNTHETIC,
         [],
         None,
     )
-    assert told in card.text
+    assert sentence in card.text
 
 
-def test_synthetic_are_the_first_thing_said(reported: Layout) -> None:
+def test_the_card_begins_with_synthetic_images(reported: Layout) -> None:
     release = write_release(reported, None, SYNTHETIC)
     first, *_ = body(release).splitlines()
     assert "synthetic images" in first
@@ -317,7 +318,7 @@ def test_what_shows_a_patient_in_two_splits_is_no_release(real: Layout) -> None:
         write_release(real, None, FOLDER)
 
 
-def test_real_images_stay_at_home(real: Layout) -> None:
+def test_a_release_holds_no_real_images(real: Layout) -> None:
     release = write_release(real, None, FOLDER)
     text = body(release)
     assert "random weights" in text.splitlines()[0]
@@ -338,13 +339,13 @@ def test_real_images_stay_at_home(real: Layout) -> None:
         (None, "cc-by-4.0", None),
     ],
 )
-def test_the_terms_of_images_and_base_weights_go_on(
+def test_the_terms_of_images_and_base_weights_apply(
     real: Layout, pretrained: str | None, licence: str, base: str | None
 ) -> None:
     record = BundleRecord.read(bundle.latest(real.models("convnext_model")))
     card = model_card(
         record.model_copy(update={"pretrained": pretrained}),
-        read_metrics(latest_report(real)),
+        Report.read(latest_report(real)),
         DatasetRecord.read(real.processed),
         KAGGLE,
         [],
@@ -453,6 +454,6 @@ def test_a_second_report_moves_into_the_release(reported: Layout) -> None:
     main = bundle.latest(reported.models("convnext_model"))
     write_report(reported, main, main)
     assert write_release(reported, None, SYNTHETIC) == release
-    metrics = json.loads((release / METRICS_FILE).read_text())
-    assert metrics["baseline"]["model"]["asset"] == "convnext_model"
+    metrics = Report.read(release)
+    assert [model.model.asset for model in metrics.models] == ["convnext_model"] * 2
     bundle.verify(release)

@@ -9,9 +9,10 @@ from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.evaluation.report import REPORT, read_metrics, write_report
+from cxr_assets.evaluation.report import REPORT, write_report
 from cxr_assets.tracking import Run
 from cxr_serving.model import bundle
+from cxr_serving.model.report import Report
 
 
 @dg.asset(
@@ -37,17 +38,17 @@ def metrics_report(
     directory = write_report(layout, main, baseline, context.log.info)
     keep = experiment.resolve().keep_versions
     bundle.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))
-    metrics = read_metrics(directory)
+    report = Report.read(directory)
     headline = {
-        f"{prefix}{name}": result[name]
-        for prefix, result in (("", metrics), ("baseline_", metrics["baseline"]))
+        f"{prefix}{name}": getattr(model, name)
+        for prefix, model in zip(("", "baseline_"), report.models, strict=True)
         for name in ("accuracy", "macro_f1", "auroc_macro_ovr")
     }
     mlflow.log_metrics({f"test_{name}": value for name, value in headline.items()})
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(str(directory)),
-            "synthetic": metrics["synthetic"],
+            "synthetic": report.synthetic,
             "convnext_model": main.name,
             "dinov2_probe": baseline.name,
             **headline,

@@ -77,7 +77,7 @@ function describe() {
   byId("untested").hidden = test !== null;
   if (test !== null) {
     byId("test-caption").textContent = `On ${test.images} ${record.synthetic ? "synthetic test images" : "test images"}`;
-    byId("figures").replaceChildren(...Object.entries(test.figures).map(([name, metric]) => {
+    byId("metrics").replaceChildren(...Object.entries(test.metrics).map(([name, metric]) => {
       const row = document.createElement("tr");
       const heading = element("th", METRICS[name] ?? capital(inWords(name)));
       heading.scope = "row";

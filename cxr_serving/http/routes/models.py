@@ -6,14 +6,20 @@ from typing import Literal
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
 
-from cxr_serving.http import errors, figures
+from cxr_serving.http import errors
 from cxr_serving.http.admission import AdminRoute, UserRoute
 from cxr_serving.http.errors import ServiceError
-from cxr_serving.http.figures import FiguresError
-from cxr_serving.http.schemas import ModelDescription, ModelVersion, ModelVersions, Pin
+from cxr_serving.http.schemas import (
+    ModelDescription,
+    ModelVersion,
+    ModelVersions,
+    Pin,
+    TestMetrics,
+)
 from cxr_serving.http.service import Service, ServiceDependency
 from cxr_serving.http.watcher import State, Version
 from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.report import ReportError, find_report
 
 router = APIRouter(
     route_class=UserRoute,
@@ -35,8 +41,9 @@ async def model(request: Request, service: ServiceDependency) -> ModelDescriptio
     directory = settings.directory / model.record.version
     test, problem = None, None
     try:
-        test = await asyncio.to_thread(figures.read, settings.data_root, directory)
-    except FiguresError as error:
+        report = await asyncio.to_thread(find_report, settings.data_root, directory)
+        test = report and TestMetrics.of(report)
+    except ReportError as error:
         problem = str(error)
     return ModelDescription(
         model=model.record,

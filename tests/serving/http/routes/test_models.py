@@ -1,3 +1,5 @@
+import reports
+
 """Which model serves, and who may change it."""
 
 import json
@@ -28,11 +30,7 @@ def test_keys_rate_limit_pins_and_report(
     server = serve(tmp_path, keys_file=keys, admin_keys_file=admins, rate_limit="12/minute")
     older = publish_bundle(server.data_root, seed=1)
     newer = publish_bundle(server.data_root, seed=2)
-    report = server.data_root / "reports" / newer.name / "metrics.json"
-    report.parent.mkdir(parents=True)
-    figures = {"accuracy": 0.8, "macro_f1": 0.75, "auroc_macro_ovr": 0.9}
-    intervals = {name: [value - 0.1, value + 0.05] for name, value in figures.items()}
-    report.write_text(json.dumps({"images": 624, **figures, "intervals": intervals, "more": 1}))
+    report = reports.write(server.data_root / "reports" / newer.name)
     server.wait_for_version(newer.name)
 
     def ask(method: str, path: str, key: str = "a" * 16, **options: Any) -> httpx.Response:
@@ -48,7 +46,7 @@ def test_keys_rate_limit_pins_and_report(
     assert ask("POST", "/predict", files={"file": image}).status_code == 200
     test = ask("GET", "/model").json()["test"]
     assert test["images"] == 624
-    assert test["figures"]["macro_f1"] == {"value": 0.75, "low": 0.65, "high": 0.8}
+    assert test["metrics"]["macro_f1"] == {"value": 0.75, "low": 0.6, "high": 0.8}
     report.write_text("{")
     broken = ask("GET", "/model").json()
     assert broken["test"] is None

@@ -1,0 +1,68 @@
+"""What models answer to the images: each image is decoded once for all models that can share it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.preprocessing import ImageError, Preprocessing
+from cxr_serving.model.report import ReportError
+
+_BATCH = 64
+
+Pixels = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float32]
+# Called with the pixels of a batch, its probabilities and its class activation maps, if any.
+Observer = Callable[[Pixels, Scores, Scores | None], None]
+
+
+def predict(
+    predictors: Sequence[Predictor], paths: Sequence[Path], observe: Observer
+) -> list[Scores]:
+    """Classify images by several models, in batches; no more than one batch is held in memory.
+
+    Models with the same preprocessing share one pass over the images.
+
+    Args:
+        predictors: M models.
+        paths: N files.
+        observe: called with each batch of the first model, in the order of ``paths``: pixels uint8
+            [64 or fewer, size, size], and what :meth:`Predictor.answer` returns for them.
+
+    Returns:
+        For each model calibrated probabilities, float32 [N, C].
+
+    Raises:
+        ReportError: an image cannot be read.
+    """
+    answers: list[list[Scores]] = [[] for _ in predictors]
+    for preprocessing in dict.fromkeys(predictor.preprocessing for predictor in predictors):
+        sharing = [
+            index
+            for index, predictor in enumerate(predictors)
+            if predictor.preprocessing == preprocessing
+        ]
+        for pixels in _batches(preprocessing, paths):
+            for index in sharing:
+                probabilities, cam = predictors[index].answer(pixels)
+                answers[index].append(probabilities)
+                if index == 0:
+                    observe(pixels, probabilities, cam)
+    return [np.concatenate(of_model) for of_model in answers]
+
+
+def _batches(preprocessing: Preprocessing, paths: Sequence[Path]) -> Iterator[Pixels]:
+    for start in range(0, len(paths), _BATCH):
+        yield np.stack([_decode(preprocessing, path) for path in paths[start : start + _BATCH]])
+
+
+def _decode(preprocessing: Preprocessing, path: Path) -> Pixels:
+    try:
+        return preprocessing.decode(path)
+    except (OSError, ImageError) as error:
+        raise ReportError(
+            f"{path} cannot be read ({error}): materialise processed_dataset again, or remove the "
+            "file"
+        ) from error

@@ -1,0 +1,202 @@
+"""From what the models answer to the typed report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from cxr_assets.evaluation import bootstrap, comparison, inference, operating, reliability
+from cxr_assets.evaluation.errors import ConfidentErrors, Error
+from cxr_assets.evaluation.images import Images
+from cxr_assets.evaluation.machine import environment
+from cxr_assets.evaluation.metrics import evaluate
+from cxr_assets.evaluation.shortcuts import border, shortcuts
+from cxr_assets.evaluation.subgroups import subgroups
+from cxr_assets.radiographs.naming import CLASSES
+from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
+from cxr_serving.model.metrics import (
+    Calibration,
+    ClassIntervals,
+    Coverage,
+    Intervals,
+    ModelReport,
+    Provenance,
+)
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.report import Comparison, Dataset, Regression, Report, TrendPoint
+
+DISCLAIMER = "For research and education only. Not a medical device."
+NORMAL = CLASSES.index("normal")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model, its answers to the images and their metrics.
+
+    Attributes:
+        record: of its bundle.
+        history: one row per epoch of its training; None where it was not recorded.
+        probabilities: float32 [N, C], calibrated.
+        uncalibrated: float64 [N, C], before temperature scaling.
+        draws: what :func:`cxr_assets.evaluation.bootstrap.scores` returns for it.
+        metrics: its part of the report.
+    """
+
+    record: BundleRecord
+    history: pd.DataFrame | None
+    probabilities: npt.NDArray[np.float32]
+    uncalibrated: npt.NDArray[np.float64]
+    draws: pd.DataFrame
+    metrics: ModelReport
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Models on the same N images.
+
+    Attributes:
+        images: the images.
+        models: in the order they were given in; the first is the main model.
+        errors: the most confident ones of the main model.
+        borders: float32 [N, cells] of the images.
+        drawn: the resampled images of each draw.
+    """
+
+    images: Images
+    models: list[Evaluated]
+    errors: list[Error]
+    borders: npt.NDArray[np.float32]
+    drawn: torch.Tensor
+
+
+def evaluate_models(predictors: Sequence[Predictor], images: Images) -> Evaluation:
+    """Ask all models in one pass over the images, and compute their metrics.
+
+    Args:
+        predictors: the main model first.
+        images: N images.
+
+    Raises:
+        ReportError: an image cannot be read.
+    """
+    targets = images.targets(CLASSES)
+    drawn = bootstrap.draws(images.table["patient"])
+    errors, borders = ConfidentErrors(targets), []
+
+    def observe(
+        pixels: inference.Pixels, probabilities: inference.Scores, cam: inference.Scores | None
+    ) -> None:
+        errors.add(pixels, probabilities, cam)
+        borders.append(border(pixels))
+
+    answers = inference.predict(predictors, images.paths, observe)
+    models = [
+        _evaluated(predictor, probabilities, targets, drawn)
+        for predictor, probabilities in zip(predictors, answers, strict=True)
+    ]
+    return Evaluation(images, models, errors.found(), np.concatenate(borders), drawn)
+
+
+def _evaluated(
+    predictor: Predictor,
+    probabilities: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.int64],
+    drawn: torch.Tensor,
+) -> Evaluated:
+    record = predictor.record
+    path = predictor.directory / HISTORY_FILE
+    history = pd.read_csv(path) if path.exists() else None
+    uncalibrated = reliability.uncalibrated(probabilities, record.temperature)
+    draws = bootstrap.scores(probabilities, targets, CLASSES, drawn)
+    selective = operating.selective(probabilities, targets).to_json(orient="records")
+    metrics = ModelReport(
+        **dict(evaluate(probabilities, targets, CLASSES)),
+        model=Provenance.of(record),
+        training_seconds=_sum(history, "seconds"),
+        training_joules=_sum(history, "joules"),
+        intervals=_intervals(draws),
+        calibration=Calibration(
+            temperature=record.temperature,
+            before=reliability.calibration(uncalibrated, targets),
+            after=reliability.calibration(probabilities, targets),
+        ),
+        pneumonia=operating.pneumonia(probabilities, targets, NORMAL),
+        selective=[Coverage(**row) for row in json.loads(selective)],
+    )
+    return Evaluated(record, history, probabilities, uncalibrated, draws, metrics)
+
+
+def _intervals(draws: pd.DataFrame) -> Intervals:
+    found = {str(name): bootstrap.interval(draws[name]) for name in draws.columns}
+    return Intervals(
+        **{name: found[name] for name in Intervals.model_fields if name != "classes"},
+        classes={
+            label: ClassIntervals(
+                **{name: found[f"{label}/{name}"] for name in ClassIntervals.model_fields}
+            )
+            for label in CLASSES
+        },
+    )
+
+
+def _sum(history: pd.DataFrame | None, column: str) -> float | None:
+    """Over the epochs; None where one lacks it."""
+    if history is None or column not in history or history[column].isna().any():
+        return None
+    return round(float(history[column].sum()), 1)
+
+
+def compile_report(
+    evaluation: Evaluation,
+    baseline: Evaluated | None,
+    *,
+    regression: Regression | None = None,
+    not_compared: str | None = None,
+    trend: Sequence[TrendPoint] = (),
+    dataset: Dataset | None = None,
+) -> Report:
+    """The report on the main model; the other arguments are attributes of :class:`Report`."""
+    images, main = evaluation.images, evaluation.models[0]
+    targets = images.targets(CLASSES)
+    compared = None
+    if baseline is not None:
+        compared = Comparison(
+            **dict(comparison.compare(main.metrics, baseline.metrics, main.draws, baseline.draws)),
+            mcnemar=comparison.mcnemar(main.probabilities, baseline.probabilities, targets),
+        )
+    return Report(
+        **dict(main.metrics),
+        version=main.record.version,
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        disclaimer=DISCLAIMER,
+        synthetic=images.synthetic or main.record.synthetic,
+        images_from=images.source,
+        images_sha256=_identity(images),
+        patients=int(images.table["patient"].nunique()),
+        unknown_patients=images.unknown_patients,
+        skipped=images.skipped,
+        data_version=images.data_version,
+        subgroups=subgroups(images, main.probabilities, CLASSES, evaluation.drawn),
+        shortcuts=shortcuts(images, evaluation.borders, CLASSES, main.metrics.macro_f1),
+        environment=environment(),
+        baseline=baseline and baseline.metrics,
+        margin=compared and compared.macro_f1.estimate,
+        comparison=compared,
+        regression=regression,
+        not_compared=not_compared,
+        trend=list(trend),
+        dataset=dataset,
+    )
+
+
+def _identity(images: Images) -> str:
+    digest = sha256()
+    for image, label in sorted(zip(images.table["sha256"], images.table["class"], strict=True)):
+        digest.update(f"{image} {label}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,25 @@
+"""How numbers and names are written in the page and the model card."""
+
+from cxr_serving.model.metrics import Interval
+
+
+def score(value: float | None, interval: Interval | None = None) -> str:
+    """Three decimals and the interval, where there is one."""
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def share(value: float | None) -> str:
+    """A percentage."""
+    return "not defined" if value is None else f"{value:.1%}"
+
+
+def p_value(value: float) -> str:
+    """Three decimals, or that it is less."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def words(name: str) -> str:
+    """A class or a metric as prose."""
+    return name.replace("_", " ")

@@ -1,0 +1,248 @@
+"""The report on a model: the contents of ``metrics.json``, and the one place that knows its keys.
+
+The pipeline writes ``<reports>/<version>/metrics.json``; a release carries a copy. The top level
+holds the metrics of the main model, ``baseline`` the same of the model it is compared with.
+Conventions are those of :mod:`cxr_serving.model.metrics`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import AwareDatetime, ValidationError
+
+from cxr_serving.model import bundle
+from cxr_serving.model.metrics import Interval, ModelReport, Record
+
+METRICS_FILE = "metrics.json"
+
+
+class ReportError(Exception):
+    """A report cannot be made or read; the message says what is wrong and what to do."""
+
+
+class MissingReport(ReportError):
+    """There is no report yet."""
+
+
+class Subgroup(Record):
+    """Metrics on the part ``subgroup`` of the images, when they are stratified by ``group``.
+
+    ``interval`` is that of the accuracy; ``macro_f1`` is None where the part has one class only.
+    """
+
+    group: str
+    subgroup: str
+    images: int
+    patients: int
+    accuracy: float
+    interval: Interval | None
+    macro_f1: float | None
+
+
+class Audit(Record):
+    """Metrics of a classifier that does not see the lungs; ``gain`` is what the model adds to them.
+
+    ``gain`` is the model's macro F1 less that of the classifier, in -1..1.
+    """
+
+    macro_f1: float
+    accuracy: float
+    auroc_macro_ovr: float | None
+    gain: float
+
+
+class NoAudit(Record):
+    """Why there is no audit."""
+
+    reason: str
+
+
+class Shortcuts(Record):
+    """Audits of what the size of an image and its border give away."""
+
+    frame: Audit | NoAudit
+    border: Audit | NoAudit
+
+
+class Environment(Record):
+    """Software and machine of the evaluation; None for what is not known."""
+
+    python: str
+    libraries: dict[str, str | None]
+    system: str
+    processors: int | None
+    accelerator: str | None
+
+
+class Difference(Record):
+    """A metric of one model less that of another on the same images, in -1..1, and its p-value."""
+
+    estimate: float
+    interval: Interval | None
+    p: float
+
+
+class Differences(Record):
+    """Differences of the metrics of the same names; None where one is not defined."""
+
+    macro_f1: Difference
+    accuracy: Difference
+    auroc_macro_ovr: Difference | None
+
+
+class McNemar(Record):
+    """McNemar's test: images that one model alone classifies correctly, and the p-value."""
+
+    only_ours: int
+    only_theirs: int
+    p: float
+
+
+class Comparison(Differences):
+    """The main model less the baseline."""
+
+    mcnemar: McNemar
+
+
+class Regression(Differences):
+    """The main model less the last release.
+
+    Attributes:
+        released: version of that release.
+        same_data: whether both were trained on the same version of the data.
+    """
+
+    released: str
+    same_data: bool
+
+
+class TrendPoint(Record):
+    """A training of the main model; ``test_macro_f1`` is None where there is no report on it."""
+
+    version: str
+    created_at: AwareDatetime
+    data_version: str
+    seed: int
+    validation_macro_f1: float | None
+    test_macro_f1: float | None
+    released: bool
+
+
+class Dataset(Record):
+    """The contents of the processed dataset's ``dataset.json``."""
+
+    data_version: str
+    raw_data_version: str
+    synthetic: bool
+    image_size: int
+    val_fraction: float
+    seed: int
+    counts: dict[str, dict[str, int]]
+    unknown_patients: int
+    skipped: dict[str, int]
+
+
+class Report(ModelReport):
+    """The contents of ``metrics.json``.
+
+    Attributes:
+        version: of the main model.
+        created_at: when the report was made, in UTC.
+        disclaimer: what the model must not be used for.
+        synthetic: whether images or model are synthetic: the metrics say nothing about patients.
+        images_from: what the images are, in words.
+        images_sha256: over the hash and the class of each image.
+        patients: number of patients.
+        unknown_patients: images whose patient is unknown, each counted as a patient of its own.
+        skipped: files that were not evaluated, with the reason.
+        data_version: of the dataset; None of a folder.
+        subgroups: metrics on parts of the images.
+        shortcuts: what a classifier reaches without seeing the lungs.
+        environment: what the report was made with.
+        baseline: metrics of the model it is compared with, if any.
+        margin: macro F1 less that of the baseline.
+        comparison: with the baseline.
+        regression: comparison with the last release, where there is another.
+        not_compared: why there is no such comparison though there is a release.
+        trend: the last trainings, oldest first.
+        dataset: that the test split belongs to; None of a folder.
+    """
+
+    version: str
+    created_at: AwareDatetime
+    disclaimer: str
+    synthetic: bool
+    images_from: str
+    images_sha256: str
+    patients: int
+    unknown_patients: int
+    skipped: dict[str, str]
+    data_version: str | None
+    subgroups: list[Subgroup]
+    shortcuts: Shortcuts
+    environment: Environment
+    baseline: ModelReport | None
+    margin: float | None
+    comparison: Comparison | None
+    regression: Regression | None
+    not_compared: str | None
+    trend: list[TrendPoint]
+    dataset: Dataset | None
+
+    @property
+    def models(self) -> list[ModelReport]:
+        """The main model, and the baseline if there is one."""
+        return [self, *([self.baseline] if self.baseline else [])]
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read ``metrics.json`` in the directory of a report, of all reports, or of a release.
+
+        Raises:
+            MissingReport: there is none.
+            ReportError: it cannot be read, or is not a report of this format.
+        """
+        path = directory / METRICS_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise MissingReport(
+                f"no report in {directory}: materialise metrics_report first"
+            ) from error
+        except OSError as error:
+            raise ReportError(
+                f"{path} cannot be read ({error.strerror}): materialise metrics_report again"
+            ) from error
+        except ValidationError as error:
+            first, *others = error.errors()
+            place = ".".join(map(str, first["loc"])) or "contents"
+            more = f", and {len(others)} more problems" if others else ""
+            raise ReportError(
+                f"{path} is not a report of this format ({place}: {first['msg']}{more}): "
+                "materialise metrics_report again"
+            ) from error
+
+    def content(self) -> bytes:
+        """``metrics.json``, as :meth:`read` takes it."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def find_report(data_root: Path, bundle_directory: Path) -> Report | None:
+    """The report on a bundle or a release; None where there is none yet.
+
+    A release has its report beside it; those on other bundles are below the data root, by version.
+
+    Raises:
+        ReportError: it cannot be read, or is not a report of this format.
+    """
+    for directory in (
+        bundle_directory,
+        bundle.reports_directory(data_root) / bundle_directory.name,
+    ):
+        try:
+            return Report.read(directory)
+        except MissingReport:
+            continue
+    return None
