@@ -1,4 +1,4 @@
-"""Whom to name and what is allowed: the licence of a release, and how it is cited."""
+"""The licence of a release, and how to cite it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ KERMANY = (
     "[doi:10.17632/rscbjbr9sj](https://doi.org/10.17632/rscbjbr9sj), CC BY 4.0"
 )
 _TERMS = {
-    "apache-2.0": "Apache-2.0, like the program that made the images and trained the weights.",
+    "apache-2.0": "Apache-2.0, like the program that generated the images and trained the weights.",
     "cc-by-4.0": "CC BY 4.0, like the images it was trained on; name their authors (see Data).",
     "cc-by-nc-4.0": (
         "CC BY-NC 4.0, no commercial use: ConvNeXt V2's pretrained weights are CC BY-NC "
@@ -88,7 +88,7 @@ def licence(record: BundleRecord, source: str) -> str:
 
 
 def terms(name: str) -> str:
-    """A licence in a sentence or two.
+    """The terms of a licence in a sentence or two.
 
     Args:
         name: what :func:`licence` returns.

@@ -1,4 +1,4 @@
-"""The way of a release to the Hugging Face Hub, or to a hub of one's own (``HF_ENDPOINT``)."""
+"""Upload of a release to the Hugging Face Hub, or to another hub (``HF_ENDPOINT``)."""
 
 import hashlib
 import logging
@@ -25,10 +25,10 @@ from cxr_serving.model.bundle import BundleRecord
 
 logger = logging.getLogger(__name__)
 
-# Seconds before each further try, after a fault that may pass: a lost connection, an ailing hub.
+# Seconds before each retry, after a fault that may be temporary: a lost connection, a busy hub.
 _WAITS = (5.0, 30.0)
 _TIMEOUT = 30.0
-# The errors of hf_xet, which sends large files, tell the hub's status in words only.
+# The errors of hf_xet, which sends large files, give the hub's status in their text only.
 _XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 
 
@@ -42,8 +42,8 @@ def push(directory: Path, repo: str, token: str) -> str:
     The repository is created, private, where it does not exist. Files that are there already are
     not sent again. A file that an earlier release put there, by its ``bundle.json``, and this one
     does not have is deleted unless somebody has changed it; other files stay. The tag is the
-    release's version; one that exists stays where it is. A fault that may pass is met by a few
-    further tries, each of which sends only what is still missing.
+    release's version; one that exists stays where it is. A temporary fault is retried a
+    few times, and each retry sends only what is still missing.
 
     Args:
         directory: the release.
@@ -65,16 +65,16 @@ def push(directory: Path, repo: str, token: str) -> str:
             return _push(directory, record, repo, api)
         except UploadError:
             raise
-        except Exception as error:  # noqa: BLE001 - it may hold the token: only its words go on
+        except Exception as error:  # noqa: BLE001 - it may hold the token, which is removed from its text
             status = _status(error)
             reason = _reason(error, status, repo, api.endpoint).replace(token, "***")
-        passing = status is None or status in (408, 429) or status >= 500
-        if wait is None or not passing:
+        temporary = status is None or status in (408, 429) or status >= 500
+        if wait is None or not temporary:
             break
         logger.warning("%s; trying again in %g seconds", reason, wait)
         time.sleep(wait)
     raise UploadError(
-        f"{directory} was not pushed to {repo}: {reason}. The release is whole on this machine; "
+        f"{directory} was not pushed to {repo}: {reason}. The release is complete on this machine; "
         "materialise hf_release again to push what is missing"
     )
 
@@ -90,7 +90,7 @@ def _push(directory: Path, record: BundleRecord, repo: str, api: HfApi) -> str:
     if foreign := sorted(there.keys() & changed - earlier.keys() - {CARD_FILE}):
         raise UploadError(
             f"{directory} was not pushed to {repo}: it holds {', '.join(foreign)}, which no "
-            "release put there. Take them away, or set CXR_HF_REPO to another repository; then "
+            "release put there. Remove them, or set CXR_HF_REPO to another repository; then "
             "materialise hf_release again"
         )
     gone = sorted(there.keys() & earlier.keys() - set(names))
@@ -113,7 +113,7 @@ def _push(directory: Path, record: BundleRecord, repo: str, api: HfApi) -> str:
 
 
 def _earlier(api: HfApi, repo: str, revision: str) -> dict[str, str | None]:
-    """sha256 of each file that a release of ours put there, None for the record; else nothing."""
+    """sha256 of each file that an earlier release put there, None for the record; else nothing."""
     try:
         content = _fetch(api, repo, revision, bundle.RECORD_FILE)
         return {**BundleRecord.model_validate_json(content).files, bundle.RECORD_FILE: None}
@@ -132,7 +132,7 @@ def _fetch(api: HfApi, repo: str, revision: str, name: str) -> bytes:
 
 
 def _same(there: RepoSibling | None, file: Path) -> bool:
-    """Whether the hub has a file with this content; large ones are known by sha256."""
+    """Whether the hub has a file with this content; it identifies large ones by sha256."""
     if there is None:
         return False
     with file.open("rb") as content:
@@ -154,20 +154,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: Exception) -> int | None:
-    """What the hub answered, which the client wraps in errors of its own; None if it did not."""
+    """The HTTP status in an error of the client or one of its causes; None if there is none."""
     for cause in _causes(error):
         if (response := getattr(cause, "response", None)) is not None:
             return int(response.status_code)
-        if told := _XET_STATUS.search(str(cause)):
-            return int(told[1])
+        if match := _XET_STATUS.search(str(cause)):
+            return int(match[1])
     return None
 
 
 def _reason(error: Exception, status: int | None, repo: str, endpoint: str) -> str:
     if status is None:
         *_, first = _causes(error)
-        return f"{endpoint} could not be reached or broke off ({type(first).__name__}: {first})"
-    overtaken = (
+        return (
+            f"{endpoint} could not be reached, or the connection broke "
+            f"({type(first).__name__}: {first})"
+        )
+    conflict = (
         f"someone else changed {repo} during the push, or the token may only propose changes "
         f"({status}): look at its commits"
     )
@@ -175,7 +178,7 @@ def _reason(error: Exception, status: int | None, repo: str, endpoint: str) -> s
         401: "the token is not valid (401): set HF_TOKEN to one that is",
         403: f"the token may not write to {repo} (403): it needs the write permission there",
         404: f"there is no {repo}, or the token may not see it (404): check CXR_HF_REPO",
-        409: overtaken,
-        412: overtaken,
+        409: conflict,
+        412: conflict,
     }
     return rejections.get(status, f"{endpoint} answered {status} ({error})")

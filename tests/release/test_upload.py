@@ -285,8 +285,8 @@ def test_what_was_done_is_not_done_twice_when_the_answer_is_lost(
     ("where", "status", "told"),
     [
         (LARGE_FILES, 500, "answered 500"),
-        (COMMIT, None, "could not be reached or broke off"),
-        (TAG, None, "could not be reached or broke off"),
+        (COMMIT, None, "could not be reached, or the connection broke"),
+        (TAG, None, "could not be reached, or the connection broke"),
     ],
 )
 def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
@@ -302,7 +302,8 @@ def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
 
 @pytest.mark.parametrize("hub", ["lfs"], indirect=True)
 @pytest.mark.parametrize(
-    ("status", "told"), [(None, "could not be reached or broke off"), (403, "write permission")]
+    ("status", "told"),
+    [(None, "could not be reached, or the connection broke"), (403, "write permission")],
 )
 def test_only_the_file_that_broke_off_is_sent_again(
     release: Path, hub: Hub, status: int | None, told: str

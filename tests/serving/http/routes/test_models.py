@@ -1,5 +1,3 @@
-import reports
-
 """Which model serves, and who may change it."""
 
 import json
@@ -8,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import reports
 
 PublishBundle = Callable[..., Path]
 
