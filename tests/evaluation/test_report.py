@@ -12,7 +12,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from cxr_assets.evaluation import inference, plots
+from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.report import (
     latest_report,
@@ -94,28 +94,6 @@ def test_each_test_image_is_decoded_once(layout: Layout, monkeypatch: pytest.Mon
     assert Report.read(report).regression is not None, "three models were evaluated"
     assert "class activation map" in (report / "report.html").read_text(), "errors are shown"
     assert sorted(decoded) == sorted((layout.processed / "test").rglob("*.png"))
-
-
-def test_models_with_other_preprocessing_get_their_own_pass(
-    reported: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inference, "_BATCH", 4)
-    paths = sorted((reported.processed / "test").rglob("*.png"))[:6]
-    main, probe = (
-        Predictor(bundle.latest(reported.models(asset)))
-        for asset in ("convnext_model", "dinov2_probe")
-    )
-    other = Predictor(main.directory)
-    other.preprocessing = Preprocessing(tiny.SIZE, std=(0.5, 0.5, 0.5))
-    seen: list[int] = []
-    answers = inference.predict(
-        [main, other, probe], paths, lambda pixels, *answer: seen.append(len(pixels))
-    )
-    assert seen == [4, 2], "batches of the main model only"
-    assert [len(of_model) for of_model in answers] == [6, 6, 6]
-    pixels = np.stack([main.preprocessing.decode(path) for path in paths])
-    for predictor, probabilities in zip((main, other, probe), answers, strict=True):
-        np.testing.assert_allclose(probabilities, predictor.predict(pixels), atol=1e-5)
 
 
 def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) -> None:
