@@ -8,20 +8,21 @@ RUN useradd --uid 1000 --create-home --no-log-init cxr \
     && install --directory --owner cxr --group cxr /data
 
 FROM base AS build
-# The CPU build of torch. Set it empty for PyPI's build, which brings CUDA.
-ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 WORKDIR /build
 RUN python -m venv /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 
 # Dependencies first, sources after them: a change of code does not install torch again.
 FROM build AS build-serving
+# ONNX Runtime computes: neither torch nor transformers is installed.
 RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[serving,dicom]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
 RUN pip install --no-deps --force-reinstall .
 
 FROM build AS build-pipeline
+# The CPU build of torch. Set it empty for PyPI's build, which brings CUDA.
+ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[pipeline]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Layout:
     @property
     def reports(self) -> Path:
         """``<version>/`` for each report; ``metrics.json`` at the top is the newest one's."""
-        return bundle.reports_directory(self.root)
+        return store.reports_directory(self.root)
 
     @property
     def releases(self) -> Path:
         """``<version>/`` for each release, and ``latest.json``."""
-        return bundle.releases_directory(self.root)
+        return store.releases_directory(self.root)
 
     def models(self, asset: str) -> Path:
         """``<version>/`` for each bundle of a model asset, and ``latest.json``."""
-        return bundle.asset_directory(self.root, asset)
+        return store.asset_directory(self.root, asset)
 
     def work(self, fingerprint: str) -> Path:
         """Scratch folder of one training: what a crashed run resumes from."""

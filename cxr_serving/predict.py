@@ -23,7 +23,7 @@ from cxr_serving.images import files, formats
 from cxr_serving.images.dicom import is_dicom
 from cxr_serving.images.files import Found
 from cxr_serving.images.reader import ImageReader
-from cxr_serving.model import bundle
+from cxr_serving.model import processors, store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import ImageError
@@ -51,6 +51,7 @@ def predict(paths: Sequence[Path], directory: Path | None, csv_file: Path | None
             settings.device,
             settings.threads,
             settings.precision == "int8",
+            _BATCH,
         )
         with table(csv_file, predictor) as (file, done):
             images = [image for image in found.images if files.spelled(image) not in done]
@@ -221,7 +222,7 @@ def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict
 
     with (
         closing(reader),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(processors.count()) as pool,
         tqdm(total=len(images), disable=None) as bar,
     ):
         for start in range(0, len(images), _BATCH):

@@ -25,7 +25,7 @@ from cxr_assets.radiographs.dataset import (
     DatasetRecord,
 )
 from cxr_assets.radiographs.naming import CLASSES, SPLITS
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.preprocessing import Preprocessing
 
@@ -115,7 +115,7 @@ def publish(
             }
         ).to_csv(directory / "history.csv", index=False)
 
-    return bundle.publish(layout.models(asset), record, write)
+    return store.publish(layout.models(asset), record, write)
 
 
 def processed(

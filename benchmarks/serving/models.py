@@ -12,7 +12,7 @@ from cxr_assets.learning import onnx
 from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.http.settings import ASSET
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import INT8_FILE, BundleRecord, Int8
 from cxr_serving.model.distribution import Distribution
 from cxr_serving.model.preprocessing import Preprocessing
@@ -86,7 +86,7 @@ def publish(
         finish(directory)
         return record.model_copy(update={"int8": int8})
 
-    return bundle.publish(bundle.asset_directory(data_root, ASSET), record, write, point)
+    return store.publish(store.asset_directory(data_root, ASSET), record, write, point)
 
 
 def _network(config: ConvNextV2Config, seed: int) -> ConvNextV2ForImageClassification:

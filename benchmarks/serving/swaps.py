@@ -22,7 +22,7 @@ from benchmarks import images
 from benchmarks.measure import machine
 from benchmarks.serving import load, models
 from benchmarks.serving.server import OURS, Server, free_port, serve
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.predictor import Predictor
 
 IMAGES = 16
@@ -99,7 +99,7 @@ def swap(server: Server, directory: Path, rejected: bool) -> None:
     """Point to a version, and return when it is served, or was rejected."""
     metric = f"cxr_model_{'rejections' if rejected else 'loads'}_total"
     before = server.total(metric)
-    bundle.write_pointer(directory.parent, directory.name)
+    store.write_pointer(directory.parent, directory.name)
     server.wait(lambda: server.total(metric) > before)
 
 

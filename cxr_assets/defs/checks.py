@@ -7,7 +7,7 @@ import dagster as dg
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.radiographs import dataset, leakage
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.report import Difference, Report
 
@@ -82,7 +82,7 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
     )
     def bundle_verifies(data_root: DataRoot) -> dg.AssetCheckResult:
         try:
-            record = bundle.verify(bundle.latest(data_root.layout.models(asset)))
+            record = store.verify(store.latest(data_root.layout.models(asset)))
         except BundleError as error:
             return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
         return dg.AssetCheckResult(

@@ -20,9 +20,9 @@ def trend(layout: Layout, asset: str, progress: Callable[[str], None]) -> list[T
         asset: which model.
         progress: called with a line for each broken record, which is left out.
     """
-    released = set(bundle.versions(layout.releases))
+    released = set(store.versions(layout.releases))
     rows = []
-    for version in bundle.versions(layout.models(asset))[-_RUNS:]:
+    for version in store.versions(layout.models(asset))[-_RUNS:]:
         try:
             record = BundleRecord.read(layout.models(asset) / version)
         except FormatError:  # made by another version of the pipeline
@@ -53,7 +53,7 @@ def released(layout: Layout, asset: str, but: str) -> Path | None:
     Raises:
         BundleError: the release or the pointer to it is broken.
     """
-    version = bundle.read_pointer(layout.releases)
+    version = store.read_pointer(layout.releases)
     if version is None or version == but:
         return None
     directory = layout.releases / version

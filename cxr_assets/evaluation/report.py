@@ -15,7 +15,7 @@ from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report,
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
@@ -149,7 +149,7 @@ def latest_report(layout: Layout) -> Path:
     Raises:
         MissingReport: there is none yet, or it was deleted.
     """
-    version = bundle.read_pointer(layout.reports)
+    version = store.read_pointer(layout.reports)
     if version is None or not (layout.reports / version / METRICS_FILE).is_file():
         raise MissingReport(f"no report in {layout.reports}: materialise metrics_report first")
     return layout.reports / version

@@ -24,7 +24,7 @@ from cxr_assets.learning.recipe import Progress
 from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs import dataset
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -103,7 +103,7 @@ def export(
                 "code have changed since)"
             )
         if point:
-            bundle.write_pointer(plan.bundles, published.name)
+            store.write_pointer(plan.bundles, published.name)
         return published, False
 
 
@@ -121,8 +121,8 @@ def prune(plan: Plan) -> list[str]:
             _prune_work(lock)
     layout = plan.layout
     with _publishing(plan):
-        named = [*bundle.versions(layout.reports), *bundle.versions(layout.releases)]
-        return bundle.prune(plan.bundles, plan.experiment.keep_versions, protect=named)
+        named = [*store.versions(layout.reports), *store.versions(layout.releases)]
+        return store.prune(plan.bundles, plan.experiment.keep_versions, protect=named)
 
 
 def _prune_work(lock: Path) -> None:
@@ -189,7 +189,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         reference.write(directory)
         return _serve(directory, record, plan, saved, reference) if plan.recipe.onnx else record
 
-    return bundle.publish(plan.bundles, record, write, point)
+    return store.publish(plan.bundles, record, write, point)
 
 
 def _serve(

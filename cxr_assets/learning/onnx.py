@@ -12,10 +12,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 
-from cxr_serving.model import network
+from cxr_serving.model import network, processors
 from cxr_serving.model.bundle import INT8_FILE, ONNX_FILE
 from cxr_serving.model.network import Explained
-from cxr_serving.model.predictor import OnnxNetwork, cores, softmax
+from cxr_serving.model.predictor import OnnxNetwork, softmax
 from cxr_serving.model.preprocessing import Preprocessing
 
 
@@ -120,7 +120,7 @@ def predict(
         images: uint8 [N, size, size], or an iterable of such arrays, read one by one.
         batch: maximum number of images per forward pass.
     """
-    compute = OnnxNetwork(file, Preprocessing.read(file.parent), cores())
+    compute = OnnxNetwork(file, Preprocessing.read(file.parent), processors.count())
     given = [images] if isinstance(images, np.ndarray) else images
     logits = [
         compute(part)[0]

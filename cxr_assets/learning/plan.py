@@ -15,7 +15,7 @@ from cxr_assets.learning.probe import Dinov2Probe
 from cxr_assets.learning.recipe import Progress, Recipe
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_serving.model import bundle, hashes
+from cxr_serving.model import hashes, store
 from cxr_serving.model.atomic import set_aside, write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
 
@@ -136,7 +136,7 @@ class Plan:
         for version in bundle.versions(self.bundles):
             if version.endswith(self.fingerprint[:8]):
                 try:
-                    bundle.verify(self.bundles / version)
+                    store.verify(self.bundles / version)
                 except BundleError as error:
                     progress(f"set aside as {set_aside(self.bundles / version)}: {error}")
 

@@ -94,18 +94,18 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     layout.releases.mkdir(parents=True, exist_ok=True)
     written.remove_leftovers(
         layout.releases / record.version,
-        lambda left: written.foreign(left, KIND) and bundle.foreign(left),
+        lambda left: written.foreign(left, KIND) and store.foreign(left),
     )
     staging = layout.releases / f".{record.version}.{os.getpid()}.partial"
     final = layout.releases / record.version
     try:
         written.begin(staging, KIND)
-        made = bundle.publish(staging, record, write)
+        made = store.publish(staging, record, write)
         if not record.files.items() <= BundleRecord.read(made).files.items():
             raise ReleaseError(
                 f"{evaluated} changed while it was copied: {RECORD_FILE} records other files"
             )
-        written.replace(made, final, bundle.foreign, layout.set_aside)
+        written.replace(made, final, store.foreign, layout.set_aside)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return final

@@ -20,7 +20,7 @@ from huggingface_hub.utils.sha import git_hash
 from pydantic import ValidationError
 
 from cxr_assets.release.card import CARD_FILE
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def push(directory: Path, repo: str, token: str) -> str:
         UploadError: the hub cannot be reached or rejects it, or the repository has files of the
             same names from somebody else; the card, ``README.md``, alone is replaced.
     """
-    record = bundle.verify(directory)
+    record = store.verify(directory)
     api = HfApi(token=token)
     for wait in (*_WAITS, None):
         try:

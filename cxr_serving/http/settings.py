@@ -7,8 +7,7 @@ import limits
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cxr_serving.model import bundle
-from cxr_serving.model.predictor import cores
+from cxr_serving.model import bundle, processors, store
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
 ASSET = "convnext_model"
@@ -54,10 +53,10 @@ class Settings(BaseSettings):
         description="int8 serves the quantised network on a CPU, if the export accepted it.",
     )
     threads: int = Field(
-        default_factory=cores,
+        default_factory=processors.count,
         ge=1,
         description="CPU threads of a forward pass. The default is the CPUs that this process may "
-        "run on; a container's CPU quota is not among what it sees.",
+        "use, by its affinity and its container's quota.",
     )
     max_upload_bytes: int = Field(
         default=2 * MAX_PIXELS + 2**20,
@@ -136,8 +135,8 @@ class Settings(BaseSettings):
     def directory(self) -> Path:
         """The directory of the versions and of the pointer to the one that serves."""
         if self.follow == "released":
-            return bundle.releases_directory(self.data_root)
-        return bundle.asset_directory(self.data_root, ASSET)
+            return store.releases_directory(self.data_root)
+        return store.asset_directory(self.data_root, ASSET)
 
 
 def problems(error: ValidationError) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxr_serving.http.metrics import Metrics
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleError, BundleRecord, Pointer
 from cxr_serving.model.predictor import Predictor
 
@@ -137,7 +137,7 @@ class Watcher:
     def versions(self) -> list[Version]:
         """The versions on disk, newest first."""
         found = []
-        for version in reversed(bundle.versions(self._directory)):
+        for version in reversed(store.versions(self._directory)):
             rejection = self._rejections.get(version)
             reason = None if rejection is None else rejection.reason
             try:

@@ -1,11 +1,17 @@
-"""The network of a bundle in torch: as it is loaded, and what of its answers counts."""
+"""The network of a bundle in torch: loading, averaging, explaining, and computing on a GPU.
 
+The only module of the service that needs torch and transformers.
+"""
+
+import copy
 import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from transformers import (
@@ -16,13 +22,14 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from cxr_serving.model.bundle import WEIGHTS_FILE, BundleError
+from cxr_serving.model.preprocessing import Preprocessing
 
-# Of loading weights, which is a matter of milliseconds.
+# Loading weights takes milliseconds: a progress bar is noise.
 disable_progress_bar()
 
 
 class Logits(nn.Module):
-    """What a network answers, averaged over the horizontal flip where a bundle says so.
+    """Logits of a network, averaged over the horizontal flip where a bundle says so.
 
     Args:
         network: of transformers, for image classification.
@@ -44,10 +51,10 @@ class Logits(nn.Module):
 
 
 class Explained(Logits):
-    """The same of a ConvNeXt V2, and where an image evidence for each class: Grad-CAM.
+    """Logits of a ConvNeXt V2, and class activation maps by Grad-CAM (arXiv 1610.02391).
 
-    Only the head lies between the last stage and the logits, a mean over the image, a normalisation
-    and one linear layer; so the gradients of the logits are a formula, and need no second pass.
+    Only the head lies between the last stage and the logits: a mean over the image, a normalisation
+    and one linear layer. So the gradients of the logits are a formula, and need no second pass.
     """
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
@@ -56,7 +63,7 @@ class Explained(Logits):
         Returns:
             Logits float32 [N, classes], and cam float32 [N, classes, h, w] at the resolution of
             the last stage, 0 or more, on a scale of its own for each image and class. Where logits
-            are averaged over the horizontal flip, cam is of the image as it is.
+            are averaged over the horizontal flip, cam is that of the unflipped image.
         """
         logits, cam = self._explained(pixel_values)
         if self.flip_averaging:
@@ -82,21 +89,79 @@ class Explained(Logits):
 
 
 def wrap(network: PreTrainedModel, flip_averaging: bool) -> Logits:
-    """What answers by a network, and explains where it can."""
+    """A network that answers as its bundle says, and explains its answers where it can."""
     kind = Explained if isinstance(network, ConvNextV2ForImageClassification) else Logits
     return kind(network, flip_averaging)
+
+
+class TorchNetwork:
+    """A network in torch, ready to compute on a device.
+
+    Attributes:
+        kind: of device, as ``cuda``.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        flip_averaging: bool,
+        preprocessing: Preprocessing,
+        device: str,
+        threads: int | None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.kind = torch.device(device).type
+        self._preprocessing = preprocessing
+        self._device = device
+        self._answering = wrap(network, flip_averaging)
+        self._dtype = torch.float32
+        if self.kind == "cuda":
+            # Rounded to 10 bits, convolutions would not meet the tolerance of the reference images.
+            torch.backends.cudnn.allow_tf32 = False
+            network.to(memory_format=torch.channels_last)
+        self._run = self._new_run()
+
+    def in_bfloat16(self) -> "TorchNetwork":
+        """The same network, computing in bfloat16 where autocast does."""
+        other = copy.copy(self)
+        other._dtype = torch.bfloat16
+        other._run = other._new_run()
+        return other
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Logits float32 [N, classes] of images uint8 [N, size, size]; cam where it has one."""
+        pixels = self._preprocessing.normalise(torch.tensor(images).to(self._device))
+        # A recording must not use a cast of the weights that is freed after it.
+        with torch.autocast(
+            self.kind,
+            torch.bfloat16,
+            enabled=self._dtype is torch.bfloat16,
+            cache_enabled=False,
+        ):
+            logits, *cam = self._run(pixels)
+        return logits.cpu().numpy(), cam[0].cpu().numpy() if cam else None
+
+    def _new_run(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+        return Recorded(self._compute) if self.kind == "cuda" else self._compute
+
+    def _compute(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        answer = self._answering(pixels)
+        return answer if isinstance(answer, tuple) else (answer,)
 
 
 class Recorded:
     """A network on CUDA whose kernels are recorded once for each size of batch, then replayed.
 
     Launched one by one from Python, the kernels of a small batch keep a GPU waiting (CUDA graphs,
-    pytorch.org/docs/stable/notes/cuda.html). Batches are filled up to the next power of two, so
-    that a service has recorded them all when it has warmed up (:meth:`Predictor.warm_up`). Any
-    thread may call it.
+    pytorch.org/docs/stable/notes/cuda.html). Batches are padded to the next power of two, so that
+    all sizes are recorded once a predictor has warmed up. Any thread may call it.
 
     Args:
-        network: from a batch to outputs, each with a row an image; without other state.
+        network: from a batch to outputs, each with one row per image; without other state.
     """
 
     def __init__(self, network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]) -> None:
@@ -117,7 +182,7 @@ class Recorded:
             return tuple(output[:images].clone() for output in recording.outputs)
 
     def _record(self, pixels: torch.Tensor) -> "_Recording":
-        # Libraries set themselves up when they are first called, which cannot be recorded.
+        # Libraries initialise themselves on the first call, which cannot be recorded.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

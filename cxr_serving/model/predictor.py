@@ -1,9 +1,9 @@
 """From images to class probabilities, the same in the report and in the service."""
 
 import json
-import os
 from collections.abc import Callable
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from cxr_serving.model import bundle, distribution, reference
+from cxr_serving.model import bundle, distribution, processors, reference, store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.distribution import Distribution
 from cxr_serving.model.preprocessing import Preprocessing
 
-if TYPE_CHECKING:  # torch and transformers take seconds to import, and ONNX Runtime needs neither
+if TYPE_CHECKING:  # a service on a CPU has neither torch nor transformers
     from transformers import PreTrainedModel
 
 Images = npt.NDArray[np.uint8]
@@ -26,7 +26,7 @@ _Forward = Callable[[Images], tuple[Scores, Scores | None]]
 
 
 class Predictor:
-    """A verified bundle, loaded and ready to answer.
+    """A model that is ready to answer: verified, loaded, checked and warmed up.
 
     On a CPU, ONNX Runtime computes where the bundle holds the network as ONNX, torch elsewhere.
 
@@ -34,9 +34,9 @@ class Predictor:
         directory: of the bundle.
         record: the bundle's record.
         preprocessing: how an image becomes input of this model.
-        reference: what images and answers were like at training, where the bundle tells.
+        distribution: of images and predictions at training, where the bundle has it.
         runtime: what computes.
-        warning: why int8 was asked for and does not serve; None when all is as asked for.
+        warning: why int8 does not serve although it was requested; None otherwise.
     """
 
     directory: Path
@@ -47,43 +47,38 @@ class Predictor:
     warning: str | None = None
 
     def __init__(
-        self, directory: Path, device: str = "cpu", threads: int | None = None, int8: bool = False
+        self,
+        directory: Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        int8: bool = False,
+        max_batch: int = 1,
     ) -> None:
-        """Verify and load the bundle in ``directory``; nothing is unpickled.
+        """Verify and load a bundle, compare its answers to the reference images, and warm up.
+
+        Nothing is unpickled. A bundle without reference images must answer a black one.
 
         Args:
             directory: of the bundle.
             device: ``cpu``, ``mps``, ``cuda`` or ``cuda:<index>``.
-            threads: of a forward pass on the CPU; all that this process may use by default. For
-                torch, which has one number for the whole process, its own choice by default.
+            threads: of a forward pass on the CPU; :func:`processors.count` by default. For torch,
+                which has one number for the whole process, its own choice by default.
             int8: whether 8-bit integers compute where the bundle holds such a network, and it
                 answers the reference images well enough on this machine.
+            max_batch: the largest batch that is warmed up.
 
         Raises:
-            BundleError: the bundle is broken, or its parts contradict one another.
+            BundleError: the bundle is broken, its parts contradict one another, its answers to the
+                reference images are not those recorded, or it needs torch, which is not installed.
         """
         self.directory = directory
         self._device = device
         self._threads = threads
-        self.record = bundle.verify(directory)
-        try:
-            self.preprocessing = Preprocessing.read(directory)
-            named = json.loads((directory / "config.json").read_text())["id2label"]
-            labels = tuple(named[index] for index in sorted(named, key=int))
-        except Exception as error:
-            raise BundleError(f"{directory} cannot be loaded: {error}") from error
-        self._agree(labels, self.record.classes)
-        self._agree(self.preprocessing.size, self.record.input_size)
-        self.distribution = distribution.read(directory)
-        if self.distribution is not None:
-            self._agree(len(self.distribution.predictions), len(self.record.classes))
-        self._reference = reference.read(directory)
-        self._tolerance = reference.TOLERANCE
-        if self._reference is not None:
-            size, classes = self.record.input_size, len(self.record.classes)
-            self._agree(self._reference.images.shape[1:], (size, size))
-            self._agree(self._reference.probabilities.shape[1:], (classes,))
+        self.record = store.verify(directory)
+        self._read()
         self._forward = self._load(int8)
+        self._check()
+        self._warm_up(max_batch)
 
     def predict(self, images: Images) -> Scores:
         """Classify images that :meth:`Preprocessing.decode` has read.
@@ -97,64 +92,52 @@ class Predictor:
         return self.answer(images)[0]
 
     def answer(self, images: Images) -> tuple[Scores, Scores | None]:
-        """Classify images, and tell where they evidence for each class, in one forward pass.
+        """Classify images and explain the answers, in one forward pass.
 
         Args:
             images: uint8 [N, size, size].
 
         Returns:
-            Probabilities as of :meth:`predict`, and cam float32 [N, classes, h, w] as of
-            :class:`cxr_serving.model.network.Explained`, or None of a network that is not
-            explained.
+            Probabilities as of :meth:`predict`, and class activation maps float32
+            [N, classes, h, w] as of :class:`cxr_serving.model.network.Explained`; None where the
+            network cannot be explained.
         """
         logits, cam = self._forward(images)
         return softmax(logits), cam
 
-    def check(self) -> None:
-        """Answer the reference images as when the bundle was made, or a black one where it has
-        none.
-
-        Raises:
-            BundleError: an answer differs by more than the arithmetic in use explains, or is no
-                number.
-        """
-        name = f"{self.record.asset} {self.record.version}"
-        if self._reference is None:
-            size = self.record.input_size
-            if not np.isfinite(self.predict(np.zeros((1, size, size), np.uint8))).all():
-                raise BundleError(f"{name} answers a black image with NaN: materialise it again")
-            return
-        difference = self._reference.difference(self.predict(self._reference.images))
-        if not difference <= self._tolerance:  # nan, too
-            raise BundleError(
-                f"{name} answers its reference images otherwise than when it was made: by "
-                f"{difference:.1e} in probability, more than {self._tolerance:g}. Install the "
-                "versions in constraints.txt, or materialise the model again"
-            )
-
-    def warm_up(self, max_batch: int) -> None:
-        """Compute once whatever a batch of 1 to ``max_batch`` images will need.
-
-        Of these sizes, each power of two and ``max_batch`` itself: memory is claimed up to the
-        largest, and what is recorded on CUDA, filled up to the next power of two, is so for all.
-        """
-        size = self.record.input_size
-        powers = (1 << exponent for exponent in range((max_batch - 1).bit_length()))
-        for number in (*powers, max_batch):
-            self.predict(np.zeros((number, size, size), np.uint8))
-
     @cached_property
     def model(self) -> "PreTrainedModel":
-        """The network in torch, in eval mode, on the device; loaded when first asked for.
+        """The network in torch, in eval mode, on the device; loaded on first use.
 
         Raises:
-            BundleError: the bundle is broken, or has changed or is gone since it was verified.
+            BundleError: the bundle is broken, or has changed or disappeared since it was verified;
+                or torch is not installed.
         """
+        if store.verify(self.directory) != self.record:
+            raise BundleError(f"{self.directory} is another bundle than the one that was loaded")
+        self._require_torch()
         from cxr_serving.model import network
 
-        if bundle.verify(self.directory) != self.record:
-            raise BundleError(f"{self.directory} is another bundle than the one that was loaded")
         return network.load(self.directory).to(self._device)
+
+    def _read(self) -> None:
+        try:
+            self.preprocessing = Preprocessing.read(self.directory)
+            named = json.loads((self.directory / "config.json").read_text())["id2label"]
+            labels = tuple(named[index] for index in sorted(named, key=int))
+        except Exception as error:
+            raise BundleError(f"{self.directory} cannot be loaded: {error}") from error
+        self._agree(labels, self.record.classes)
+        self._agree(self.preprocessing.size, self.record.input_size)
+        self.distribution = distribution.read(self.directory)
+        if self.distribution is not None:
+            self._agree(len(self.distribution.predictions), len(self.record.classes))
+        self._reference = reference.read(self.directory)
+        self._tolerance = reference.TOLERANCE
+        if self._reference is not None:
+            size, classes = self.record.input_size, len(self.record.classes)
+            self._agree(self._reference.images.shape[1:], (size, size))
+            self._agree(self._reference.probabilities.shape[1:], (classes,))
 
     def _agree(self, found: object, recorded: object) -> None:
         if found != recorded:
@@ -167,10 +150,10 @@ class Predictor:
         exported = self._device == "cpu" and bundle.ONNX_FILE in self.record.files
         if int8:
             reason = "there is none for this bundle or device"
-            told = self.record.int8
-            if exported and told is not None and told.accepted and self._reference is not None:
+            recorded = self.record.int8
+            if exported and recorded is not None and recorded.accepted and self._reference:
                 forward = self._int8()
-                difference = self._reference.difference(softmax(forward(self._reference.images)[0]))
+                difference = self._difference(forward)
                 if difference <= reference.INT8_TOLERANCE:
                     self.runtime = "onnx-int8"
                     self._tolerance = reference.INT8_TOLERANCE
@@ -179,7 +162,7 @@ class Predictor:
                     "on this machine it answers the reference images differently, by "
                     f"{difference:.2g} in probability"
                 )
-            self.warning = f"fp32 serves, though int8 was asked for: {reason}"
+            self.warning = f"fp32 serves although int8 was requested: {reason}"
         if exported:
             self.runtime = "onnx"
             return self._onnx(bundle.ONNX_FILE)
@@ -189,7 +172,7 @@ class Predictor:
     def _onnx(self, name: str) -> _Forward:
         path = self.directory / name
         try:
-            network = OnnxNetwork(path, self.preprocessing, self._threads or cores())
+            network = OnnxNetwork(path, self.preprocessing, self._threads or processors.count())
         except Exception as error:
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         size = self.record.input_size
@@ -201,53 +184,75 @@ class Predictor:
         forward = self._onnx(bundle.INT8_FILE)
 
         def one_by_one(images: Images) -> tuple[Scores, Scores | None]:
-            # Activations are rounded to steps that fit a whole batch: among others, an image would
-            # be answered otherwise than alone.
+            # Activations are rounded to steps that fit a whole batch: an image would be answered
+            # differently alone and in a batch.
             logits, cam = zip(*(forward(image[np.newaxis]) for image in images), strict=True)
             return np.concatenate(logits), None if cam[0] is None else np.concatenate(cam)
 
         return one_by_one
 
     def _torch(self) -> _Forward:
-        import torch
+        self._require_torch()
+        from cxr_serving.model.network import TorchNetwork
 
-        from cxr_serving.model import network
+        forward = TorchNetwork(
+            self.model, self.record.flip_averaging, self.preprocessing, self._device, self._threads
+        )
+        if forward.kind == "cuda" and self._reference is not None:
+            rounded = forward.in_bfloat16()
+            if self._difference(rounded) <= reference.BFLOAT16_TOLERANCE:
+                self._tolerance = reference.BFLOAT16_TOLERANCE
+                forward = rounded
+        return forward
 
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        answering = network.wrap(self.model, self.record.flip_averaging)
-        kind = torch.device(self._device).type
+    def _require_torch(self) -> None:
+        missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+        if missing:
+            reason = (
+                f"{self.directory} computes without {bundle.ONNX_FILE}"
+                if self._device == "cpu"
+                else f"{self.directory} computes on {self._device}"
+            )
+            raise BundleError(
+                f"{reason}, which needs {' and '.join(missing)}: install the extra `cuda` with "
+                "pip install 'cxr-retraining[cuda]'"
+            )
 
-        def compute(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            answer = answering(pixels)
-            return answer if isinstance(answer, tuple) else (answer,)
+    def _difference(self, forward: _Forward) -> float:
+        assert self._reference is not None
+        return self._reference.difference(softmax(forward(self._reference.images)[0]))
 
-        def forward_in(dtype: torch.dtype) -> _Forward:
-            run = network.Recorded(compute) if kind == "cuda" else compute
+    def _check(self) -> None:
+        name = f"{self.record.asset} {self.record.version}"
+        if self._reference is None:
+            size = self.record.input_size
+            if not np.isfinite(self.predict(np.zeros((1, size, size), np.uint8))).all():
+                raise BundleError(f"{name} answers a black image with NaN: materialise it again")
+            return
+        difference = self._difference(self._forward)
+        if not difference <= self._tolerance:  # nan, too
+            raise BundleError(
+                f"{name} does not answer its reference images as it did when it was made: the "
+                f"difference is {difference:.1e} in probability, more than {self._tolerance:g}. "
+                "Install the versions in constraints.txt, or materialise the model again"
+            )
 
-            @torch.inference_mode()
-            def forward(images: Images) -> tuple[Scores, Scores | None]:
-                pixels = self.preprocessing.normalise(torch.tensor(images).to(self._device))
-                # A recording must not use a cast of the weights that is freed after it.
-                with torch.autocast(
-                    kind, torch.bfloat16, enabled=dtype is torch.bfloat16, cache_enabled=False
-                ):
-                    logits, *cam = run(pixels)
-                return logits.cpu().numpy(), cam[0].cpu().numpy() if cam else None
+    def _warm_up(self, max_batch: int) -> None:
+        """Compute once what a batch of 1 to ``max_batch`` images will need.
 
-            return forward
-
-        if kind == "cuda":
-            # Rounded to 10 bits, convolutions would not meet the tolerance of the reference images.
-            torch.backends.cudnn.allow_tf32 = False
-            self.model.to(memory_format=torch.channels_last)
-            if self._reference is not None:
-                forward = forward_in(torch.bfloat16)
-                difference = self._reference.difference(softmax(forward(self._reference.images)[0]))
-                if difference <= reference.BFLOAT16_TOLERANCE:
-                    self._tolerance = reference.BFLOAT16_TOLERANCE
-                    return forward
-        return forward_in(torch.float32)
+        What CUDA records, it records for each power of two (:class:`network.Recorded`). ONNX
+        Runtime has nothing to record: after the check its first pass at another size is as fast as
+        those that follow, so only memory for a batch beyond the reference images is left to claim.
+        """
+        if self.runtime == "torch":
+            numbers = [1 << exponent for exponent in range((max_batch - 1).bit_length())]
+            numbers.append(max_batch)
+        else:
+            checked = 1 if self._reference is None else len(self._reference.images)
+            numbers = [max_batch] if max_batch > checked else []
+        size = self.record.input_size
+        for number in numbers:
+            self.predict(np.zeros((number, size, size), np.uint8))
 
 
 class OnnxNetwork:
@@ -272,17 +277,10 @@ class OnnxNetwork:
         self.output_shape: list[int] = logits.shape[1:]
 
     def __call__(self, images: Images) -> tuple[Scores, Scores | None]:
-        """Logits float32 [N, classes] of images uint8 [N, size, size], and cam where it has it."""
+        """Logits float32 [N, classes] of images uint8 [N, size, size]; cam where it has one."""
         pixels = self._preprocessing.normalise(images)
         logits, *cam = self._session.run(None, {self._input: pixels})
         return logits, cam[0] if cam else None
-
-
-def cores() -> int:
-    """CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def softmax(logits: Scores) -> Scores:

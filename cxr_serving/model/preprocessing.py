@@ -23,7 +23,7 @@ from cxr_serving.images.container import ImageTooLarge as ImageTooLarge
 from cxr_serving.images.container import UndecodableImage as UndecodableImage
 from cxr_serving.images.container import UnsupportedImage as UnsupportedImage
 
-if TYPE_CHECKING:  # a process that only decodes images needs no torch
+if TYPE_CHECKING:  # a service on a CPU has no torch
     import torch
 
 CONFIG_FILE = "preprocessor_config.json"

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 
 REPO = "my-group/cxr"
 TOKEN = "hf_" + "s3cret" * 6
@@ -60,7 +60,7 @@ FAILED = (dg.DagsterRunStatus.FAILURE, "FAILED")
 def test_one_command_leaves_dataset_models_report_and_release(trained):
     layout = trained.layout
     assert len(list(layout.processed.rglob("*.png"))) > 40
-    release = layout.releases / bundle.read_pointer(layout.releases)
+    release = layout.releases / store.read_pointer(layout.releases)
     assert AutoModelForImageClassification.from_pretrained(release).config.num_labels == 3
     metrics = json.loads((layout.reports / "metrics.json").read_text())
     for result in (metrics, metrics["baseline"]):
@@ -119,7 +119,7 @@ def test_mlflow_has_one_parent_and_one_child_per_model(trained):
         assert child.info.status == "FINISHED"
         assert child.data.params["seed"] == "0"
         assert "val_macro_f1" in child.data.metrics
-        record = bundle.BundleRecord.read(bundle.latest(trained.layout.models(name)))
+        record = bundle.BundleRecord.read(store.latest(trained.layout.models(name)))
         assert (record.mlflow_run_id, record.dagster_run_id) == (child.info.run_id, run.run_id)
 
 
@@ -165,7 +165,7 @@ def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub
     (trained.layout.releases / "latest.json").unlink()
     finished = trained.retrain(**pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
-    assert bundle.latest(trained.layout.models("convnext_model")) == before
+    assert store.latest(trained.layout.models("convnext_model")) == before
     for line in ("unchanged", f"convnext_model: reused {before.name}"):
         assert line in finished.stderr
     assert status(trained) == FINISHED
@@ -173,15 +173,15 @@ def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub
     assert hub.requests == [], "made from synthetic images, and not forced"
     assert "made from synthetic images" in release_metadata(trained)["hub"].value
     assert release_metadata(trained)["released"].value is False
-    assert bundle.read_pointer(trained.layout.releases) is None
+    assert store.read_pointer(trained.layout.releases) is None
 
 
 def test_a_release_reaches_the_hub_and_the_token_stays_secret(trained, hub):
     finished = trained.materialize(PUSH, **pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert status(trained) == FINISHED, "the steps of some assets have one run of MLflow, too"
-    assert bundle.read_pointer(trained.layout.releases) in hub.repositories[REPO].tags
-    release = trained.layout.releases / bundle.read_pointer(trained.layout.releases)
+    assert store.read_pointer(trained.layout.releases) in hub.repositories[REPO].tags
+    release = trained.layout.releases / store.read_pointer(trained.layout.releases)
     stored = hub.repositories[REPO].files
     assert stored["model.safetensors"] == (release / "model.safetensors").read_bytes()
     assert stored["README.md"] == (release / "README.md").read_bytes()
@@ -193,15 +193,15 @@ def test_a_release_reaches_the_hub_and_the_token_stays_secret(trained, hub):
 
 
 def test_a_rejected_push_fails_the_run_and_leaves_the_release_whole(trained, hub):
-    before = bundle.latest(trained.layout.releases)
+    before = store.latest(trained.layout.releases)
     (trained.layout.releases / "latest.json").unlink()
     finished = trained.materialize(PUSH, **pushing(hub, "hf_" + "wrong" * 7))
     assert finished.returncode != 0
     assert "the token is not valid (401)" in finished.stderr
     assert status(trained) == FAILED
-    bundle.verify(before)
-    assert bundle.read_pointer(trained.layout.releases) is None
-    bundle.write_pointer(trained.layout.releases, before.name)
+    store.verify(before)
+    assert store.read_pointer(trained.layout.releases) is None
+    store.write_pointer(trained.layout.releases, before.name)
 
 
 def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_suggested(trained):
@@ -210,17 +210,17 @@ def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_suggested(trai
     assert finished.returncode != 0
     assert "did you mean 'trainer.max_epochs'" in finished.stderr
     assert status(trained) == FAILED
-    assert bundle.latest(trained.layout.models("convnext_model")) == before
+    assert store.latest(trained.layout.models("convnext_model")) == before
 
 
 def test_a_model_that_does_not_beat_the_probe_is_not_released(trained):
-    released = bundle.read_pointer(trained.layout.releases)
+    released = store.read_pointer(trained.layout.releases)
     assert released is not None
     finished = trained.retrain("seed=3", "margin=1")
     assert finished.returncode != 0
     assert status(trained) == FAILED
-    assert bundle.latest(trained.layout.models("convnext_model")).name != released
-    assert bundle.read_pointer(trained.layout.releases) == released
+    assert store.latest(trained.layout.models("convnext_model")).name != released
+    assert store.read_pointer(trained.layout.releases) == released
     run = trained.runs()[0]
     with dg.DagsterInstance.from_config(str(trained.home)) as instance:
         steps = {step.step_key: step.status for step in instance.get_run_step_stats(run.run_id)}

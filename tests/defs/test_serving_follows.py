@@ -15,7 +15,7 @@ from command import CXR
 from net import free_port
 from PIL import Image
 
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.predictor import Predictor
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_the_service_follows_materialisations(service):
     # Only the assets that the service needs; other tests run the whole graph.
     data = "raw_kaggle,processed_dataset"
     assert workplace.materialize(f"{data},convnext_model").returncode == 0
-    first = bundle.latest(models)
+    first = store.latest(models)
     eventually(lambda: client.get("/ready").status_code == 200)
     assert client.get("/model").json()["model"]["version"] == first.name
 
@@ -84,7 +84,7 @@ def test_the_service_follows_materialisations(service):
         thread.start()
     try:
         assert workplace.materialize("convnext_model", "seed=1").returncode == 0
-        second = bundle.latest(models)
+        second = store.latest(models)
         eventually(lambda: client.get("/model").json()["model"]["version"] == second.name)
         served = len(answers)
         eventually(lambda: len(answers) > served + 4)

@@ -81,6 +81,13 @@ def test_image_installs_its_own_extra_at_pinned_versions(
     assert installs[1:] == ["pip install --no-deps --force-reinstall ."]
 
 
+def test_serving_image_looks_for_no_build_of_torch(stages: Stages) -> None:
+    index = "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+    assert arguments_of(stages["build-pipeline"], "ARG") == [index]
+    for stage in ("base", "build", "build-serving", "serving"):
+        assert arguments_of(stages[stage], "ARG") == []
+
+
 def test_serving_image_holds_nothing_of_the_pipeline(stages: Stages) -> None:
     copied = " ".join(arguments_of(stages["build-serving"], "COPY"))
     assert "cxr_serving" in copied

@@ -8,7 +8,7 @@ import torch
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 
 # Enough for what is not about the intervals themselves.
 FEW = 40
@@ -43,8 +43,8 @@ def untouched_report(untouched: Layout, tmp_path_factory: pytest.TempPathFactory
         patch.setattr(bootstrap, "RESAMPLES", FEW)
         write_report(
             layout,
-            bundle.latest(layout.models("convnext_model")),
-            bundle.latest(layout.models("dinov2_probe")),
+            store.latest(layout.models("convnext_model")),
+            store.latest(layout.models("dinov2_probe")),
         )
     return layout
 

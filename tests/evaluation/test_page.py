@@ -45,8 +45,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bundles(layout: Layout) -> tuple[Path, Path]:
     return (
-        bundle.latest(layout.models("convnext_model")),
-        bundle.latest(layout.models("dinov2_probe")),
+        store.latest(layout.models("convnext_model")),
+        store.latest(layout.models("dinov2_probe")),
     )
 
 
@@ -196,10 +196,10 @@ def test_the_released_model_is_evaluated_on_the_same_images(reported: Layout) ->
     assert Report.read(reported.reports).regression is None
     data_version = bundle.BundleRecord.read(main).data_version
     tiny.publish(reported, "convnext_model", tiny.convnext(), data_version, pretrained="other")
-    newer = bundle.latest(reported.models("convnext_model"))
+    newer = store.latest(reported.models("convnext_model"))
     (reported.releases / main.name).parent.mkdir(exist_ok=True)
     main.rename(reported.releases / main.name)
-    bundle.write_pointer(reported.releases, main.name)
+    store.write_pointer(reported.releases, main.name)
     report = write_report(reported, newer, baseline)
     regression = Report.read(report).regression
     assert regression.released == main.name

@@ -22,7 +22,7 @@ from cxr_assets.evaluation.report import (
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetError
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import Preprocessing
@@ -34,8 +34,8 @@ PICTURES = ("confusion_matrix.png", "roc_curves.png", "learning_curves.png")
 def report_on(layout: Layout) -> Path:
     return write_report(
         layout,
-        bundle.latest(layout.models("convnext_model")),
-        bundle.latest(layout.models("dinov2_probe")),
+        store.latest(layout.models("convnext_model")),
+        store.latest(layout.models("dinov2_probe")),
     )
 
 
@@ -45,8 +45,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def test_every_number_follows_from_the_predictions(layout: Layout) -> None:
     lines: list[str] = []
-    main = bundle.latest(layout.models("convnext_model"))
-    baseline = bundle.latest(layout.models("dinov2_probe"))
+    main = store.latest(layout.models("convnext_model"))
+    baseline = store.latest(layout.models("dinov2_probe"))
     report = write_report(layout, main, baseline, lines.append)
     metrics = Report.read(report)
     table = pd.read_csv(
@@ -99,7 +99,7 @@ def test_each_test_image_is_decoded_once(layout: Layout, monkeypatch: pytest.Mon
 def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) -> None:
     report = latest_report(reported)
     table = pd.read_csv(report / "predictions.csv")
-    predictor = Predictor(bundle.latest(reported.models("convnext_model")))
+    predictor = Predictor(store.latest(reported.models("convnext_model")))
     for _, row in table.iloc[::5].iterrows():
         image = predictor.preprocessing.decode(reported.processed / row["path"])
         expected = predictor.predict(image[None])[0]
@@ -120,7 +120,7 @@ def test_records_which_model_was_evaluated_on_which_images(reported: Layout) -> 
 
 
 def test_the_newest_report_is_at_the_top(reported: Layout) -> None:
-    report = reported.reports / bundle.latest(reported.models("convnext_model")).name
+    report = reported.reports / store.latest(reported.models("convnext_model")).name
     assert latest_report(reported) == report
     assert (reported.reports / "metrics.json").read_bytes() == (
         report / "metrics.json"
@@ -184,7 +184,7 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
 def test_a_bundle_trained_on_other_data_is_rejected(layout: Layout) -> None:
     main = tiny.publish(layout, "convnext_model", tiny.convnext(), "e" * 64)
     with pytest.raises(ReportError, match="materialise convnext_model again"):
-        write_report(layout, main, bundle.latest(layout.models("dinov2_probe")))
+        write_report(layout, main, store.latest(layout.models("dinov2_probe")))
     assert not layout.reports.exists()
 
 
@@ -237,12 +237,12 @@ RELEASED = "20260101T000000Z-00000000"
 def test_a_broken_release_is_reported_and_the_next_report_is_made(
     file: str, damage: Callable[[Path], None], layout: Layout
 ) -> None:
-    main = bundle.latest(layout.models("convnext_model"))
+    main = store.latest(layout.models("convnext_model"))
     shutil.copytree(main, layout.releases / RELEASED)
-    bundle.write_pointer(layout.releases, RELEASED)
+    store.write_pointer(layout.releases, RELEASED)
     damage(layout.releases / file)
     lines: list[str] = []
-    baseline = bundle.latest(layout.models("dinov2_probe"))
+    baseline = store.latest(layout.models("dinov2_probe"))
     report = write_report(layout, main, baseline, lines.append)
     metrics = Report.read(report)
     assert metrics.regression is None
@@ -256,7 +256,7 @@ def test_a_broken_release_is_reported_and_the_next_report_is_made(
 def test_a_broken_older_bundle_is_left_out_and_does_not_stop_the_report(
     file: str, layout: Layout
 ) -> None:
-    main = bundle.latest(layout.models("convnext_model"))
+    main = store.latest(layout.models("convnext_model"))
     older = shutil.copytree(main, layout.models("convnext_model") / RELEASED)
     empty(Path(older) / file)
     (layout.reports / RELEASED).mkdir(parents=True)
@@ -325,7 +325,7 @@ def folder(layout: Layout, tmp_path: Path) -> Path:
 
 
 def evaluate_on(folder: Path, layout: Layout, out: Path) -> Path:
-    main = bundle.latest(layout.models("convnext_model"))
+    main = store.latest(layout.models("convnext_model"))
     return report_on_folder(main, folder, out, None, lambda line: None)
 
 
@@ -334,7 +334,7 @@ def test_an_evaluation_replaces_an_earlier_one_and_nothing_else(
 ) -> None:
     out = evaluate_on(folder, reported, tmp_path / "my evaluation")
     assert evaluate_on(folder, reported, out) == out
-    version = bundle.latest(reported.models("convnext_model"))
+    version = store.latest(reported.models("convnext_model"))
     release = shutil.copytree(version, reported.releases / version.name)
     (release / "metrics.json").write_text("{}")
     (tmp_path / "notes").mkdir()

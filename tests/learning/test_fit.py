@@ -60,11 +60,11 @@ def trained(once, tmp_path: Path) -> Callable[[str], Layout]:
 @pytest.mark.parametrize("asset", ASSETS)
 def test_a_training_ends_in_a_bundle_that_serves(asset, once):
     layout, lines = once(asset)
-    directory = bundle.latest(layout.models(asset))
+    directory = store.latest(layout.models(asset))
     assert [line[:9] for line in lines if line.startswith("epoch")] == [
         "epoch 1/3", "epoch 2/3", "epoch 3/3",
     ]  # fmt: skip
-    record = bundle.verify(directory)
+    record = store.verify(directory)
     history = pd.read_csv(directory / "history.csv")
     assert record.validation["macro_f1"] == history["val_macro_f1"].max()
     assert (record.classes, record.synthetic, record.seed) == (CLASSES, True, 0)
@@ -79,14 +79,14 @@ def test_a_training_ends_in_a_bundle_that_serves(asset, once):
     ("asset", "module_class"), [("convnext_model", Classifier), ("dinov2_probe", LinearProbe)]
 )
 def test_the_checkpoint_alone_rebuilds_the_network(asset, module_class, once):
-    directory = bundle.latest(once(asset)[0].models(asset))
+    directory = store.latest(once(asset)[0].models(asset))
     checkpoint = torch.load(directory / "best.ckpt", weights_only=True)
     hyperparameters = checkpoint["hyper_parameters"]
     assert hyperparameters["num_classes"] == 3
     assert hyperparameters["model_name"] in ("convnextv2-demo", "dinov2-demo")
     rebuilt = module_class.load_from_checkpoint(directory / "best.ckpt", weights_only=True).network
     exported = AutoModelForImageClassification.from_pretrained(directory)
-    temperature = bundle.verify(directory).temperature
+    temperature = store.verify(directory).temperature
     assert temperature != 1
     for key, value in exported.state_dict().items():
         trained = rebuilt.state_dict()[key]
@@ -106,10 +106,10 @@ def test_energy_is_recorded_if_the_machine_measures_it(layout, monkeypatch):
 
 
 def test_the_probe_reads_the_cls_embedding_alone(once):
-    directory = bundle.latest(once("dinov2_probe")[0].models("dinov2_probe"))
+    directory = store.latest(once("dinov2_probe")[0].models("dinov2_probe"))
     for name in ("model.onnx", "model.int8.onnx", "distribution.json"):
         assert not (directory / name).exists()
-    Predictor(directory).check()
+    assert Predictor(directory).runtime == "torch"
     assert (directory / "reference.safetensors").exists()
     weight = AutoModelForImageClassification.from_pretrained(directory).classifier.weight
     assert weight[:, :32].abs().max() > 0
@@ -118,7 +118,7 @@ def test_the_probe_reads_the_cls_embedding_alone(once):
 
 def test_the_same_training_is_reused_and_another_is_not(trained):
     layout = trained("convnext_model")
-    directory = bundle.latest(layout.models("convnext_model"))
+    directory = store.latest(layout.models("convnext_model"))
     plan = make_plan("convnext_model", experiment(), layout)
     assert plan.settled() == f"reused {directory.name}"
     before = bundle.Pointer.read(plan.bundles)
@@ -142,14 +142,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(layout):
 
 def test_forced_it_trains_again_and_publishes_the_same_weights(trained):
     layout = trained("convnext_model")
-    first = bundle.latest(layout.models("convnext_model"))
+    first = store.latest(layout.models("convnext_model"))
     plan = make_plan("convnext_model", experiment(), layout)
     lines: list[str] = []
     fit(plan, lines.append)
     assert lines == [f"reused {first.name}"]
     fit(plan, lines.append, force=True)
     assert [line[:9] for line in lines[1:]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    hashes = bundle.verify(first).files
+    hashes = store.verify(first).files
     assert hashes.keys() >= {"model.safetensors", "best.ckpt", "config.json", "history.csv"}
     with torch.no_grad():
         again = torch.load(plan.work / "best.ckpt", weights_only=True)["state_dict"]
@@ -179,13 +179,13 @@ def test_full_trains_from_directories_in_the_hubs_format(layout, tmp_path):
         plan = make_plan(asset, settings, layout)
         fit(plan, lambda line: None)
         directory, _ = export(plan)
-        record = bundle.verify(directory)
+        record = store.verify(directory)
         assert record.pretrained is not None
         assert record.pretrained.startswith("sha256:")
         config = json.loads((directory / "config.json").read_text())
         assert list(config["id2label"].values()) == list(CLASSES)
     exported = AutoModelForImageClassification.from_pretrained(
-        bundle.latest(layout.models("dinov2_probe"))
+        store.latest(layout.models("dinov2_probe"))
     )
     frozen = bodies["probe"].state_dict()
     for key, value in exported.dinov2.state_dict().items():

@@ -22,7 +22,7 @@ from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs.dataset import kept, labels, read
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.preprocessing import Preprocessing
 
 
@@ -70,7 +70,7 @@ def test_the_head_is_where_logistic_regression_ends(layout):
 
     weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
     logits = torch.from_numpy(rows) @ weight[:, : rows.shape[1]].double().T + bias.double()
-    logits *= bundle.verify(directory).temperature
+    logits *= store.verify(directory).temperature
     np.testing.assert_allclose(logits.softmax(dim=1), expected.predict_proba(rows), atol=1e-4)
 
 
@@ -84,7 +84,7 @@ def test_the_exported_network_answers_images_as_the_head_answers_embeddings(layo
         rows = embed(network.dinov2, layout, images, lambda line: None)
         expected = rows @ head.weight[:, : rows.shape[1]].T + head.bias
         torch.testing.assert_close(network(pixels).logits, expected, rtol=1e-3, atol=1e-3)
-        fitted = expected * bundle.verify(directory).temperature
+        fitted = expected * store.verify(directory).temperature
         loss = torch.nn.functional.cross_entropy(fitted, labels(images))
     history = pd.read_csv(directory / "history.csv")
     best = history.loc[history["val_macro_f1"].idxmax()]

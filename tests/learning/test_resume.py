@@ -19,7 +19,7 @@ from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.interruption import Interruption
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 
 SHORT = "trainer.max_epochs=3"
@@ -125,7 +125,7 @@ def test_the_same_training_never_runs_twice_at_once(layout, force):
     assert len(epochs(first.finish())) == 3
     assert len(epochs(second.finish())) == (3 if force else 0)
     export(plan)
-    assert plan.settled() == f"reused {bundle.latest(plan.bundles).name}"
+    assert plan.settled() == f"reused {store.latest(plan.bundles).name}"
     assert not list(plan.work.parent.iterdir())
 
 
@@ -136,7 +136,7 @@ def test_the_same_training_gives_the_same_files(tmp_path):
         tiny.processed(layout, images=6)
         plan = killing.plan(layout, SHORT)
         fit(plan, lambda line: None)
-        hashes.append(bundle.verify(export(plan)[0]).files)
+        hashes.append(store.verify(export(plan)[0]).files)
     one, two = hashes
     assert one.keys() == two.keys()
     assert {name for name in one if one[name] != two[name]} == {"history.csv"}, "it holds seconds"
@@ -164,13 +164,13 @@ def test_a_full_disk_costs_only_the_epoch(layout):
 
     with pytest.raises(BundleError, match=r"cannot be written: .*space"), full_disk(50_000):
         export(plan)
-    assert bundle.versions(plan.bundles) == []
-    assert bundle.read_pointer(plan.bundles) is None
+    assert store.versions(plan.bundles) == []
+    assert store.read_pointer(plan.bundles) is None
     assert not list(plan.bundles.glob(".*.partial"))
     assert plan.finished
     directory, published = export(plan)
     assert published
-    assert bundle.latest(plan.bundles) == directory
+    assert store.latest(plan.bundles) == directory
 
 
 def test_folders_that_cannot_be_written_are_named(layout):
@@ -269,17 +269,17 @@ def test_a_broken_bundle_is_set_aside_and_made_again(layout):
     plan = killing.plan(layout, SHORT)
     fit(plan, lambda line: None)
     before, _ = export(plan)
-    whole = bundle.verify(before)
+    whole = store.verify(before)
     empty(before / "model.safetensors")
     with pytest.raises(BundleError, match="materialise convnext_model again"):
-        bundle.verify(before)
+        store.verify(before)
     lines: list[str] = []
     fit(plan, lines.append)
     assert lines[0].startswith(f"set aside as {before}.broken: {before / 'model.safetensors'} does")
     export(plan)
-    again = bundle.verify(bundle.latest(plan.bundles))
+    again = store.verify(store.latest(plan.bundles))
     assert again.files["model.safetensors"] == whole.files["model.safetensors"]
-    assert bundle.versions(plan.bundles) == [again.version]
+    assert store.versions(plan.bundles) == [again.version]
 
 
 class Crash(Exception):

@@ -23,7 +23,7 @@ from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.tracking import EXPERIMENT
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 
 LR = "model.lr"
 OVERRIDES = ("data.synthetic_patients=8", "data.image_size=32", *tiny.NETWORKS[:2])
@@ -124,11 +124,11 @@ def test_a_later_run_of_the_winner_points_to_its_bundle(tmp_path):
     fit(plan, lambda line: None)
     directory, published = export(plan, point=False)
     assert published
-    assert bundle.read_pointer(plan.bundles) is None
+    assert store.read_pointer(plan.bundles) is None
     assert export(plan, point=False) == (directory, False)
-    assert bundle.read_pointer(plan.bundles) is None
+    assert store.read_pointer(plan.bundles) is None
     assert export(plan) == (directory, False)
-    assert bundle.latest(plan.bundles) == directory
+    assert store.latest(plan.bundles) == directory
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def test_whatever_fails_a_job_is_its_row_and_the_table_is_there_after_each(sweep
     assert crashed["reason"] == "no answer to seed 1"
     assert full["reason"] in " ".join(progress.split())
     assert "Traceback" in progress, "nobody foresaw it, so that is where to look"
-    assert [well["version"]] == bundle.versions(layout.models("convnext_model"))
+    assert [well["version"]] == store.versions(layout.models("convnext_model"))
     assert pd.isna(well["reason"])
     assert all(text in shown for text in ("no answer to seed 1", well["version"]))
 
@@ -195,7 +195,7 @@ def test_a_table_that_cannot_be_written_ends_no_sweep_and_its_rows_are_printed(s
     layout, shown, progress = sweeping("1,2", lambda: None)
     assert progress.count(f"{layout.sweeps}/") == progress.count("cannot be written: ") == 2
     assert "no answer to seed 1" in shown
-    (version,) = bundle.versions(layout.models("convnext_model"))
+    (version,) = store.versions(layout.models("convnext_model"))
     assert version in shown
 
 
@@ -257,11 +257,11 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     assert results["reason"].isna().tolist() == [True, False, True]
     versions = results["version"].tolist()
     assert versions.pop(1) == "failed"
-    assert sorted(versions) == bundle.versions(layout.models("convnext_model"))
+    assert sorted(versions) == store.versions(layout.models("convnext_model"))
     assert all(version in table for version in versions)
     assert results["macro_f1"].dropna().between(0, 1).all()
     assert results["epochs"].dropna().gt(1).all()
-    assert bundle.read_pointer(layout.models("convnext_model")) is None, "nothing is served"
+    assert store.read_pointer(layout.models("convnext_model")) is None, "nothing is served"
 
     client = MlflowClient(f"sqlite:///{layout.mlflow_database}")
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -290,5 +290,5 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     fit(plan, lambda line: None, force=True)
     alone, published = export(plan)
     assert published
-    weights = [bundle.verify(directory).files["model.safetensors"] for directory in (swept, alone)]
+    weights = [store.verify(directory).files["model.safetensors"] for directory in (swept, alone)]
     assert weights[0] == weights[1], "trained alone and at one go, it would be another model"

@@ -49,11 +49,11 @@ def body(release: Path) -> str:
 
 
 def test_a_release_is_a_bundle_that_serves_and_loads(reported: Layout) -> None:
-    source = bundle.latest(reported.models("convnext_model"))
+    source = store.latest(reported.models("convnext_model"))
     release = write_release(reported, None, SYNTHETIC)
     assert release == reported.releases / source.name
-    assert bundle.read_pointer(reported.releases) is None, "whoever has pushed it moves the pointer"
-    original, released = BundleRecord.read(source), bundle.verify(release)
+    assert store.read_pointer(reported.releases) is None, "whoever has pushed it moves the pointer"
+    original, released = BundleRecord.read(source), store.verify(release)
     assert released.model_copy(update={"files": original.files}) == original
     for name in original.files:
         assert (release / name).read_bytes() == (source / name).read_bytes()
@@ -121,7 +121,7 @@ def test_the_snippet_of_a_model_with_flip_averaging_averages_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source = bundle.latest(reported.models("convnext_model"))
+    source = store.latest(reported.models("convnext_model"))
     path = source / "bundle.json"
     record = json.loads(path.read_text()) | {"flip_averaging": True}
     onnx.write(source, flip_averaging=True)
@@ -203,7 +203,7 @@ def test_how_to_cite(
     reported: Layout, experiment: Experiment, named: int, licence: str | None
 ) -> None:
     source = experiment.data.source
-    record = BundleRecord.read(bundle.latest(reported.models("convnext_model"))).model_copy(
+    record = BundleRecord.read(store.latest(reported.models("convnext_model"))).model_copy(
         update={
             "synthetic": source == "synthetic",
             "pretrained": experiment.model.pretrained and f"{experiment.model.pretrained}@1",
@@ -342,7 +342,7 @@ def test_a_release_holds_no_real_images(real: Layout) -> None:
 def test_the_terms_of_images_and_base_weights_apply(
     real: Layout, pretrained: str | None, licence: str, base: str | None
 ) -> None:
-    record = BundleRecord.read(bundle.latest(real.models("convnext_model")))
+    record = BundleRecord.read(store.latest(real.models("convnext_model")))
     card = model_card(
         record.model_copy(update={"pretrained": pretrained}),
         Report.read(latest_report(real)),
@@ -386,7 +386,7 @@ def test_the_same_inputs_give_the_same_bytes(reported: Layout) -> None:
 def test_a_week_in_which_nothing_changed_gives_the_same_release(reported: Layout) -> None:
     release = write_release(reported, None, SYNTHETIC)
     first = contents(release)
-    models = [bundle.latest(reported.models(a)) for a in ("convnext_model", "dinov2_probe")]
+    models = [store.latest(reported.models(a)) for a in ("convnext_model", "dinov2_probe")]
     write_report(reported, *models)
     assert write_release(reported, None, SYNTHETIC) == release
     assert contents(release) == first
@@ -409,7 +409,7 @@ def test_a_failure_while_writing_leaves_the_old_release(
 
 
 def test_a_bundle_that_was_altered_is_not_released(reported: Layout) -> None:
-    weights = bundle.latest(reported.models("convnext_model")) / "model.safetensors"
+    weights = store.latest(reported.models("convnext_model")) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(BundleError, match=r"model\.safetensors does not match"):
         write_release(reported, None, SYNTHETIC)
@@ -417,7 +417,7 @@ def test_a_bundle_that_was_altered_is_not_released(reported: Layout) -> None:
 
 
 def test_the_released_bundle_is_the_reported_one_not_the_newest(reported: Layout) -> None:
-    evaluated = bundle.latest(reported.models("convnext_model"))
+    evaluated = store.latest(reported.models("convnext_model"))
     tiny.publish(reported, "convnext_model", tiny.convnext(), "e" * 64)
     assert write_release(reported, None, SYNTHETIC).name == evaluated.name
 
@@ -451,7 +451,7 @@ def test_there_is_no_release_without_a_report(tmp_path: Path) -> None:
 
 def test_a_second_report_moves_into_the_release(reported: Layout) -> None:
     release = write_release(reported, None, SYNTHETIC)
-    main = bundle.latest(reported.models("convnext_model"))
+    main = store.latest(reported.models("convnext_model"))
     write_report(reported, main, main)
     assert write_release(reported, None, SYNTHETIC) == release
     metrics = Report.read(release)

@@ -18,7 +18,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.release import upload
 from cxr_assets.release.release import write_release
 from cxr_assets.release.upload import UploadError, push
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleError
 
 REPO = "my-group/cxr"
@@ -121,7 +121,7 @@ def rejection(directory: Path, token: str = TOKEN) -> str:
     assert token not in "".join(traceback.format_exception(caught.value))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
-    bundle.verify(directory)
+    store.verify(directory)
     message = str(caught.value)
     assert str(directory) in message
     assert "materialise hf_release again" in message

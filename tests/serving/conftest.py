@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
 from cxr_assets.learning import onnx
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.distribution import Distribution
 from cxr_serving.model.preprocessing import Preprocessing
@@ -102,7 +102,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
             shutil.copytree(files(seed), directory, dirs_exist_ok=True)
             finish(directory)
 
-        return bundle.publish(bundle.asset_directory(data_root, asset), record, write_files)
+        return store.publish(store.asset_directory(data_root, asset), record, write_files)
 
     return publish
 

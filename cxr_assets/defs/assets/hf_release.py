@@ -9,7 +9,7 @@ from cxr_assets.defs.assets.metrics_report import metrics_report
 from cxr_assets.defs.resources import DataRoot, Experiment, settings
 from cxr_assets.release.release import withheld, write_release
 from cxr_assets.release.upload import push
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 
 
@@ -58,9 +58,9 @@ def hf_release(
     else:
         pushed = push(directory, settings.hf_repo, token)
     if released:
-        bundle.write_pointer(releases, directory.name)
+        store.write_pointer(releases, directory.name)
     try:
-        bundle.prune(releases, resolved.keep_versions)
+        store.prune(releases, resolved.keep_versions)
     except BundleError as error:
         context.log.warning(f"older releases were not deleted: {error}")
     context.log.info(f"release {directory.name}: {pushed}")

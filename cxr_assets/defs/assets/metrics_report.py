@@ -33,8 +33,8 @@ def metrics_report(
     mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
     layout = data_root.layout
-    main = bundle.latest(layout.models("convnext_model"))
-    baseline = bundle.latest(layout.models("dinov2_probe"))
+    main = store.latest(layout.models("convnext_model"))
+    baseline = store.latest(layout.models("dinov2_probe"))
     directory = write_report(layout, main, baseline, context.log.info)
     keep = experiment.resolve().keep_versions
     bundle.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))

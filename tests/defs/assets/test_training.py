@@ -13,7 +13,7 @@ from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.layout import Layout
 from cxr_assets.learning import fit
 from cxr_assets.learning.fit import DivergedError
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 
 OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
 
@@ -67,7 +67,7 @@ def test_a_crashed_fit_resumes_in_a_second_attempt(layout, materialize, monkeypa
     assert result.success
     retried = steps(result, dg.DagsterEventType.STEP_UP_FOR_RETRY)
     assert retried == ["convnext_model.convnext_model_fit"]
-    history = pd.read_csv(bundle.latest(layout.models("convnext_model")) / "history.csv")
+    history = pd.read_csv(store.latest(layout.models("convnext_model")) / "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2]
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cxr_serving.http.metrics import Metrics
 from cxr_serving.http.watcher import Watcher
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
 
@@ -28,9 +28,7 @@ def metrics() -> Metrics:
 
 
 def load(directory: Path) -> Predictor:
-    predictor = Predictor(directory, threads=1)
-    predictor.check()
-    return predictor
+    return Predictor(directory, threads=1)
 
 
 @pytest.fixture
@@ -92,7 +90,7 @@ WRONG: dict[str, tuple[Damage, str]] = {
     "classes": (rename_classes, "contradicts itself"),
     "preprocessing": (unknown_preprocessing, "does not do"),
     "weights": (nan_weights, "NaN"),
-    "reference images": (other_answers, "reference images otherwise"),
+    "reference images": (other_answers, "does not answer its reference images"),
 }
 # Damaged after it was published.
 DAMAGED: dict[str, tuple[Damage, str]] = {
@@ -134,7 +132,7 @@ def test_pointer_set_back_serves_the_older_version(
     newer = publish_bundle(tmp_path, 2)
     watcher.poll()
     assert serving(watcher) == newer.name
-    bundle.write_pointer(older.parent, older.name)
+    store.write_pointer(older.parent, older.name)
     watcher.poll()
     assert serving(watcher) == older.name
 
@@ -160,11 +158,11 @@ def test_bad_bundle_keeps_the_old_model_in_service(
         assert value(metrics, "cxr_model_stale") == 1
         assert value(metrics, "cxr_model_rejections_total") == 1
 
-    bundle.write_pointer(good.parent, good.name)
+    store.write_pointer(good.parent, good.name)
     watcher.poll()
     assert watcher.state.problem is None
     assert value(metrics, "cxr_model_stale") == 0
-    bundle.write_pointer(good.parent, bad.name)
+    store.write_pointer(good.parent, bad.name)
     for _ in range(2):
         watcher.poll()
         assert reason in str(watcher.state.problem)
@@ -196,7 +194,7 @@ def test_bundle_moved_under_another_version_is_rejected(
     directory = publish_bundle(tmp_path, 1)
     other = directory.with_name("20200101T000000Z-00000000")
     shutil.copytree(directory, other)
-    bundle.write_pointer(directory.parent, other.name)
+    store.write_pointer(directory.parent, other.name)
     watcher.poll()
     assert watcher.state.model is None
     assert f"holds convnext_model {directory.name}" in str(watcher.state.problem)
@@ -215,7 +213,7 @@ def test_run_that_reuses_the_model_confirms_it_and_nothing_is_loaded_again(
     assert value(metrics, CONFIRMED) == pytest.approx(made.timestamp())
 
     before = time.time()
-    bundle.write_pointer(directory.parent, directory.name)
+    store.write_pointer(directory.parent, directory.name)
     watcher.poll()
     assert before <= value(metrics, CONFIRMED) <= time.time()
     assert watcher.state.model is model
@@ -230,7 +228,7 @@ def test_run_that_reuses_the_model_confirms_it_and_nothing_is_loaded_again(
             assert watcher.state.model is model
             assert value(metrics, CONFIRMED) == confirmed
             assert value(metrics, "cxr_model_rejections_total") == rejections
-        bundle.write_pointer(directory.parent, bad.name)
+        store.write_pointer(directory.parent, bad.name)
 
 
 def test_pinned_version_serves_despite_newer_ones(
@@ -275,7 +273,7 @@ def test_what_cannot_serve_cannot_be_pinned(
     good = publish_bundle(tmp_path, 1)
     bad = publish_bundle(tmp_path, 2, finish=other_answers)
     watcher.poll()
-    bundle.write_pointer(good.parent, good.name)
+    store.write_pointer(good.parent, good.name)
     watcher.poll()
     for version, reason in ((bad.name, "reference images"), ("20200101T000000Z-00000000", "read")):
         with pytest.raises(BundleError, match=reason):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.atomic import set_aside, swap_directory, write_file
 
 
@@ -80,7 +80,7 @@ def test_what_takes_a_name_is_on_disk_before_and_its_name_after(
     assert tmp_path.stat().st_ino in disk.synced
     (tmp_path / "models").mkdir()
     published = publish_bundle(tmp_path / "models", 1)
-    bundle.write_pointer(published.parent, published.name)
+    store.write_pointer(published.parent, published.name)
     assert published.parent.stat().st_ino in disk.synced
     assert {current, published, published.parent / "latest.json"} <= set(disk.renamed)
     assert disk.missing == []

@@ -9,11 +9,11 @@ from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.distribution import Distribution, histogram, psi
 
 
-def test_shares_that_have_not_moved_have_no_index() -> None:
+def test_index_of_equal_shares_is_zero() -> None:
     assert psi([0.2, 0.5, 0.3, 0], [0.2, 0.5, 0.3, 0]) == 0
 
 
-def test_the_index_of_known_shares() -> None:
+def test_index_of_known_shares() -> None:
     by_hand = -0.25 * math.log(0.25 / 0.5) + 0.25 * math.log(0.75 / 0.5)
     assert psi([0.5, 0.5], [0.25, 0.75]) == pytest.approx(by_hand)
     assert psi([0.25, 0.75], np.array([0.5, 0.5])) == pytest.approx(by_hand)
@@ -25,14 +25,14 @@ def test_an_empty_bin_counts_as_a_ten_thousandth() -> None:
     assert psi([0.5, 0.5], [1, 0]) == pytest.approx(by_hand)
 
 
-def test_greys_fall_into_sixteen_equal_bins() -> None:
+def test_grey_levels_fall_into_sixteen_equal_bins() -> None:
     images = np.arange(256, dtype=np.uint8).repeat(2).reshape(2, 16, 16)
     assert histogram(images).tolist() == [32] * 16
     images = np.array([[[0, 15], [16, 255]]], np.uint8)
     assert histogram(images).tolist() == [2, 1, *[0] * 13, 1]
 
 
-def test_a_reference_tells_of_images_and_answers(tmp_path: Path) -> None:
+def test_distribution_is_that_of_greys_and_most_probable_classes(tmp_path: Path) -> None:
     images = np.zeros((4, 8, 8), np.uint8)
     images[3] = 255
     answers = np.array([[0.1, 0.6, 0.3], [0.8, 0.1, 0.1], [0, 1, 0], [0.2, 0.5, 0.3]], np.float32)
@@ -44,7 +44,7 @@ def test_a_reference_tells_of_images_and_answers(tmp_path: Path) -> None:
     assert read.predictions == (0.25, 0.75, 0)
 
 
-def test_a_bundle_may_have_none_but_not_a_broken_one(tmp_path: Path) -> None:
+def test_a_distribution_may_be_missing_but_not_broken(tmp_path: Path) -> None:
     assert distribution.read(tmp_path) is None
     (tmp_path / "distribution.json").write_text(
         '{"images": 3, "intensity": [1], "predictions": []}'

@@ -29,7 +29,7 @@ def explain(predictor: Predictor, images: np.ndarray, classes: list[int]) -> np.
     return np.stack([grad_cam(cam[n, index], SIZE) for n, index in enumerate(classes)])
 
 
-def test_cam_is_that_of_the_gradients_of_the_last_stage(predictor: Predictor) -> None:
+def test_map_is_that_of_the_gradients_of_the_last_stage(predictor: Predictor) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), np.uint8)
     classes = [2, 0, 1]
     explained = explain(predictor, images, classes)
@@ -50,7 +50,7 @@ def test_cam_is_that_of_the_gradients_of_the_last_stage(predictor: Predictor) ->
     np.testing.assert_allclose(explained, expected, atol=1e-5)
 
 
-def test_each_class_has_its_own_cam(predictor: Predictor) -> None:
+def test_each_class_has_its_own_map(predictor: Predictor) -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE), np.uint8).repeat(3, axis=0)
     cam = explain(predictor, images, [0, 1, 2])
     assert cam.min() == 0
@@ -74,7 +74,7 @@ def test_other_networks_are_not_explained(
     assert probe.answer(np.zeros((1, SIZE, SIZE), np.uint8))[1] is None
 
 
-def test_the_picture_is_the_image_in_grey_and_the_cam_in_colour() -> None:
+def test_overlay_is_the_image_in_grey_and_the_map_in_colour() -> None:
     image = np.full((4, 256), 100, np.uint8)
     cam = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(4, axis=0)
     picture = np.asarray(Image.open(BytesIO(overlay(image, cam)), formats=("PNG",)))

@@ -14,7 +14,7 @@ from transformers.image_utils import load_image
 from cxr_assets.learning import onnx
 from cxr_serving.model import reference
 from cxr_serving.model.bundle import DISTRIBUTION_FILE, ONNX_FILE, REFERENCE_FILE, BundleError
-from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.predictor import OnnxNetwork, Predictor
 from cxr_serving.model.reference import Reference
 
 PublishBundle = Callable[..., Path]
@@ -42,10 +42,10 @@ def decided(directory: Path) -> None:
     """Answers that are far apart, as a trained network's are."""
     edit_weights(lambda tensors: tensors["classifier.weight"].mul_(40))(directory)
     onnx.write(directory, flip_averaging=False)
-    ask(directory)
+    answer(directory)
 
 
-def ask(directory: Path) -> None:
+def answer(directory: Path) -> None:
     answers = onnx.predict(directory / ONNX_FILE, IMAGES, 1)
     assert np.ptp(answers, axis=0).max() > 0.1
     Reference(IMAGES, answers).write(directory)
@@ -109,7 +109,7 @@ def test_probabilities_are_those_of_transformers(
     np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
-def test_a_image_is_answered_the_same_alone_and_among_others(
+def test_image_is_answered_the_same_alone_and_in_a_batch(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     predictor = Predictor(publish_bundle(tmp_path, seed=1))
@@ -155,7 +155,7 @@ def test_a_image_is_answered_the_same_alone_and_among_others(
         ),
     ],
 )
-def test_bundle_that_is_whole_but_wrong_is_rejected(
+def test_intact_but_inconsistent_bundle_is_rejected(
     tmp_path: Path, publish_bundle: PublishBundle, spoil: Edit, message: str
 ) -> None:
     directory = publish_bundle(tmp_path, seed=1, finish=spoil)
@@ -184,7 +184,7 @@ def test_onnx_runtime_and_torch_answer_the_same(
     def averaged(directory: Path) -> None:
         decided(directory)
         onnx.write(directory, flip_averaging)
-        ask(directory)
+        answer(directory)
 
     record = {"flip_averaging": flip_averaging}
     there = Predictor(publish_bundle(tmp_path / "there", seed=1, finish=averaged, **record))
@@ -193,18 +193,15 @@ def test_onnx_runtime_and_torch_answer_the_same(
     assert (there.runtime, gone.runtime) == ("onnx", "torch")
     assert (there.warning, gone.warning) == (None, None)
     np.testing.assert_allclose(there.predict(IMAGES), gone.predict(IMAGES), atol=1e-5)
-    for predictor in (there, gone):
-        predictor.check()
 
 
-def test_int8_serves_where_it_is_asked_for_and_was_accepted(
+def test_int8_serves_where_it_is_requested_and_was_accepted(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     directory = publish_bundle(tmp_path, seed=1, finish=in_order(decided, onnx.quantise), int8=INT8)
     exact, rounded = Predictor(directory), Predictor(directory, int8=True)
     assert (exact.runtime, rounded.runtime) == ("onnx", "onnx-int8")
     assert rounded.warning is None
-    rounded.check()
     together = rounded.predict(IMAGES)
     assert 0 < np.abs(together - exact.predict(IMAGES)).max() < 0.05
     alone = np.concatenate([rounded.predict(image[np.newaxis]) for image in IMAGES])
@@ -230,11 +227,10 @@ def test_full_precision_serves_where_int8_cannot(
     predictor = Predictor(publish_bundle(tmp_path, seed=1, finish=finish, int8=int8), int8=True)
     assert predictor.runtime == runtime
     assert predictor.warning is not None
-    assert "int8 was asked for" in predictor.warning
-    predictor.check()
+    assert "int8 was requested" in predictor.warning
 
 
-def test_full_precision_serves_where_int8_answers_otherwise_on_this_machine(
+def test_full_precision_serves_where_int8_answers_differently_on_this_machine(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     def another(directory: Path) -> None:
@@ -253,16 +249,16 @@ def test_full_precision_serves_where_int8_answers_otherwise_on_this_machine(
 
 
 @pytest.mark.parametrize("edit", [other_reference, in_order(other_reference, without(ONNX_FILE))])
-def test_a_model_that_answers_its_reference_images_otherwise_is_rejected(
+def test_model_that_answers_its_reference_images_differently_is_rejected(
     tmp_path: Path, publish_bundle: PublishBundle, edit: Edit
 ) -> None:
-    predictor = Predictor(publish_bundle(tmp_path, seed=1, finish=edit))
-    version = predictor.record.version
-    with pytest.raises(BundleError, match=rf"{version} answers its reference images .*1\.0e-02"):
-        predictor.check()
+    directory = publish_bundle(tmp_path, seed=1, finish=edit)
+    message = rf"{directory.name} does not answer its reference images .*1\.0e-02"
+    with pytest.raises(BundleError, match=message):
+        Predictor(directory)
 
 
-def test_a_bundle_from_before_there_were_reference_images_serves(
+def test_older_bundle_without_reference_images_serves(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     def old(directory: Path) -> None:
@@ -273,28 +269,26 @@ def test_a_bundle_from_before_there_were_reference_images_serves(
     del record["int8"]
     (directory / "bundle.json").write_text(json.dumps(record))
     predictor = Predictor(directory)
-    predictor.check()
     assert predictor.distribution is None
     np.testing.assert_allclose(predictor.predict(IMAGES).sum(axis=1), 1, atol=1e-6)
 
 
-def test_without_reference_images_a_black_one_must_be_answered_with_numbers(
+def test_without_reference_images_a_black_image_must_not_be_answered_with_nan(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     spoil = in_torch(edit_weights(lambda tensors: tensors["classifier.bias"].fill_(torch.nan)))
     with pytest.raises(BundleError, match="answers a black image with NaN"):
-        Predictor(publish_bundle(tmp_path, seed=1, finish=spoil)).check()
+        Predictor(publish_bundle(tmp_path, seed=1, finish=spoil))
 
 
-def test_answering_by_onnx_runtime_loads_neither_torch_nor_transformers(
+def test_onnx_runtime_answers_without_torch_or_transformers_being_loaded(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     script = """
 import sys
 from pathlib import Path
 from cxr_serving.model.predictor import Predictor
-predictor = Predictor(Path(sys.argv[1]), threads=1)
-predictor.check()
+Predictor(Path(sys.argv[1]), threads=1)
 print(sorted({"torch", "transformers"} & sys.modules.keys()))
 """
     done = subprocess.run(
@@ -306,7 +300,7 @@ print(sorted({"torch", "transformers"} & sys.modules.keys()))
     assert done.stdout == "[]\n"
 
 
-def test_the_network_in_torch_is_that_of_the_bundle_that_was_loaded(
+def test_network_in_torch_is_that_of_the_loaded_bundle(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     directory = publish_bundle(tmp_path, seed=1)
@@ -323,13 +317,12 @@ def test_the_network_in_torch_is_that_of_the_bundle_that_was_loaded(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu_recorded_kernels_answer_the_same_in_batches_of_any_size(
+def test_recorded_kernels_on_a_gpu_answer_the_same_in_batches_of_any_size(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     directory = publish_bundle(tmp_path, seed=1)
     on_cpu, on_gpu = Predictor(directory), Predictor(directory, "cuda")
     assert (on_gpu.runtime, on_gpu.warning) == ("torch", None)
-    on_gpu.check()
     for images in (IMAGES, IMAGES[:1], IMAGES[1:4], IMAGES[::-1]):
         for ours, expected in zip(on_gpu.answer(images), on_cpu.answer(images), strict=True):
             np.testing.assert_allclose(ours, expected, rtol=0.05, atol=0.02)
@@ -347,3 +340,42 @@ def test_loaded_model_does_not_change_with_its_file(
         with path.open("r+b") as file:
             file.truncate(100)
     np.testing.assert_array_equal(predictor.predict(images), before)
+
+
+@pytest.mark.parametrize(
+    ("device", "finish", "reason"),
+    [
+        ("cpu", without(ONNX_FILE), r"computes without model\.onnx, which needs torch and transf"),
+        ("cuda", lambda directory: None, "computes on cuda, which needs torch and transformers"),
+    ],
+)
+def test_without_torch_the_error_names_the_extra_that_installs_it(
+    tmp_path: Path,
+    publish_bundle: PublishBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    finish: Edit,
+    reason: str,
+) -> None:
+    directory = publish_bundle(tmp_path, seed=1, finish=finish)
+    for name in ("torch", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BundleError, match=rf"{reason}.* pip install 'cxr-retraining\[cuda\]'"):
+        Predictor(directory, device)
+
+
+def test_after_the_check_only_larger_batches_warm_onnx_runtime_up(
+    tmp_path: Path, publish_bundle: PublishBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = publish_bundle(tmp_path, seed=1)
+    sizes: list[int] = []
+    compute = OnnxNetwork.__call__
+
+    def counted(network: OnnxNetwork, images: np.ndarray) -> object:
+        sizes.append(len(images))
+        return compute(network, images)
+
+    monkeypatch.setattr(OnnxNetwork, "__call__", counted)
+    Predictor(directory, max_batch=3)
+    Predictor(directory, max_batch=8)
+    assert sizes == [3, 3, 8]
