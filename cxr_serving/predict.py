@@ -17,13 +17,12 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from cxr_serving.http.schemas import DISCLAIMER
 from cxr_serving.http.settings import Settings, problems
 from cxr_serving.images import files, formats
 from cxr_serving.images.dicom import is_dicom
 from cxr_serving.images.files import Found
 from cxr_serving.images.reader import ImageReader
-from cxr_serving.model import processors, store
+from cxr_serving.model import DISCLAIMER, processors, store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import ImageError

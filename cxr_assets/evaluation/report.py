@@ -15,7 +15,7 @@ from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report,
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import store
+from cxr_serving.model import DISCLAIMER, store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor

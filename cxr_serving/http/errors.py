@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from cxr_serving.http.schemas import ErrorAnswer, ErrorDetail
 from cxr_serving.images.dicom import DicomUnavailable
+from cxr_serving.model import validation
 from cxr_serving.model.preprocessing import (
     ImageError,
     ImageTooLarge,
@@ -86,7 +87,5 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        message = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
+        message = "; ".join(validation.problems(error))
         return error_response(request.state.request_id, 422, "invalid_request", message)

@@ -7,7 +7,7 @@ import limits
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cxr_serving.model import bundle, processors, store
+from cxr_serving.model import bundle, processors, store, validation
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
 ASSET = "convnext_model"
@@ -142,6 +142,5 @@ class Settings(BaseSettings):
 def problems(error: ValidationError) -> str:
     """What is wrong in the environment, one line per variable."""
     return "\n".join(
-        f"{'_'.join(['CXR', *map(str, problem['loc'])]).upper()}: {problem['msg']}"
-        for problem in error.errors()
+        validation.problems(error, lambda place: "_".join(["CXR", *map(str, place)]).upper())
     )

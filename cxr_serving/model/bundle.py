@@ -16,6 +16,8 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from cxr_serving.model.validation import problems
+
 RECORD_FILE = "bundle.json"
 POINTER_FILE = "latest.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -120,13 +122,14 @@ class BundleRecord(BaseModel):
                 "the bundle anew"
             ) from error
         except ValidationError as error:
+            found = "; ".join(problems(error))
             if any(problem["loc"] == ("format_version",) for problem in error.errors()):
                 raise FormatError(
-                    f"{path} was written by another version of this code ({_problems(error)}): "
+                    f"{path} was written by another version of this code ({found}): "
                     "materialise the models again"
                 ) from error
             raise BundleError(
-                f"{path} is not a bundle record ({_problems(error)}): materialise the model again, "
+                f"{path} is not a bundle record ({found}): materialise the model again, "
                 "or fetch the bundle anew"
             ) from error
 
@@ -160,8 +163,9 @@ class Pointer(BaseModel):
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         except ValidationError as error:
+            found = "; ".join(problems(error))
             raise BundleError(
-                f"{path} is not a pointer ({_problems(error)}): delete it, then materialise again "
+                f"{path} is not a pointer ({found}): delete it, then materialise again "
                 "what it points to"
             ) from error
 
@@ -174,10 +178,3 @@ def new_version(fingerprint: str, now: datetime) -> str:
 def is_version(name: str) -> bool:
     """Whether ``name`` has the form of a version."""
     return VERSION.fullmatch(name) is not None
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'contents'}: {problem['msg']}"
-        for problem in error.errors()
-    )

@@ -1,10 +1,10 @@
 """Plots as metadata that the Dagster UI shows inline."""
 
-import base64
-
 import dagster as dg
+
+from cxr_serving.model.explanation import data_url
 
 
 def markdown(png: bytes) -> dg.MarkdownMetadataValue:
     """Embed a PNG in Markdown."""
-    return dg.MetadataValue.md(f"![](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(f"![]({data_url(png)})")
