@@ -1,4 +1,4 @@
-"""Makes DICOM files: radiographs as devices write them, and such as none should."""
+"""Makes DICOM files: radiographs as devices write them, and files that no device should write."""
 
 import io
 import struct
@@ -27,9 +27,9 @@ PATIENT = "Doe^Jane"
 
 
 def dataset(pixels: np.ndarray, **elements: object) -> Dataset:
-    """A radiograph with ``pixels`` [H, W] of 8 or 16 bits as its stored values.
+    """The elements of a radiograph whose stored values are ``pixels`` [H, W], of 8 or 16 bits.
 
-    Elements are set by keyword; None takes one away.
+    Elements are set by keyword; None removes one.
     """
     radiograph = Dataset()
     radiograph.SOPClassUID = DigitalXRayImageStorageForPresentation
@@ -54,15 +54,15 @@ def dataset(pixels: np.ndarray, **elements: object) -> Dataset:
     return radiograph
 
 
-def encode(radiograph: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
+def encode(dataset: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
     """The bytes of a file."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = radiograph.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = radiograph.SOPInstanceUID
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
-    radiograph.file_meta = meta
+    dataset.file_meta = meta
     stream = io.BytesIO()
-    dcmwrite(stream, radiograph, enforce_file_format=True)
+    dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()
 
 
@@ -136,7 +136,16 @@ def lut(entries: int, first: int, bits: int, data: bytes) -> Dataset:
     return item
 
 
-# What follows is read without the child process: what it does is a function of bytes.
+HEIGHT, WIDTH = 30, 40
+
+
+def grey(bits: int = 12, dtype: type = np.uint16, seed: int = 0) -> np.ndarray:
+    """Noise over all values of ``bits`` bits."""
+    low = -(2 ** (bits - 1)) if np.issubdtype(dtype, np.signedinteger) else 0
+    return np.random.default_rng(seed).integers(low, low + 2**bits, (HEIGHT, WIDTH)).astype(dtype)
+
+
+# What follows decodes in this process: the child's work is a function of bytes.
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 # Every second value of 12 bits, so that a window and the range of the pixels differ.
