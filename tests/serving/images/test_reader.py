@@ -1,0 +1,42 @@
+import sys
+from collections.abc import Iterator
+
+import dicoms
+import numpy as np
+import pytest
+
+from cxr_serving.images.reader import ImageReader
+from cxr_serving.model.preprocessing import Preprocessing, UndecodableImage, UnsupportedImage
+
+NETWORK = Preprocessing(32)
+
+
+@pytest.fixture
+def reader() -> Iterator[ImageReader]:
+    reader = ImageReader()
+    yield reader
+    reader.close()
+
+
+def test_each_format_becomes_an_image_of_the_network(reader: ImageReader, image: bytes) -> None:
+    for file in (image, dicoms.cr()):
+        pixels = reader.read(file, NETWORK)
+        assert (pixels.shape, pixels.dtype) == ((32, 32), np.uint8)
+    assert reader.dicom_problem is None
+
+
+def test_an_empty_file_is_rejected(reader: ImageReader) -> None:
+    with pytest.raises(UndecodableImage, match="empty"):
+        reader.read(b"", NETWORK)
+
+
+def test_without_the_extra_dicom_is_rejected_and_the_rest_is_read(
+    monkeypatch: pytest.MonkeyPatch, image: bytes
+) -> None:
+    monkeypatch.setitem(sys.modules, "gdcm", None)
+    reader = ImageReader()
+    reader.start()
+    assert reader.read(image, NETWORK).shape == (32, 32)
+    with pytest.raises(UnsupportedImage, match=r"pip install 'cxr-retraining\[dicom\]'"):
+        reader.read(dicoms.cr(), NETWORK)
+    assert "extra `dicom`" in str(reader.dicom_problem)
