@@ -1,1 +1,1 @@
-"""From the bytes of a file to the pixels of an image."""
+"""From the bytes of a file to the pixels of an image: JPEG, PNG and DICOM."""

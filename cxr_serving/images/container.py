@@ -1,7 +1,7 @@
-"""JPEG and PNG files, reduced to what their pixels need.
+"""JPEG and PNG files, reduced to what decoding their pixels needs.
 
-Comments, colour profiles, previews and other metadata never reach a decoder: what is wrong with
-them rejects no image, and what they inflate to costs nothing. Only the orientation is kept.
+Comments, colour profiles, previews and other metadata never reach a decoder: no image is rejected
+for broken metadata, and metadata that inflates costs nothing. Only the orientation is kept.
 """
 
 import re
@@ -31,7 +31,7 @@ class UndecodableImage(ImageError):
     """The image is of a supported format, but broken or blank."""
 
 
-# Of a file: encoders write some thousands at most.
+# Segments or chunks of a file: encoders write some thousands at most.
 _MAX_PARTS = 65_536
 _MAX_TEXT_BYTES = 2**20
 
@@ -54,15 +54,15 @@ _FRAMES = {
 
 @dataclass(frozen=True)
 class Container:
-    """What a JPEG or PNG file says before its pixels are decoded.
+    """A JPEG or PNG file before its pixels are decoded.
 
     Attributes:
         width: in pixels, as stored.
         height: in pixels, as stored.
-        bits: of a sample that carry information, as declared: 8 in a JPEG; in a PNG its bit depth,
-            or what its sBIT chunk says.
+        bits: significant bits of a sample, as declared: 8 in a JPEG; in a PNG its bit depth, or
+            less by its sBIT chunk.
         pixels: a JPEG or PNG file without metadata.
-        orientation: 1 to 8, as EXIF counts; 1 where nothing valid is said.
+        orientation: 1 to 8, as in EXIF; 1 where none is given or it is invalid.
     """
 
     width: int
@@ -73,7 +73,7 @@ class Container:
 
 
 def read(data: bytes) -> Container:
-    """Take a JPEG or PNG file apart; no pixel is decoded.
+    """Parse a JPEG or PNG file without decoding a pixel.
 
     Raises:
         UnsupportedImage: another kind of file, an animation, or a kind of JPEG that is not read.
@@ -108,7 +108,7 @@ def _jpeg(data: bytes) -> Container:
             said.setdefault("exif", body)
         elif marker == _APP1 and body.startswith(_XMP):
             said.setdefault("xmp", body[len(_XMP) :])
-        # Of all applications' segments a decoder minds two, which say what the colours mean.
+        # Of the application segments decoders use two, which define the colours.
         elif (
             (marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14)
             or (marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12)
@@ -189,7 +189,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int, bool]]:
         if len(name) < 4:
             return
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
-        # A decoder checks those that pixels need.
+        # Decoders check the chunks that pixels need.
         ancillary = name[0] & _ANCILLARY
         checksum = zlib.crc32(data[position + 4 : end - 4]) if ancillary else 0
         yield (
@@ -205,7 +205,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int, bool]]:
 
 
 def _text(name: bytes, body: bytes) -> dict[str, bytes]:
-    """What a text chunk says about orientation: XMP, or EXIF as ImageMagick writes it."""
+    """The part of a text chunk that holds an orientation: XMP, or EXIF as ImageMagick writes it."""
     keyword, _, text = body.partition(b"\0")
     if name == b"iTXt" and keyword == b"XML:com.adobe.xmp" and text[:1] == b"\0":
         return {"xmp": text}
@@ -226,7 +226,7 @@ def _orientation(said: Mapping[str, bytes]) -> int:
         carrier.info = {name: said[name]}
         try:
             orientation = carrier.getexif().get(ExifTags.Base.Orientation)
-        # Pillow parses EXIF as TIFF, and fails in many ways: then the file says nothing of it.
+        # Pillow parses EXIF as TIFF, and fails in many ways: then there is no orientation.
         except Exception:  # noqa: BLE001, S112
             continue
         if isinstance(orientation, int) and 1 <= orientation <= 8:

@@ -1,4 +1,4 @@
-"""Walks folders of images: what lies there, whatever it is called, and what cannot be read."""
+"""Finds the files in folders of images, and says which cannot be read."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# What operating systems and network drives leave in folders: nobody's images.
+# Files and folders that operating systems and network drives create; none is an image.
 _DEBRIS = frozenset(
     name.lower()
     for name in (
@@ -31,7 +31,7 @@ class Found:
 
     Attributes:
         path: where it lies, below the folder that was walked.
-        problem: why it cannot be read; None of a file that can be opened.
+        problem: why it cannot be read; None for a file that can be opened.
     """
 
     path: Path
@@ -39,10 +39,10 @@ class Found:
 
 
 def walk(tops: Iterable[Path]) -> list[Found]:
-    """Everything in folders and below, sorted; debris of operating systems is passed over.
+    """All files in folders and below, sorted; files of operating systems are skipped.
 
-    Links are followed, after all that is no link; each folder is listed once, so that loops end.
-    Pipes, sockets and devices are named with their problem and never opened.
+    Links are followed last, and each folder is listed once, so that loops end. Pipes, sockets and
+    devices are listed with their problem and never opened.
     """
     found: list[Found] = []
     seen: set[tuple[int, int]] = set()
@@ -70,14 +70,14 @@ def walk(tops: Iterable[Path]) -> list[Found]:
 
 
 def look(path: Path) -> Found:
-    """A path that is no folder, and whether it can be a file to read."""
+    """A path that is not a folder, and whether it can be read."""
     return _file(path, _mode(path))
 
 
 def spelled(path: Path) -> str:
-    """A path as text that UTF-8 can hold, and that no other path has.
+    """A path as text in UTF-8 that no other path has, in any locale.
 
-    It does not depend on the locale. Bytes of a name that are not UTF-8 become ``\\udcXX``; then,
+    Bytes of a name that are not UTF-8 become ``\\udcXX``; then,
     and where a name has such letters in it, a backslash is doubled.
     """
     text = os.fsencode(path).decode("utf-8", "surrogateescape")

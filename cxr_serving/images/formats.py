@@ -1,6 +1,6 @@
-"""Which kind of file some bytes are, by how they begin, whatever the file is called."""
+"""The format of a file by its first bytes, whatever its name."""
 
-# More than any signature needs, the media storage SOP class of a DICOM file included.
+# More than any signature needs, including the media storage SOP class of a DICOM file.
 HEAD_BYTES = 1024
 
 JPEG = b"\xff\xd8\xff"
@@ -31,13 +31,13 @@ _DICOMDIR = b"1.2.840.10008.1.3.10"
 
 def kind(head: bytes) -> str | None:
     """The image format of a file that begins with ``head``, ``DICOM`` included; None if unknown."""
-    if head[128:132] == b"DICM":  # before all others: the 128 bytes before may be of any format
+    if head[128:132] == b"DICM":  # first of all: the preceding 128 bytes may look like any format
         return "DICOM"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12])
-    # Two letters are few: BMP says its reserved bytes too.
+    # Two letters are little evidence: a BMP must have its reserved bytes, too.
     names = (name for signature, name in _SIGNATURES if head.startswith(signature))
     name = next(names, None)
     return None if name == "BMP" and head[6:10] != bytes(4) else name

@@ -1,4 +1,4 @@
-"""From the bytes of an image, whatever its format, to what a network sees."""
+"""From the bytes of a JPEG, PNG or DICOM file to the input of a network."""
 
 import importlib.util
 from contextlib import suppress
@@ -15,20 +15,20 @@ from cxr_serving.model.preprocessing import (
     UnsupportedImage,
 )
 
-# What decoding one DICOM file may take in its own process.
+# Limits for decoding one DICOM file in its own process.
 _DICOM_SECONDS = 20.0
 _DICOM_BYTES = 2**30
 _NOT_INSTALLED = (
-    "DICOM is not read here: the extra `dicom` is not installed; "
+    "DICOM is not read here, because the extra `dicom` is not installed: "
     "install it with pip install 'cxr-retraining[dicom]'"
 )
 
 
 class ImageReader:
-    """Reads JPEG and PNG here, and DICOM in a process of limited means."""
+    """Reads JPEG and PNG in this process, and DICOM in a child process with few rights."""
 
     def __init__(self) -> None:
-        Image.preinit()  # else the first image waits for Pillow's plugins
+        Image.preinit()  # otherwise the first image waits for Pillow's plugins
         self._dicom = (
             DicomReader(MAX_PIXELS, _DICOM_SECONDS, _DICOM_BYTES)
             if all(importlib.util.find_spec(name) for name in ("pydicom", "gdcm"))
@@ -37,11 +37,11 @@ class ImageReader:
 
     @property
     def dicom_problem(self) -> str | None:
-        """Why DICOM is not read at the moment, None where it is."""
+        """Why DICOM is not read at the moment; None where it is."""
         return _NOT_INSTALLED if self._dicom is None else self._dicom.problem
 
     def start(self) -> None:
-        """Start the process, where DICOM is installed; ``dicom_problem`` says whether it did."""
+        """Start the child process if DICOM is installed; ``dicom_problem`` says whether it runs."""
         if self._dicom is not None:
             with suppress(DicomUnavailable):
                 self._dicom.start()
@@ -68,6 +68,6 @@ class ImageReader:
         return preprocessing.resize(self._dicom.read(image))
 
     def close(self) -> None:
-        """End the process."""
+        """End the child process."""
         if self._dicom is not None:
             self._dicom.close()

@@ -1,6 +1,6 @@
-"""Replacing what others read: they see the old file or directory, or the new one, never a half.
+"""Replaces files and directories while others read them: they see the old or the new, complete.
 
-Also after the power has failed: what takes a name is on disk before it does.
+This holds after a power failure, too: contents are on disk before they take the name.
 """
 
 import os
@@ -25,10 +25,10 @@ def write_file(path: Path, content: bytes | memoryview) -> None:
 
 
 def swap_directory(new: Path, current: Path) -> None:
-    """Put the directory ``new``, all of it on disk, in the place of ``current`` if there is one.
+    """Flush the directory ``new`` to disk and rename it to ``current``, replacing what is there.
 
-    Both lie in one file system. A directory that is in the way is renamed first, so that for an
-    instant a reader finds none; it comes back when the second rename fails.
+    Both lie in one file system. An existing directory is renamed first, so that for an instant a
+    reader finds none; it comes back if the second rename fails.
     """
     sync(new)
     retired = current.with_name(f".{current.name}.{os.getpid()}.retired")
@@ -43,7 +43,7 @@ def swap_directory(new: Path, current: Path) -> None:
         retired.rename(current)
         raise
     _fsync(current.parent)
-    # What says that it is ours is hidden, and goes last: a deletion that is killed can be finished.
+    # The hidden record that says who wrote it goes last: a killed deletion can be finished.
     for path in sorted(retired.iterdir(), key=lambda path: path.name.startswith(".")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -54,17 +54,17 @@ def swap_directory(new: Path, current: Path) -> None:
 
 def sync(directory: Path) -> None:
     """Wait until every file and folder of a directory is on disk."""
-    # Several at a time share one commit of the file system's journal.
+    # Concurrent calls share one commit of the file system's journal.
     with ThreadPoolExecutor() as pool:
         list(pool.map(_fsync, (path for path in directory.rglob("*") if not path.is_symlink())))
     _fsync(directory)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file or directory that is broken, so that it can be made again and looked at.
+    """Rename a broken file or directory, so that it can be made again and examined.
 
     Returns:
-        Its new name, ``<name>.broken``; what had that name before is deleted.
+        Its new path, ``<name>.broken``; an earlier file or directory of that name is deleted.
     """
     broken = path.with_name(f"{path.name}.broken")
     if broken.is_dir() and not broken.is_symlink():

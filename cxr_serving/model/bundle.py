@@ -36,7 +36,7 @@ class BundleError(Exception):
 
 
 class FormatError(BundleError):
-    """A bundle is of another format than this code reads: of another version of the pipeline."""
+    """A bundle has a format that this code does not read: another version of it made the bundle."""
 
 
 class Int8(BaseModel):
@@ -45,8 +45,8 @@ class Int8(BaseModel):
     Attributes:
         difference: largest difference of a probability on the reference images.
         macro_f1: on all validation images.
-        macro_f1_drop: by how much that is less than ``model.onnx`` has on them.
-        accepted: whether that is little enough for the file to be in the bundle.
+        macro_f1_drop: how much higher that of ``model.onnx`` is on the same images.
+        accepted: whether the drop is small enough for the file to be in the bundle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,12 +72,12 @@ class BundleRecord(BaseModel):
         code_version: digest of all code and library versions that shape the result.
         seed: of the training.
         pretrained: identity of the base weights, or null for training from scratch.
-        synthetic: whether the images were synthetic images, not radiographs of patients.
-        validation: metrics on the validation split, each in 0..1 but for ``loss``.
+        synthetic: whether the images are synthetic, not radiographs of patients.
+        validation: metrics on the validation split, all in 0..1 except ``loss``.
         temperature: that the logits have been divided by: weights and bias of the saved classifier
             are, those in ``best.ckpt`` are not.
         flip_averaging: whether the logits are the mean over an image and its horizontal flip.
-        int8: what the network in 8-bit integers costs, where that was tried.
+        int8: what the network in 8-bit integers costs, if it was measured.
         dagster_run_id: run that published it, if any.
         mlflow_run_id: MLflow run that holds its curves, if any.
         files: sha256 of every other file, by path inside the bundle.
@@ -107,11 +107,11 @@ class BundleRecord(BaseModel):
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read ``bundle.json`` without looking at the other files.
+        """Read ``bundle.json`` alone; :func:`store.verify` checks the other files, too.
 
         Raises:
             BundleError: there is none, or it is not a record.
-            FormatError: it is one of another format.
+            FormatError: it is a record of another format.
         """
         path = directory / RECORD_FILE
         try:
@@ -138,9 +138,9 @@ class Pointer(BaseModel):
     """The contents of ``latest.json``.
 
     Attributes:
-        version: that readers should use.
-        confirmed_at: when the pipeline last found that it is this one, which a run that reuses a
-            model does, too; null of a pointer that an older version of this code wrote.
+        version: the version that readers should use.
+        confirmed_at: when a pipeline run last made or reused this version; null where no run has
+            recorded it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

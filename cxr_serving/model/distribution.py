@@ -18,13 +18,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Distribution(BaseModel):
-    """The contents of ``distribution.json``: the validation images, and the model's answers to
-    them.
+    """The contents of ``distribution.json``, measured on the validation images.
 
     Attributes:
-        images: how many there are.
-        intensity: share of their pixels, at the network's input, in each of 16 bins of grey that
-            divide 0..255 evenly.
+        images: their number.
+        intensity: share of their pixels, at input size, in each of 16 equal-width bins of 0..255.
         predictions: share of the images for which each class is the most probable, in class order.
     """
 
@@ -40,11 +38,11 @@ class Distribution(BaseModel):
         images: Iterable[npt.NDArray[np.uint8]],
         probabilities: npt.NDArray[np.floating[Any]],
     ) -> Self:
-        """The reference that images and the answers to them make.
+        """The distribution of images and of the answers to them.
 
         Args:
-            images: uint8 [..., size, size], one by one or in batches; none is kept.
-            probabilities: [N, classes] of all.
+            images: uint8 [..., size, size], one by one or in batches; read once.
+            probabilities: [N, classes] of all images.
         """
         intensity = sum((histogram(some) for some in images), np.zeros(BINS, np.int64))
         answers = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
@@ -60,7 +58,7 @@ class Distribution(BaseModel):
 
 
 def read(directory: Path) -> Distribution | None:
-    """The reference of a bundle, or None of one that was made without.
+    """The distribution in a bundle; None where it has none.
 
     Raises:
         BundleError: the file is broken.
@@ -75,7 +73,7 @@ def read(directory: Path) -> Distribution | None:
 
 
 def histogram(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Pixels of images uint8 [N, size, size] in each of 16 bins of grey: int64 [16]."""
+    """Pixels of images uint8 [N, size, size] in 16 equal-width bins of 0..255: int64 [16]."""
     greys = np.bincount(images.ravel(), minlength=256)
     bins: npt.NDArray[np.int64] = greys.reshape(BINS, -1).sum(axis=1)
     return bins

@@ -1,4 +1,4 @@
-"""Whether a directory still holds what was written into it, by the sha256 of its files."""
+"""Checks by sha256 that a directory still holds the files that were written into it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def files(directory: Path) -> list[Path]:
-    """All files in a directory, sorted; hidden ones are not its own.
+    """All files in a directory, sorted, without hidden ones.
 
-    Clients of the hub and file managers put files of their own there.
+    File managers and clients of the hub leave hidden files and folders of their own.
     """
     return sorted(
         path
@@ -34,10 +34,12 @@ def of_file(path: Path) -> str:
 
 
 def fault(directory: Path, record: str, recorded: Mapping[str, str]) -> str | None:
-    """What is wrong with a directory, or None: each recorded file there, none besides, unaltered.
+    """What is wrong with a directory: a recorded file is missing or altered, or another is there.
+
+    None where it is intact.
 
     Args:
-        directory: it.
+        directory: to check.
         record: name of the file in it that holds the hashes.
         recorded: the hashes, as :func:`of` gave them.
     """

@@ -1,5 +1,4 @@
-"""The one way an image becomes numbers: used by preparation, training, evaluation and serving
-alike.
+"""From an image to the network's input: one way for preparation, training, report and service.
 
 An image is decoded to 8-bit grey and resized to a square. It is never cropped or padded: a centre
 crop cuts the edges of the lungs, and padding would show the network the shape of the frame, which
@@ -30,10 +29,10 @@ CONFIG_FILE = "preprocessor_config.json"
 # A cap against decompression bombs. The largest image of the Kermany set has about 5.9 megapixels,
 # a detector of 43 cm with pixels of 0.1 mm 18.5.
 MAX_PIXELS = 32_000_000
-# What is blank or nearly so, in grey levels of 255 between the 5th and the 95th percentile, which a
-# marker or a label does not move. Of 5,216 radiographs of the Kermany set the flattest spans 60
-# (at 32 pixels; 68 at 224), and the darkest has its 95th percentile at 103. 12 bits that were taken
-# for 16 end at 15, 14 bits at 63.
+# Below these an image counts as blank: grey levels of 255 between the 5th and 95th percentiles, and
+# the 95th percentile itself; a marker or a label does not move them. Of 5,216 radiographs of the
+# Kermany set the flattest spans 60 (at 32 pixels; 68 at 224), and the darkest has its 95th
+# percentile at 103. 12 bits mistaken for 16 end at 15, 14 bits at 63.
 _LEAST_SPREAD = 16
 _LEAST_BRIGHT = 64
 _DEPTHS = (8, 10, 12, 14, 16)
@@ -65,10 +64,10 @@ class Preprocessing:
         """Decode an image to grey pixels at the network's input size.
 
         JPEGs are decoded with the DCT scaling of libjpeg (draft mode) at no less than twice the
-        input size, which reads large images faster and changes pixels little (a test says how
-        much).
+        input size, which reads large images faster and changes pixels little (a test bounds the
+        difference).
 
-        A PNG of 16 bits that holds fewer is scaled by those it holds (:func:`stored_bits`).
+        A 16-bit PNG that uses fewer bits is scaled by those it uses (:func:`stored_bits`).
 
         Args:
             source: path, bytes or open binary file of a JPEG or PNG image of any bit depth.
@@ -92,18 +91,18 @@ class Preprocessing:
                     raise ValueError("another size than was checked")
                 drafted = image.draft("L", (2 * self.size, 2 * self.size))
                 image.load()
-                # A drafted image ends in a part of a pixel: its box says how much of it is image.
+                # A drafted image may end within a pixel: its box says where.
                 box = drafted[1] if drafted else None
                 grey = self._resize(_to_grey(image, found.bits), box)
         except MemoryError:
             raise
-        except Exception as error:  # what Pillow says may quote the file
+        except Exception as error:  # messages of Pillow may quote the file
             raise UndecodableImage("the image is broken or truncated") from error
         grey.getexif()[ExifTags.Base.Orientation] = found.orientation
         return _shown(np.asarray(ImageOps.exif_transpose(grey)))
 
     def resize(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Bring an image that was decoded by other means, uint8 [H, W], to [size, size].
+        """Resize an image that was decoded elsewhere, uint8 [H, W], to [size, size].
 
         Raises:
             UndecodableImage: it is blank or nearly so.
@@ -119,7 +118,7 @@ class Preprocessing:
         """Turn grey images into network input.
 
         Args:
-            images: array or tensor [N, H, W], uint8 in 0..255, or float32 on the same scale.
+            images: array or tensor [N, H, W], uint8 in 0..255 or float32 on the same scale.
 
         Returns:
             float32 [N, 3, H, W] of the same kind, on the same device; the three channels are the
@@ -153,7 +152,7 @@ class Preprocessing:
         """Read the parameters from a bundle's ``preprocessor_config.json``.
 
         Raises:
-            ValueError: the file asks for something this preprocessing does not do.
+            ValueError: the file asks for another preprocessing.
         """
         path = directory / CONFIG_FILE
         config = json.loads(path.read_text())
@@ -175,7 +174,7 @@ class Preprocessing:
 
 
 def header(data: bytes, max_pixels: int = MAX_PIXELS) -> container.Container:
-    """What a JPEG or PNG file says before its pixels are decoded.
+    """The header of a JPEG or PNG file, read before its pixels are decoded.
 
     Raises:
         UnsupportedImage: not a JPEG or PNG, a kind of JPEG that is not read, or an animation.
@@ -192,7 +191,7 @@ def header(data: bytes, max_pixels: int = MAX_PIXELS) -> container.Container:
 
 
 def stored_bits(most: int, declared: int) -> int:
-    """How many of the 16 bits of a sample an image uses: what its white is.
+    """How many of the 16 bits of a sample an image uses, which sets its white.
 
     Detectors give 10, 12, 14 or 16 bits, and many programs write them to a 16-bit PNG as they are,
     though the standard wants them scaled to 16. What is declared decides where the largest value
@@ -217,7 +216,7 @@ def _to_grey(image: Image.Image, declared: int) -> Image.Image:
 
 
 def _shown(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``grey``, unless there is nothing to see in it.
+    """``grey``, unless it is blank.
 
     Raises:
         UndecodableImage: it is blank or nearly so.

@@ -1,7 +1,7 @@
-"""Reference images: drawn images with the answers that a network gave to them when it was exported.
+"""Reference images: synthetic images with the answers of the network at its export.
 
-They travel in the bundle, so that whoever loads it can tell whether this machine answers the same.
-They are synthetic images, because bundles are released and images of patients never are.
+They travel in the bundle, so that whoever loads it can check that this machine gives the same
+answers. They are synthetic because bundles are released, and images of patients never are.
 """
 
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ from cxr_serving.model.bundle import REFERENCE_FILE, BundleError
 
 # Largest difference of a probability that rounding explains.
 TOLERANCE = 1e-4
-# And that 8-bit integers may cause, which serve only where they are asked for: the most probable
-# class changes only where two are nearly equal.
+# The same for 8-bit integers, which serve on request only: the most probable class changes only
+# where two are nearly equal.
 INT8_TOLERANCE = 0.05
-# And bfloat16, which serves unasked wherever it keeps to this.
+# The same for bfloat16, which serves on CUDA wherever it keeps to this.
 BFLOAT16_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Images and answers.
+    """Reference images and the answers to them.
 
     Attributes:
         images: uint8 [N, size, size], as the preprocessing of the bundle decodes them.
-        probabilities: float32 [N, classes], of the network as it was saved, in torch on a CPU.
+        probabilities: float32 [N, classes], of the saved network in torch on a CPU.
     """
 
     images: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
 
     def difference(self, probabilities: npt.NDArray[np.float32]) -> float:
-        """Largest difference of a probability [N, classes] from the reference; nan if any is."""
+        """Largest difference of probabilities [N, classes] from the reference; NaN if one is."""
         return float(np.abs(probabilities - self.probabilities).max())
 
     def write(self, directory: Path) -> None:
@@ -47,7 +47,7 @@ class Reference:
 
 
 def read(directory: Path) -> Reference | None:
-    """The reference images of a bundle, or None of one that was made before there were any.
+    """The reference images of a bundle; None where it has none.
 
     Raises:
         BundleError: the file is broken.

@@ -45,14 +45,14 @@ def releases_directory(data_root: Path) -> Path:
 
 
 def reports_directory(data_root: Path) -> Path:
-    """Where reports lie below the data root, each named after the version it is about."""
+    """Where reports lie below the data root, each named after the version that it evaluates."""
     return data_root / "reports"
 
 
 def verify(directory: Path) -> BundleRecord:
-    """Check that a bundle is whole: every recorded file there, none besides, all hashes right.
+    """Check that a bundle is intact: every recorded file is there, no other, and all hashes match.
 
-    Hidden files are not looked at.
+    Hidden files are ignored.
 
     Raises:
         BundleError: names the file that is missing, unexpected or altered.
@@ -71,22 +71,22 @@ def publish(
 ) -> Path:
     """Write a bundle aside, verify it, move it into place and point ``latest.json`` to it.
 
-    Whoever follows the pointer sees the old version or the new one, whole, also when this process
-    is killed at any moment.
+    Whoever follows the pointer sees the old version or the new one, complete, even if this process
+    is killed.
 
     Args:
         asset_directory: where the asset's bundles lie.
         record: the record; its ``files`` are filled in here.
         write_files: writes every file but ``bundle.json`` into the directory it is given; may
-            return the record with what only the files could tell, which is then published.
-        point: whether ``latest.json`` shall name it, so that it is served.
+            return the record completed by what the files show, which is then published.
+        point: whether to point ``latest.json`` to it, so that it is served.
 
     Returns:
         The published directory.
 
     Raises:
-        BundleError: that version exists already, or the disk is full or read-only; nothing has
-            changed then.
+        BundleError: that version exists already, or the disk is full or read-only; then nothing
+            has changed.
     """
     try:
         return _publish(asset_directory, record, write_files, point)
@@ -109,12 +109,12 @@ def _publish(
         raise BundleError(f"{final} exists already; a published bundle is never changed")
     asset_directory.mkdir(parents=True, exist_ok=True)
     for leftover in asset_directory.glob(f".*-{record.fingerprint[:8]}.*.partial"):
-        shutil.rmtree(leftover)  # of a publishing of the same training that was killed
+        shutil.rmtree(leftover)  # a killed process was publishing the same training
     partial = asset_directory / f".{record.version}.{os.getpid()}.partial"
     try:
         partial.mkdir()
-        told = write_files(partial) or record
-        complete = told.model_copy(update={"files": hashes.of(partial, RECORD_FILE)})
+        described = write_files(partial) or record
+        complete = described.model_copy(update={"files": hashes.of(partial, RECORD_FILE)})
         (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
         # safetensors writes for the owner alone; whoever may list a bundle may read it.
         readable = partial.stat().st_mode & 0o666
@@ -168,7 +168,7 @@ def versions(asset_directory: Path) -> list[str]:
 
 
 def find(asset_directory: Path, fingerprint: str) -> Path | None:
-    """The newest whole bundle with ``fingerprint``, or None; a broken one does not count."""
+    """The newest intact bundle with ``fingerprint``, or None."""
     for version in reversed(versions(asset_directory)):
         if version.endswith(fingerprint[:8]):
             directory = asset_directory / version
@@ -179,9 +179,11 @@ def find(asset_directory: Path, fingerprint: str) -> Path | None:
 
 
 def foreign(directory: Path) -> str | None:
-    """Why a bundle may not be deleted: what its record does not name, or other contents; or None.
+    """Why a bundle may not be deleted: a file that its record does not name, or an altered one.
 
-    Hidden files are not looked at.
+    None where it may be.
+
+    Hidden files are ignored.
     """
     try:
         record = BundleRecord.read(directory)
@@ -199,16 +201,17 @@ def prune(
     protect: Iterable[str | None] = (),
     foreign: Callable[[Path], str | None] = foreign,
 ) -> list[str]:
-    """Delete the oldest versions beyond ``keep``, but none that a pointer names or is not ours.
+    """Delete the oldest versions beyond ``keep`` that no pointer names and that the pipeline wrote.
 
-    A version that is being deleted has lost its name already: none is ever seen in part. What died
-    processes left half written or half deleted goes, too, and of the broken ones that were set
-    aside all but the newest.
+    A version is renamed before it is deleted: no reader ever sees a part of it. Also deleted are
+    what killed processes left half written or half deleted, and all but the newest of the broken
+    versions that were set aside.
 
     Args:
         directory: of the versions.
-        keep: how many are kept at least.
-        protect: versions that pointers elsewhere name, besides its own ``latest.json``.
+        keep: how many to keep at least.
+        protect: versions to keep besides that in its own ``latest.json``: pointers elsewhere
+            name them.
         foreign: why a version may not be deleted, or None.
 
     Returns:

@@ -130,7 +130,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image(
     said = dicom_problem(client, lambda said: "does not start" in str(said))
     # The service starts while pytest sets the test up, or a moment later.
     logged = [*caplog.get_records("setup"), *caplog.get_records("call")]
-    assert any("ended without a word" in record.getMessage() for record in logged)
+    assert any("ended without a message" in record.getMessage() for record in logged)
     status, error = send(client, IMAGE)
     assert (status, error["code"]) == (503, "dicom_unavailable")
     assert str(said) in error["message"]

@@ -1,4 +1,4 @@
-"""Reads DICOM images, in a process of their own that can do little and is easily replaced."""
+"""Reads DICOM images in a child process with few rights, which is replaced when it fails."""
 
 from cxr_serving.images.dicom.reader import DicomReader
 from cxr_serving.images.dicom.recognition import is_dicom

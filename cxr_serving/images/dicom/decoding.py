@@ -1,4 +1,4 @@
-"""Decodes the pixels of a DICOM file that is accepted."""
+"""Decodes the pixels of an accepted DICOM file."""
 
 import io
 import struct
@@ -13,9 +13,9 @@ from cxr_serving.images.dicom.rejection import Rejected, Rejection
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Second bytes of the markers of JPEG: what begins a frame of JPEG Extended, or of JPEG Lossless and
-# JPEG-LS; what else a decoder needs before the scan, tables, restart interval and LS parameters;
-# and what grey pixels do not need, applications' own and comments.
+# Second bytes of JPEG markers: the start of a frame of JPEG Extended, or of JPEG Lossless and
+# JPEG-LS; other segments that a decoder needs before the scan: tables, restart interval and LS
+# parameters; and those that grey pixels do not need: application segments and comments.
 _LOSSY, _LOSSLESS = (0xC0, 0xC1), (0xC3, 0xF7)
 _NEEDED = (0xC4, 0xDB, 0xDD, 0xF8)
 _UNNEEDED = (*range(0xE0, 0xF0), 0xFE)
@@ -29,7 +29,7 @@ def decode(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
     """Stored values: [Rows, Columns] of 8 or 16 bits, signed or not.
 
     Raises:
-        Rejected: there are no such pixels.
+        Rejected: the pixels are missing, truncated or broken.
     """
     try:
         return _DECODERS[syntax](dataset, syntax)
@@ -50,7 +50,7 @@ def _rle(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
 
 
 def _jpeg_baseline(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
-    """JPEG with 8 bits, whatever the file says that it allocates and stores."""
+    """JPEG with 8 bits, whatever Bits Allocated and Bits Stored say."""
     from PIL import Image
 
     with Image.open(io.BytesIO(_frame(dataset)), formats=("JPEG",)) as image:
@@ -73,13 +73,13 @@ def _jpeg_extended(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
 def _jpeg_lossless(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
     """JPEG Lossless and JPEG-LS."""
     frame, bits = _whole(_frame(dataset), dataset, _LOSSLESS)
-    # With more bits than are allocated, the file does not know what it holds.
+    # With more bits than are allocated, the elements of the file are wrong.
     stored = dataset.BitsStored if bits <= dataset.BitsAllocated else bits
     return _by_gdcm(dataset, syntax, frame, bits, stored)
 
 
 def _jpeg_2000(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
-    """JPEG 2000, with the bits and the sign that the frame has, whatever the file says."""
+    """JPEG 2000, with the depth and sign of the frame, whatever the elements of the file say."""
     from PIL import Image
     from pydicom.pixels.utils import get_j2k_parameters
 
@@ -89,7 +89,7 @@ def _jpeg_2000(dataset: "Dataset", syntax: str) -> npt.NDArray[Any]:
             raise ValueError("another size than the file says, or colour")
         stored = np.array(image)
     size, parameters = 8 * stored.itemsize, get_j2k_parameters(frame)
-    # Pillow fills its 8 or 16 bits from above, and adds half their range to signed values.
+    # Pillow shifts samples to the top of 8 or 16 bits, and adds half the range to signed ones.
     if parameters["is_signed"]:
         stored ^= stored.dtype.type(2 ** (size - 1))
     if parameters["is_signed"] or dataset.PixelRepresentation:
@@ -119,7 +119,7 @@ SYNTAXES = frozenset(_DECODERS)
 def _by_gdcm(
     dataset: "Dataset", syntax: str, frame: bytes, bits: int, stored: int
 ) -> npt.NDArray[Any]:
-    """A frame of ``bits`` bits, of which ``stored`` at most are the image."""
+    """A frame of ``bits`` bits, of which at most ``stored`` belong to the image."""
     from pydicom.encaps import encapsulate
 
     dataset.BitsAllocated = 8 if bits <= 8 else 16
@@ -144,7 +144,7 @@ def _by_pydicom(dataset: "Dataset", syntax: str, plugin: str) -> npt.NDArray[Any
 
 
 def _used(stored: npt.NDArray[Any], bits: int, high: int) -> npt.NDArray[Any]:
-    """``bits`` bits from the high bit down: overlays of old may lie above it, nothing below."""
+    """``bits`` bits from the high bit down: retired overlays may lie above, nothing below."""
     size = 8 * stored.itemsize
     used: npt.NDArray[Any] = stored << (size - 1 - high) >> (size - bits)
     return used if bits < size else stored
@@ -179,16 +179,15 @@ def _tiles(frame: bytes) -> bytes:
 
 
 def _whole(frame: bytes, dataset: "Dataset", kinds: Collection[int]) -> tuple[bytes, int]:
-    """What pixels need of a frame of one of these kinds of JPEG, and its bits.
+    """The part of a JPEG frame that its pixels need, and its depth in bits.
 
-    GDCM goes by the frame to another size, to colour and, above 16 bits, out of bounds; it aborts
-    where anything lies between segments and at a version of JFIF that it does not know, and it
-    decodes what pads a frame in place of what was cut off. Devices pad with zeros, FF, blanks or
-    line feeds; no marker occurs within a scan, so that the first one that ends the image is its
-    end.
+    GDCM follows a frame to another size, to colour and, above 16 bits, out of bounds; it aborts at
+    bytes between segments and at unknown versions of JFIF, and decodes the padding of a truncated
+    frame as pixels. Devices pad with zeros, FF, blanks or line feeds. No marker occurs within a
+    scan, so the first end marker is the end of the image.
 
     Raises:
-        ValueError: the frame is not what the file says, or not whole.
+        ValueError: the frame contradicts the elements of the file, or is truncated.
     """
     start, header, needed = 2, b"", bytearray(frame[:2])
     while frame[start : start + 2] != _SCAN:

@@ -1,4 +1,4 @@
-"""From stored values to the grey levels that a viewer shows at first."""
+"""From stored values to the grey levels that viewers show at first."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def show(dataset: "Dataset", stored: npt.NDArray[Any], inverse: bool) -> npt.NDArray[np.uint8]:
-    """Grey levels as PS3.4 N.2 orders them: modality, then window, then polarity.
+    """Apply modality transform, window and polarity, in the order of PS3.4 N.2.
 
-    They are computed for every value that a pixel can have, which are far fewer than pixels.
+    They are computed for each value that a pixel can have: there are far fewer than pixels.
 
     Args:
-        image: elements of the file.
+        dataset: elements of the file.
         stored: [H, W] of 8 or 16 bits, signed or not.
         inverse: low values are bright.
 
@@ -33,7 +33,7 @@ def show(dataset: "Dataset", stored: npt.NDArray[Any], inverse: bool) -> npt.NDA
     codes = stored.view(unsigned)
     values = np.arange(2 ** (8 * stored.itemsize)).astype(unsigned).view(stored.dtype)
     padded = _padding(dataset, values)
-    # A row at a time, here and below: an index is copied to 64-bit integers.
+    # Row by row, here and below: indexing copies to 64-bit integers.
     seen = np.zeros(values.shape, np.bool_)
     for row in codes:
         seen[row] = True
@@ -53,7 +53,7 @@ def show(dataset: "Dataset", stored: npt.NDArray[Any], inverse: bool) -> npt.NDA
 
 
 def _padding(dataset: "Dataset", values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which stored values say that there is no image (PS3.3 C.7.5.1.1.2)."""
+    """Which stored values are padding (PS3.3 C.7.5.1.1.2)."""
     if real(dataset, "PixelPaddingValue") is None:
         return np.zeros(values.shape, np.bool_)
     first = integer(dataset, "PixelPaddingValue")
@@ -72,14 +72,14 @@ def _modality(
         if looked_up is not None:
             return looked_up
     slope, intercept = real(dataset, "RescaleSlope"), real(dataset, "RescaleIntercept")
-    # One without the other, or a slope of 0, says nothing.
+    # One without the other, or a slope of 0, is ignored.
     return values * slope + intercept if slope and intercept is not None else values
 
 
 def _voi(
     dataset: "Dataset", levels: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """0 to 1 by the first usable look-up table or window, or over what is seen (PS3.3 C.11.2).
+    """0 to 1 by the first usable look-up table or window, or else by range (PS3.3 C.11.2).
 
     Done here because pydicom 3.0's ``apply_voi`` wraps around in tables of 8 bits, and its
     ``apply_windowing`` turns an image to its negative where the rescale slope is negative.
@@ -87,11 +87,11 @@ def _voi(
     for item in items(dataset, "VOILUTSequence"):
         grey = _look_up(levels, seen, item)
         if grey is not None:
-            # The smallest range of whole bits that holds the table: many say 16 and hold 12.
+            # The fewest bits that hold the table: many descriptors say 16 bits for 12.
             most: float = 2 ** max(1, int(grey.max()).bit_length()) - 1
             return grey / most
     windows = zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False)
-    # A window below 1 is meant where values are that close to one another.
+    # A width below 1 is intended where values are that close to one another.
     narrowest = min(1.0, float(np.abs(np.diff(levels)).min()))
     for center, width in windows:
         if math.isfinite(center) and width > 0 and width >= narrowest:
@@ -104,9 +104,9 @@ def _voi(
 def _window(
     levels: npt.NDArray[np.float64], center: float, width: float, function: str
 ) -> npt.NDArray[np.float64]:
-    """0 to 1 by a window; a function that the standard does not know is its default, LINEAR."""
+    """0 to 1 by a window; an unknown function counts as LINEAR, the default."""
     if function == "SIGMOID":
-        with np.errstate(over="ignore"):  # of which infinity is right, and the shade 0
+        with np.errstate(over="ignore"):  # infinity is right, and gives the shade 0
             return 1 / (1 + np.exp(-4 * (levels - center) / width))
     if function != "LINEAR_EXACT" and width >= 1:
         center, width = center - 0.5, width - 1
@@ -119,10 +119,9 @@ def _window(
 def _look_up(
     levels: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_], item: "Dataset"
 ) -> npt.NDArray[np.float64] | None:
-    """Levels through a table (PS3.3 C.11.1.1), None where the item holds none.
+    """Levels through a table (PS3.3 C.11.1.1); None where the item holds none.
 
-    Its descriptor is trusted in nothing that the table shows better: how many entries there are,
-    and of how many bits.
+    Number and depth of its entries are taken from the table, not from its descriptor.
     """
     descriptor, data = numbers(item, "LUTDescriptor"), item.get("LUTData")
     if len(descriptor) != 3 or not np.isfinite(descriptor).all() or data is None:

@@ -1,4 +1,4 @@
-"""What an element of a DICOM file says, read as forgivingly as viewers do."""
+"""Values of elements of a DICOM file, read as tolerantly as viewers do."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 # A whole look-up table of 16 bits takes 128 KiB, and an image may offer several.
 _SEQUENCE_BYTES = 2**20
-# Representations of numbers that are written as texts, rightly or not.
+# Value representations in which numbers are written as text, validly or not.
 _TEXTS = ("DS", "IS", "LO", "SH", "CS", "ST", "LT", "UT")
 
 
 def word(dataset: "Dataset", keyword: str) -> str:
-    """The first value of a text, in upper case and without blanks around it; "" without one."""
+    """The first value of a text, stripped and in upper case; "" where there is none."""
     return next((str(value).strip().upper() for value in _values(dataset, keyword)), "")
 
 
 def numbers(dataset: "Dataset", keyword: str) -> list[float]:
-    """All values of an element, NaN for those that are no finite numbers.
+    """All values of an element; NaN for those that are not finite numbers.
 
     Texts are parsed here: pydicom gives up on a decimal comma, which some devices write.
     """
@@ -39,7 +39,7 @@ def numbers(dataset: "Dataset", keyword: str) -> list[float]:
 
 
 def real(dataset: "Dataset", keyword: str) -> float | None:
-    """The first value, None where that is no finite number."""
+    """The first value; None where it is not a finite number."""
     first = next(iter(numbers(dataset, keyword)), math.nan)
     return first if math.isfinite(first) else None
 
@@ -48,7 +48,7 @@ def integer(dataset: "Dataset", keyword: str, default: int | None = None) -> int
     """The first value.
 
     Raises:
-        Rejected: it is no whole number and there is no default.
+        Rejected: it is not a number, and there is no default.
     """
     first = real(dataset, keyword)
     value = default if first is None else round(first)
@@ -61,7 +61,7 @@ def items(dataset: "Dataset", keyword: str) -> list["Dataset"]:
     """The items of a sequence.
 
     Raises:
-        Rejected: they take more memory than look-up tables do.
+        Rejected: they take more memory than look-up tables need.
     """
     from pydicom.tag import Tag
 

@@ -1,4 +1,4 @@
-"""The elements of a DICOM file that matter here, and whether such an image is accepted."""
+"""Parses the elements of a DICOM file that matter here, and checks that the image is accepted."""
 
 import io
 import zlib
@@ -40,14 +40,14 @@ _KEYWORDS = (
     "PresentationLUTShape",
     "PixelData",
 )
-# Parsing an element takes one read to three; radiographs have a few hundred elements.
+# Parsing an element takes one to three reads; radiographs have a few hundred elements.
 _READS = 15_000
-# What a deflated file may become: an image of 16 bits with the most pixels, twice over.
+# Largest inflated size: twice the largest image with 16 bits.
 _INFLATED_BYTES = 2**27
 
 
 class _Reads(io.BytesIO):
-    """A file that does not let itself be read in endlessly many small pieces."""
+    """A file that rejects being read in too many small pieces."""
 
     reads = 0
 
@@ -72,7 +72,7 @@ def parse(data: bytes) -> tuple["Dataset", str]:
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     if str(meta.get("MediaStorageSOPClassUID")) == _DICOMDIR:
         raise Rejected(Rejection.NO_IMAGE)
-    # Without meta information, pydicom sees by the first element which of two it is.
+    # Without meta information, pydicom recognises implicit or explicit by the first element.
     syntax = str(meta.get("TransferSyntaxUID") or _IMPLICIT)
     if syntax == _DEFLATED:
         stream, syntax = _Reads(_inflated(data[stream.tell() :])), _EXPLICIT
@@ -82,15 +82,15 @@ def parse(data: bytes) -> tuple["Dataset", str]:
     dataset = read_dataset(
         stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, specific_tags=[*tags]
     )
-    if not dataset:  # pydicom forgets what it has read when compressed pixels end before their time
+    if not dataset:  # pydicom returns nothing when compressed pixels are truncated
         raise Rejected(Rejection.BROKEN)
     return dataset, syntax
 
 
 def check(dataset: "Dataset", max_pixels: int) -> bool:
-    """Whether low values are bright, of an image that is accepted.
+    """Check that an image is accepted, and return whether its low values are bright.
 
-    What decoders need is set to one plain value each, in place of what devices write.
+    Elements that decoders need are replaced by one valid value each.
 
     Raises:
         Rejected: it is not accepted.
@@ -126,7 +126,7 @@ def check(dataset: "Dataset", max_pixels: int) -> bool:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, used, high
     dataset.PixelRepresentation = integer(dataset, "PixelRepresentation", 0)
     dataset.PhotometricInterpretation = "MONOCHROME2"
-    # PS3.3 C.8.11.3: both agree. Where they do not, the shape is what viewers go by.
+    # By PS3.3 C.8.11.3 both agree. Where they do not, viewers follow the shape.
     shape = word(dataset, "PresentationLUTShape")
     return shape == "INVERSE" if shape in ("IDENTITY", "INVERSE") else photometric == "MONOCHROME1"
 

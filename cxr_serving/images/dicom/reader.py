@@ -1,10 +1,9 @@
-"""Has DICOM images decoded in a process of their own, which can do little and is easily replaced.
+"""Decodes DICOM images in a child process with few rights, which is replaced when it fails.
 
-A DICOM file is the least trusted thing that the service takes: a large format, with decoders in C
-behind it. It is decoded in a child process with no environment, few limits to push and nothing to
-write to. What comes back is a shape and that many grey pixels, or the number of one of the
-sentences of ``rejection``: no word of the file ever leaves the child, because its tags name a
-patient.
+DICOM files are the least trusted input of the service: a large format, with decoders in C. The
+child has no environment, tight limits and nothing to write to. It answers with a shape and that
+many grey pixels, or with the number of a message in ``rejection``: no text of the file ever leaves
+the child, because its tags name a patient.
 """
 
 import importlib.util
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 # Importing takes well under a second; on a machine that swaps it may take many.
 _START_SECONDS = 60.0
-# What the child imports beside the standard library.
+# The child imports these and the standard library.
 _PACKAGES = ("cxr_serving", "numpy", "PIL", "pydicom", "gdcm")
 _CHILD = (
     "import sys; sys.path += sys.argv[4:]; "
@@ -38,20 +37,20 @@ _CHILD = (
 class DicomReader:
     """Reads one image at a time in a child process, started with the first image at the latest.
 
-    A child that dies, hangs or answers nonsense is killed, and the next image finds a new one.
+    A child that dies, hangs or sends an invalid answer is killed; the next image starts a new one.
 
     Attributes:
-        problem: why no image can be read at the moment; None while a child is there.
+        problem: why no image can be read at the moment; None while a child runs.
     """
 
     def __init__(self, max_pixels: int, seconds: float, memory_bytes: int) -> None:
-        """Set what an image may take.
+        """Set the limits for one image.
 
         Args:
             max_pixels: images with more are rejected before pixels are decoded.
-            seconds: wall-clock time of one image, not counting its wait for those before it.
-            memory_bytes: address space of the child, of which it takes about 170 MB before the
-                first image. Only Linux holds a process to it.
+            seconds: wall-clock time for one image, without its wait for those before it.
+            memory_bytes: address space of the child, which uses about 170 MB of it before the first
+                image. Only Linux enforces it.
         """
         self._max_pixels = max_pixels
         self._seconds = seconds
@@ -61,7 +60,7 @@ class DicomReader:
         self.problem: str | None = "the process that decodes DICOM has not been started yet"
 
     def start(self) -> None:
-        """Start the child, where there is none.
+        """Start the child, if none runs.
 
         Raises:
             DicomUnavailable: it does not start.
@@ -70,7 +69,7 @@ class DicomReader:
             self._start()
 
     def read(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Decode an image to what a viewer shows at first: bone bright, the first window applied.
+        """Decode an image as viewers show it at first: bone bright, the first window applied.
 
         Any thread may call this; images wait for one another.
 
@@ -84,7 +83,7 @@ class DicomReader:
             UnsupportedImage: a kind of DICOM file that is not accepted.
             ImageTooLarge: more than ``max_pixels`` pixels, or more than ``memory_bytes`` to decode.
             UndecodableImage: broken, blank, or too slow to decode.
-            DicomUnavailable: the child does not start, which is no fault of the file.
+            DicomUnavailable: the child does not start, which is not the fault of the file.
         """
         with self._lock:
             answer = self._ask(data)
@@ -94,7 +93,7 @@ class DicomReader:
         return answer
 
     def close(self) -> None:
-        """End the child, after the image that it is at."""
+        """End the child, after the image that it is decoding."""
         with self._lock:
             self._dismiss()
 
@@ -109,7 +108,7 @@ class DicomReader:
             except (OSError, EOFError):
                 answer = Rejection.STOPPED
             except BaseException:
-                self._dismiss()  # or the next image would get what is left of this one
+                self._dismiss()  # otherwise the next image would get the rest of this answer
                 raise
             if (
                 answer is not Rejection.LATE
@@ -119,7 +118,7 @@ class DicomReader:
                 return answer
             _log.warning("the process that decodes DICOM is replaced: %s", answer.name.lower())
             self._dismiss()
-            # What else an older child met may not be this image's doing; a new one decides.
+            # An older child may have failed for another reason than this image: a new one decides.
             if fresh or answer is Rejection.LATE:
                 return answer
 
@@ -141,30 +140,30 @@ class DicomReader:
 
 
 class _Worker:
-    """The parent's end of a child."""
+    """A child process, seen from its parent."""
 
     def __init__(self, max_pixels: int, seconds: float, memory_bytes: int) -> None:
         self._max_pixels = max_pixels
         self._seconds = seconds
         limits = (max_pixels, math.ceil(seconds), memory_bytes)
         self._process = subprocess.Popen(  # noqa: S603
-            # No environment, no current or user's folder, no site-packages: what it may import is
-            # named to it.
+            # No environment, no current or user's folder, no site-packages: the folders that it may
+            # import from are arguments.
             [sys.executable, "-I", "-S", "-B", "-c", _CHILD, *map(str, limits), *_folders()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Closed by the child before it sees a file: libraries quote what they complain about.
+            # Closed by the child before it sees a file: messages of libraries quote the file.
             stderr=subprocess.PIPE,
             cwd="/",
             env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            # Ctrl-C in a terminal is for the service, which finishes its requests first.
+            # Ctrl-C in a terminal must reach the service alone, which finishes its requests first.
             start_new_session=True,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._to, self._from = self._process.stdin, self._process.stdout
-        with self._process.stderr as complaints:
+        with self._process.stderr as errors:
             try:
                 with self._within(_START_SECONDS):
                     exactly(self._from, len(READY))
@@ -173,18 +172,20 @@ class _Worker:
                 raise TimeoutError(f"not within {_START_SECONDS:g} s") from None
             except (OSError, EOFError):
                 self.stop()
-                said = complaints.read().decode(errors="replace").strip()
-                raise EOFError(said.rpartition("\n")[2] or "it ended without a word") from None
+                message = errors.read().decode(errors="replace").strip()
+                raise EOFError(
+                    message.rpartition("\n")[2] or "it ended without a message"
+                ) from None
             except BaseException:
                 self.stop()
                 raise
 
     def ask(self, dataset: bytes) -> "npt.NDArray[np.uint8] | Rejection":
-        """Have an image decoded.
+        """Send an image to the child, and read its answer.
 
         Raises:
             TimeoutError: it took too long, and the child was killed.
-            EOFError: the child is dead, or talks nonsense.
+            EOFError: the child is dead, or its answer is invalid.
             OSError: the child is dead.
         """
         with self._within(self._seconds):

@@ -1,4 +1,4 @@
-"""Whether bytes are a DICOM file, and where its elements begin."""
+"""Recognises DICOM files, and finds where their elements begin."""
 
 import struct
 
@@ -10,7 +10,7 @@ _VRS = _LONG | frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM
 _UNDEFINED = 2**32 - 1
 # A file without its header begins with file meta information or with the group that identifies it.
 _FIRST_GROUPS = (2, 8)
-# So many whole elements in a row, and no other file is meant.
+# So many complete elements in a row do not occur in other files.
 _ELEMENTS = 4
 
 
@@ -22,8 +22,8 @@ def is_dicom(data: bytes) -> bool:
 def elements_at(data: bytes) -> int | None:
     """Where the first element of a DICOM file begins; None in other files.
 
-    PS3.10 7.1 leaves the 128 bytes before ``DICM`` to whoever writes the file: they are not looked
-    at. Old archives write neither these bytes nor ``DICM`` nor, some of them, the meta information.
+    PS3.10 7.1 leaves the 128 bytes before ``DICM`` to the writer: they are ignored. Old archives
+    omit them and ``DICM``, and some omit the meta information, too.
     """
     for start in (_PREAMBLE_BYTES, 0):
         if data[start : start + len(_MAGIC)] == _MAGIC:
@@ -51,7 +51,7 @@ def _begins_with_elements(data: bytes) -> bool:
             length = short if vr in _VRS else implicit
             position += 8
         found += 1
-        if length == _UNDEFINED:  # a sequence, whose end is not looked for
+        if length == _UNDEFINED:  # a sequence; its end is not searched
             return found == _ELEMENTS
         position += length
     return position <= len(data)

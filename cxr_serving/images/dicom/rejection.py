@@ -1,4 +1,4 @@
-"""What is not read, and all that is ever said about it."""
+"""Why a DICOM file is rejected, and the messages that say so."""
 
 from enum import Enum
 
@@ -9,15 +9,15 @@ from cxr_serving.model.preprocessing import (
     UnsupportedImage,
 )
 
-# Projection radiography, which chest radiographs are labelled with: computed and digital, spot
-# images of fluoroscopy, digitised image, and DR, which is no term of the standard but what some
-# devices write. XA, MG, PX and IO are projections of something else; CT, MR, US and SR are no
-# radiographs at all.
+# Projection radiography, the modalities of chest radiographs: computed and digital radiography,
+# spot images of fluoroscopy, digitised radiographs, and DR, which some devices write although
+# the standard does not define it. XA, MG, PX and IO are projections of something else; CT, MR, US
+# and SR are no radiographs.
 MODALITIES = ("CR", "DX", "DR", "RF", "RG")
 
 
 class Rejection(Enum):
-    """Why a file is not read, in all the words that are ever said about one."""
+    """Why a file is rejected: the error to raise, and its message, which quotes no file."""
 
     NO_IMAGE = (
         UnsupportedImage,
@@ -66,7 +66,7 @@ class Rejection(Enum):
         "the DICOM file has too many or too large elements for a radiograph",
     )
     BROKEN = UndecodableImage, "the DICOM file is broken, or its sequences are nested too deeply"
-    # pydicom does not say which: it makes one error of all that goes wrong in a decoder.
+    # pydicom does not say which: it raises one error for all failures of a decoder.
     PIXELS = (
         UndecodableImage,
         "the pixels of the DICOM image are missing, truncated or broken, or take too much memory",
@@ -81,11 +81,11 @@ REJECTIONS = tuple(Rejection)
 
 
 class Rejected(Exception):
-    """A file is not read, in the child."""
+    """A file is rejected; raised in the child."""
 
     def __init__(self, rejection: Rejection) -> None:
         self.rejection = rejection
 
 
 class DicomUnavailable(ImageError):
-    """DICOM cannot be decoded at all: a fault of the installation or the machine, of no file."""
+    """DICOM cannot be decoded at all: the installation or the machine is at fault, not the file."""

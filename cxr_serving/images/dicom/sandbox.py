@@ -1,4 +1,4 @@
-"""What the child process does: it takes files, and gives pixels or the number of a rejection."""
+"""The child process: it reads files, and answers with pixels or the number of a rejection."""
 
 import math
 import os
@@ -16,7 +16,8 @@ from cxr_serving.images.dicom.header import check, parse
 from cxr_serving.images.dicom.rejection import REJECTIONS, Rejected, Rejection
 
 READY = b"+"
-# To the child: bytes that follow. From it: 0 or the number of a rejection, then height and width.
+# To the child: number of bytes that follow. From it: 0 or the number of a rejection, then height
+# and width.
 REQUEST = struct.Struct("<Q")
 ANSWER = struct.Struct("<BII")
 
@@ -34,7 +35,7 @@ def exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 def serve(max_pixels: int, seconds: int, memory_bytes: int) -> None:
-    """Answer what comes in, until nothing more does."""
+    """Answer requests until the input ends."""
     _confine(memory_bytes)
     # Before the clock of the first image runs.
     import gdcm  # noqa: F401
@@ -42,7 +43,7 @@ def serve(max_pixels: int, seconds: int, memory_bytes: int) -> None:
     from PIL import Jpeg2KImagePlugin, JpegImagePlugin  # noqa: F401
 
     inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    # What a library prints is no answer, and what it complains about may name a patient.
+    # Output of libraries is not an answer, and their messages may name a patient.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -60,7 +61,7 @@ def _confine(memory_bytes: int) -> None:
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: 16,
         resource.RLIMIT_NPROC: 0,
-        # macOS knows the name, but rejects to set it.
+        # macOS has the name, but does not let it be set.
         **({resource.RLIMIT_AS: memory_bytes} if sys.platform == "linux" else {}),
     }.items():
         value = _at_most(limit, value)
@@ -68,7 +69,7 @@ def _confine(memory_bytes: int) -> None:
 
 
 def _allow(seconds: int) -> None:
-    # The parent watches the clock; this ends a child whose parent was killed.
+    # The parent enforces the time; this ends a child whose parent was killed.
     used = resource.getrusage(resource.RUSAGE_SELF)
     allowed = math.ceil(used.ru_utime + used.ru_stime) + seconds + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -76,7 +77,7 @@ def _allow(seconds: int) -> None:
 
 
 def _at_most(limit: int, value: int) -> int:
-    """``value``, or less where the service itself is held to less."""
+    """``value``, or the limit of the service itself where that is lower."""
     _, hard = resource.getrlimit(limit)
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 

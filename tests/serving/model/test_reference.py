@@ -33,7 +33,7 @@ def test_reference_images_may_be_missing_but_not_broken(tmp_path: Path) -> None:
 def test_images_and_answers_must_belong_together(tmp_path: Path, images: np.ndarray) -> None:
     tensors = {"images": images, "probabilities": PROBABILITIES}
     save_file(tensors, tmp_path / REFERENCE_FILE)
-    with pytest.raises(BundleError, match="images .* and answers"):
+    with pytest.raises(BundleError, match=r"images .* and answers"):
         reference.read(tmp_path)
 
 
