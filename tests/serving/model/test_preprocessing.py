@@ -171,7 +171,7 @@ def blanks(make_pixels: MakePixels) -> dict[str, Image.Image]:
 
 
 @pytest.mark.parametrize("name", blanks(lambda height, width: np.zeros((height, width), np.uint8)))
-def test_what_is_blank_or_nearly_so_is_rejected(
+def test_blank_or_nearly_blank_images_are_rejected(
     make_pixels: MakePixels, encode_image: Encode, name: str
 ) -> None:
     image = blanks(make_pixels)[name]
@@ -212,7 +212,7 @@ def test_low_contrast_is_read_as_it_is(make_pixels: MakePixels, encode_image: En
         np.testing.assert_array_equal(Preprocessing(64).decode(image), dim)
 
 
-def test_no_real_radiograph_is_taken_for_blank() -> None:
+def test_no_real_radiograph_counts_as_blank() -> None:
     """Nor for nearly blank: each is four times as far from it as need be."""
     folder = Path(__file__).parents[4] / "shared" / "radiographs" / "chest_xray"
     if not folder.is_dir():
@@ -251,7 +251,7 @@ def test_sources_are_path_bytes_or_file(tmp_path: Path, image: bytes) -> None:
         np.testing.assert_array_equal(preprocessing.decode(file), expected)
 
 
-def test_missing_file_is_not_a_image_error(tmp_path: Path) -> None:
+def test_missing_file_is_not_an_image_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Preprocessing(64).decode(tmp_path / "none.jpeg")
 
@@ -287,7 +287,7 @@ def test_a_second_header_does_not_lift_the_cap(
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_damaged_bytes_give_a_image_or_a_image_error(data: st.DataObject, image: bytes) -> None:
+def test_damaged_bytes_give_an_image_or_an_image_error(data: st.DataObject, image: bytes) -> None:
     damaged = bytearray(image)
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(damaged) - 1) | st.integers(0, 300))
