@@ -8,7 +8,7 @@ from rich.table import Table
 from cxr_assets.evaluation.wording import score
 from cxr_assets.layout import Layout
 from cxr_assets.settings import SettingsError, load
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.report import METRICS_FILE, Report, ReportError
 
@@ -32,7 +32,7 @@ def print_summary(layout: Layout) -> None:
         BundleError: the pointer to the newest release is broken.
     """
     report = Report.read(layout.reports)
-    release = bundle.read_pointer(layout.releases)
+    release = store.read_pointer(layout.releases)
     images = "synthetic images, not radiographs" if report.synthetic else "radiographs"
     table = Table(title=f"Test split of {layout.processed} ({images})")
     table.add_column("model")

@@ -46,7 +46,7 @@ def predict(paths: Sequence[Path], directory: Path | None, csv_file: Path | None
         found = find(paths)
         settings = Settings()
         predictor = Predictor(
-            directory or bundle.latest(settings.directory),
+            directory or store.latest(settings.directory),
             settings.device,
             settings.threads,
             settings.precision == "int8",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cxr_assets.layout import Layout
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord, FormatError
 from cxr_serving.model.report import MissingReport, Report, ReportError, TrendPoint
 

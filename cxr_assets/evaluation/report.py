@@ -15,7 +15,7 @@ from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report,
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import DISCLAIMER, store
+from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
@@ -95,7 +95,7 @@ def write_report(
     content = _write(final, REPORT, layout.set_aside, report, evaluation, probe)
     write_file(layout.reports / METRICS_FILE, content)
     write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
-    bundle.write_pointer(layout.reports, ours.version)
+    store.write_pointer(layout.reports, ours.version)
     return final
 
 
@@ -136,7 +136,7 @@ def _require_free(out: Path, folder: Path) -> None:
     reason = written.foreign(out, EVALUATION) if out.exists() else None
     for above in out.parents:
         # What it holds is on record: another file would make it count as altered.
-        sealed = (above / written.RECORD_FILE).exists() or bundle.foreign(above) is None
+        sealed = (above / written.RECORD_FILE).exists() or store.foreign(above) is None
         if above == folder or sealed:
             reason = f"{out} lies in {above}, which must stay as it is"
     if reason is not None:

@@ -105,7 +105,7 @@ class Plan:
 
     def published(self) -> Path | None:
         """The newest bundle of this fingerprint, if any."""
-        return bundle.find(self.bundles, self.fingerprint)
+        return store.find(self.bundles, self.fingerprint)
 
     def settled(self) -> str | None:
         """Why no training is needed, or None.
@@ -133,7 +133,7 @@ class Plan:
         if (self.work / FINISHED_FILE).exists() and not self.finished:
             aside = set_aside(self.work / FINISHED_FILE)
             progress(f"set aside as {aside}, because a file that it lists is missing or changed")
-        for version in bundle.versions(self.bundles):
+        for version in store.versions(self.bundles):
             if version.endswith(self.fingerprint[:8]):
                 try:
                     store.verify(self.bundles / version)

@@ -14,7 +14,7 @@ from cxr_assets.radiographs import leakage
 from cxr_assets.radiographs.dataset import DatasetRecord, manifest, samples
 from cxr_assets.release.card import CARD_FILE, DATA, SAMPLES_FILE, model_card, title
 from cxr_assets.release.rights import CITATION_FILE, LICENCE_FILE, citation, licence, licence_note
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import RECORD_FILE, BundleRecord
 from cxr_serving.model.report import METRICS_FILE, Report
 
@@ -30,7 +30,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     """Write ``<releases>/<version>/`` from the newest report and the bundle it evaluated.
 
     A release is itself a bundle: its ``bundle.json`` is the evaluated one's, extended by the added
-    files, so that :func:`cxr_serving.model.bundle.verify`, the predictor and ``from_pretrained``
+    files, so that :func:`cxr_serving.model.store.verify`, the predictor and ``from_pretrained``
     all take it. It is written aside, verified and moved into place whole; the same inputs give the
     same bytes. ``<releases>/latest.json`` is left to the caller, who moves it after the upload, if
     any. The release holds sample images only if they are synthetic; ``split.csv`` lists the images
@@ -53,7 +53,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     directory = latest_report(layout)
     report = Report.read(directory)
     evaluated = layout.models(report.model.asset) / report.model.version
-    record = bundle.verify(evaluated)
+    record = store.verify(evaluated)
     data = DatasetRecord.read(layout.processed)
     _check(record, report, data, experiment)
     # The card claims it, and the check of the asset may have run on another dataset, or not at all.

@@ -1,6 +1,5 @@
 """The JSON answers of the service."""
 
-import base64
 from datetime import datetime
 from typing import Literal, Self
 
@@ -19,7 +18,7 @@ DISCLAIMER = "For research and education only. Not a medical device; not for cli
 
 def png_data_url(pixels: npt.NDArray[np.uint8]) -> str:
     """A grey image, uint8 [H, W], as JSON can carry it."""
-    return "data:image/png;base64," + base64.b64encode(explanation.png(pixels)).decode()
+    return explanation.data_url(explanation.png(pixels))
 
 
 class ModelName(BaseModel):

@@ -166,8 +166,10 @@ ServiceDependency = Annotated[Service, Depends(_of)]
 
 
 def _load(directory: Path, settings: Settings) -> Predictor:
-    """A model whose reference answers are right, warmed up at every batch size."""
-    model = Predictor(directory, settings.device, settings.threads, settings.precision == "int8")
-    model.check()
-    model.warm_up(settings.max_batch)
-    return model
+    return Predictor(
+        directory,
+        settings.device,
+        settings.threads,
+        settings.precision == "int8",
+        settings.max_batch,
+    )

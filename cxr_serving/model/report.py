@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, ValidationError
 
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.metrics import Interval, ModelReport, Record
 
 METRICS_FILE = "metrics.json"
@@ -239,7 +239,7 @@ def find_report(data_root: Path, bundle_directory: Path) -> Report | None:
     """
     for directory in (
         bundle_directory,
-        bundle.reports_directory(data_root) / bundle_directory.name,
+        store.reports_directory(data_root) / bundle_directory.name,
     ):
         try:
             return Report.read(directory)

@@ -141,7 +141,7 @@ def test_progress_is_a_line_per_epoch(trained, step):
 
 
 def test_plots_are_readable_images(trained):
-    report = trained.layout.reports / bundle.read_pointer(trained.layout.reports)
+    report = trained.layout.reports / store.read_pointer(trained.layout.reports)
     plots = sorted(report.glob("*.png"))
     assert plots
     for path in plots:
@@ -161,7 +161,7 @@ def test_the_summary_shows_both_models_and_the_next_steps(trained):
 
 
 def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub):
-    before = bundle.latest(trained.layout.models("convnext_model"))
+    before = store.latest(trained.layout.models("convnext_model"))
     (trained.layout.releases / "latest.json").unlink()
     finished = trained.retrain(**pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -205,7 +205,7 @@ def test_a_rejected_push_fails_the_run_and_leaves_the_release_whole(trained, hub
 
 
 def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_suggested(trained):
-    before = bundle.latest(trained.layout.models("convnext_model"))
+    before = store.latest(trained.layout.models("convnext_model"))
     finished = trained.retrain("trainer.max_epoch=3")
     assert finished.returncode != 0
     assert "did you mean 'trainer.max_epochs'" in finished.stderr

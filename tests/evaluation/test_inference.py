@@ -4,7 +4,7 @@ import tiny
 
 from cxr_assets.evaluation import inference
 from cxr_assets.layout import Layout
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import Preprocessing
 
@@ -15,7 +15,7 @@ def test_models_with_other_preprocessing_get_their_own_pass(
     monkeypatch.setattr(inference, "_BATCH", 4)
     paths = sorted((reported.processed / "test").rglob("*.png"))[:6]
     main, probe = (
-        Predictor(bundle.latest(reported.models(asset)))
+        Predictor(store.latest(reported.models(asset)))
         for asset in ("convnext_model", "dinov2_probe")
     )
     other = Predictor(main.directory)

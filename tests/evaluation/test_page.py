@@ -15,7 +15,7 @@ from cxr_assets.evaluation.report import (
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import synthesis
 from cxr_assets.radiographs.raw import RawDataError
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.report import Report, ReportError
 
 
@@ -231,7 +231,7 @@ def test_bundles_of_an_earlier_format_do_not_stop_a_report(layout: Layout) -> No
     ):
         old.mkdir(parents=True)
         (old / "bundle.json").write_text('{"format_version": 1}')
-    bundle.write_pointer(layout.releases, old.name)
+    store.write_pointer(layout.releases, old.name)
     metrics = Report.read(write_report(layout, main, baseline))
     assert [row.version for row in metrics.trend] == [main.name]
     assert metrics.regression is None

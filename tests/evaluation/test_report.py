@@ -79,9 +79,9 @@ def test_metrics_json_has_the_keys_and_numbers_of_the_record(reported: Layout) -
 
 
 def test_each_test_image_is_decoded_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    main = bundle.latest(layout.models("convnext_model"))
+    main = store.latest(layout.models("convnext_model"))
     shutil.copytree(main, layout.releases / RELEASED)
-    bundle.write_pointer(layout.releases, RELEASED)
+    store.write_pointer(layout.releases, RELEASED)
     decoded: list[Path] = []
     decode = Preprocessing.decode
 
@@ -110,7 +110,7 @@ def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) 
 
 def test_records_which_model_was_evaluated_on_which_images(reported: Layout) -> None:
     metrics = Report.read(latest_report(reported))
-    main = Predictor(bundle.latest(reported.models("convnext_model"))).record
+    main = Predictor(store.latest(reported.models("convnext_model"))).record
     for key in ("asset", "version", "fingerprint", "data_version", "pretrained", "synthetic"):
         assert getattr(metrics.model, key) == getattr(main, key)
     assert [model.model.asset for model in metrics.models] == ["convnext_model", "dinov2_probe"]
@@ -262,7 +262,7 @@ def test_a_broken_older_bundle_is_left_out_and_does_not_stop_the_report(
     (layout.reports / RELEASED).mkdir(parents=True)
     empty(layout.reports / RELEASED / "metrics.json")
     lines: list[str] = []
-    baseline = bundle.latest(layout.models("dinov2_probe"))
+    baseline = store.latest(layout.models("dinov2_probe"))
     metrics = Report.read(write_report(layout, main, baseline, lines.append))
     assert metrics.regression is None
     assert metrics.not_compared is None

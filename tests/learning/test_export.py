@@ -19,7 +19,7 @@ from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import ExportError, ParityError, export, prune
 from cxr_assets.learning.fit import fit, locked
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_serving.model import bundle, reference
+from cxr_serving.model import reference, store
 from cxr_serving.model.network import Logits
 from cxr_serving.model.predictor import Predictor
 
@@ -48,7 +48,6 @@ def test_the_main_model_is_exported_as_onnx_too(layout):
     ).softmax(dim=1)
     np.testing.assert_allclose(expected_answers.probabilities, expected, atol=1e-6)
     assert len(np.unique(expected_answers.images, axis=0)) == 8
-    predictor.check()
 
     pixels = [np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*.png"))]
     answers = predictor.predict(np.stack(pixels)).argmax(axis=1)
@@ -61,11 +60,10 @@ def test_the_main_model_is_exported_as_onnx_too(layout):
 
 def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     directory, _ = train("convnext_model", layout, "trainer.max_epochs=1")
-    record = bundle.verify(directory)
+    record = store.verify(directory)
     assert record.int8.accepted
     rounded = Predictor(directory, int8=True)
     assert (rounded.runtime, rounded.warning) == ("onnx-int8", None)
-    rounded.check()
     images = np.stack([np.asarray(Image.open(p)) for p in sorted(layout.processed.glob("val/*/*"))])
     macro_f1 = f1_score(
         np.repeat([0, 1, 2], 6), rounded.predict(images).argmax(axis=1), average="macro"
@@ -78,7 +76,7 @@ def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     monkeypatch.setattr(exporting, "INT8_TOLERANCE", record.int8.difference / 2)
     monkeypatch.setattr(plans, "code_version", lambda *modules: "other code")
     costly, _ = train("convnext_model", layout, "trainer.max_epochs=1")
-    rejected = bundle.verify(costly)
+    rejected = store.verify(costly)
     assert rejected.int8 == record.int8.model_copy(update={"accepted": False})
     assert not (costly / "model.int8.onnx").exists()
     assert "int8 was asked for" in Predictor(costly, int8=True).warning
@@ -99,7 +97,7 @@ def test_onnx_with_other_answers_is_not_published(layout, monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", other)
     with pytest.raises(ParityError, match=r"differs from the network by \d"):
         export(plan)
-    assert bundle.versions(layout.models("convnext_model")) == []
+    assert store.versions(layout.models("convnext_model")) == []
     monkeypatch.undo()
     assert export(plan)[1], "the finished fit was kept"
 
@@ -121,7 +119,7 @@ def test_bundles_that_a_report_or_a_release_names_are_kept(layout):
     (layout.reports / names[0]).mkdir(parents=True)
     (layout.releases / names[2]).mkdir(parents=True)
     assert prune(plan) == [names[1], names[3]]
-    assert bundle.versions(plan.bundles) == [names[0], names[2], names[4]]
+    assert store.versions(plan.bundles) == [names[0], names[2], names[4]]
 
 
 class Crash(Exception):

@@ -23,7 +23,7 @@ from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
 from cxr_assets.radiographs.naming import CLASSES
-from cxr_serving.model import bundle
+from cxr_serving.model import bundle, store
 from cxr_serving.model.predictor import Predictor
 
 

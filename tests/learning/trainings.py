@@ -9,7 +9,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 
 OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
 ASSETS = ("convnext_model", "dinov2_probe")
@@ -25,5 +25,5 @@ def train(asset: str, layout: Layout, *overrides: str) -> tuple[Path, list[str]]
     fit(plan, lines.append)
     directory, published = export(plan, "dagster-run")
     assert published
-    assert bundle.latest(layout.models(asset)) == directory
+    assert store.latest(layout.models(asset)) == directory
     return directory, lines

@@ -28,7 +28,7 @@ from cxr_assets.release import release as release_module
 from cxr_assets.release import rights
 from cxr_assets.release.card import model_card
 from cxr_assets.release.release import ReleaseError, withheld, write_release
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import METRICS_FILE, Report, ReportError
@@ -239,7 +239,7 @@ def test_a_model_that_does_not_clearly_beat_the_baseline_is_not_released(reporte
 
 def test_what_is_withheld_unless_forced(reported: Layout, real: Layout) -> None:
     synthetic, random = (
-        BundleRecord.read(bundle.latest(layout.models("convnext_model")))
+        BundleRecord.read(store.latest(layout.models("convnext_model")))
         for layout in (reported, real)
     )
     assert "synthetic images" in str(withheld(synthetic))
@@ -279,7 +279,7 @@ def test_energy_is_stated_where_it_was_measured(
     metrics = Report.read(latest_report(reported))
     assert metrics.training_joules is None
     card = model_card(
-        BundleRecord.read(bundle.latest(reported.models("convnext_model"))),
+        BundleRecord.read(store.latest(reported.models("convnext_model"))),
         metrics.model_copy(update={"training_joules": joules}),
         DatasetRecord.read(reported.processed),
         SYNTHETIC,
@@ -456,4 +456,4 @@ def test_a_second_report_moves_into_the_release(reported: Layout) -> None:
     assert write_release(reported, None, SYNTHETIC) == release
     metrics = Report.read(release)
     assert [model.model.asset for model in metrics.models] == ["convnext_model"] * 2
-    bundle.verify(release)
+    store.verify(release)

@@ -11,7 +11,7 @@ from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.report import REPORT, write_report
 from cxr_assets.tracking import Run
-from cxr_serving.model import bundle
+from cxr_serving.model import store
 from cxr_serving.model.report import Report
 
 
@@ -37,7 +37,7 @@ def metrics_report(
     baseline = store.latest(layout.models("dinov2_probe"))
     directory = write_report(layout, main, baseline, context.log.info)
     keep = experiment.resolve().keep_versions
-    bundle.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))
+    store.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))
     report = Report.read(directory)
     headline = {
         f"{prefix}{name}": getattr(model, name)

@@ -245,7 +245,6 @@ def test_full_precision_serves_where_int8_answers_differently_on_this_machine(
     assert predictor.runtime == "onnx"
     assert predictor.warning is not None
     assert "on this machine it answers the reference images differently" in predictor.warning
-    predictor.check()
 
 
 @pytest.mark.parametrize("edit", [other_reference, in_order(other_reference, without(ONNX_FILE))])
