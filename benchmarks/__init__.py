@@ -1,1 +1,1 @@
-"""How fast, against the plain way: ``make bench`` runs them all."""
+"""How fast, against the baseline: ``make bench`` runs them all."""

@@ -1,7 +1,7 @@
 """The worth of each ingredient: ``python -m benchmarks.ablation data.folder=FOLDER``.
 
 Every arm is the recipe, the first of them, with something changed, trained for a short time with
-three seeds, and judged on the validation split alone. Given again, the command goes on where it was
+three seeds, and judged on the validation split alone. Given again, the command resumes where it was
 stopped: a training that is published is not repeated.
 """
 
@@ -22,8 +22,8 @@ ARMS: dict[str, list[str]] = {
     "no average of the weights": ["trainer.ema_decay=0"],
     "AdamW in place of Muon": ["trainer.optimizer=adamw"],
     "initial weights of 0.02": ["model.initializer_range=0.02"],
-    "no variation of image processing": ["trainer.augmentation.detail=0"],
-    "no variation of exposure": ["trainer.augmentation.exposure=0"],
+    "no augmentation of image processing": ["trainer.augmentation.detail=0"],
+    "no augmentation of exposure": ["trainer.augmentation.exposure=0"],
     "with class weights": ["trainer.class_balance=weights"],
     "with balanced sampling": ["trainer.class_balance=sampling"],
     "with label smoothing": ["trainer.label_smoothing=0.1"],

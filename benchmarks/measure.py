@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Comparison:
-    """The plain way against ours.
+    """The baseline against ours.
 
     Attributes:
         name: of what was done.

@@ -73,7 +73,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--patients", type=int, default=300, help="synthetic patients a class")
-    parser.add_argument("--epochs", type=int, default=1, help="of the plain way that are run")
+    parser.add_argument("--epochs", type=int, default=1, help="that the baseline runs")
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:

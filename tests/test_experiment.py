@@ -138,11 +138,11 @@ def test_whatever_is_set_it_plans_or_is_rejected_by_name(
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        told = problems(error, Experiment)
+        reported = problems(error, Experiment)
     else:
-        told = ""
+        reported = ""
         plan(experiment)
-    assert not told or ".".join(place) in told
+    assert not reported or ".".join(place) in reported
 
 
 def plan(experiment: Experiment) -> None:

@@ -159,12 +159,12 @@ def test_what_is_reused_changes_with_the_code_that_shapes_it_alone(entry, shapin
     source = Path(provenance.__file__).parents[1]
     for package in ("cxr_assets", "cxr_serving"):
         shutil.copytree(source / package, tmp_path / package, ignore=only_python)
-    told = subprocess.run(
+    said = subprocess.run(
         [sys.executable, "-c", CHANGES, entry, *shaping, *other],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout.splitlines()  # fmt: skip
-    assert told == [f"{file} True" for file in shaping] + [f"{file} False" for file in other]
+    assert said == [f"{file} True" for file in shaping] + [f"{file} False" for file in other]
 
 
 def only_python(folder: str, names: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A tiny processed dataset and tiny real bundles, for the rooms that read them."""
+"""A tiny processed dataset and tiny real bundles, for the packages that read them."""
 
 from datetime import UTC, datetime
 from hashlib import sha256

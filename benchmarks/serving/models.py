@@ -43,7 +43,7 @@ def publish(
         config: shape of the network.
         seed: of the weights; gives the fingerprint.
         finish: changes the files before they are hashed.
-        point: whether ``latest.json`` shall name it.
+        point: whether ``latest.json`` names it.
 
     Returns:
         The bundle's directory.

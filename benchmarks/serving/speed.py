@@ -1,4 +1,4 @@
-"""The service against the plain one: ``python -m benchmarks.serving.speed``.
+"""The service against a plain FastAPI baseline: ``python -m benchmarks.serving.speed``.
 
 ConvNeXt V2 Tiny at 224 pixels with random weights, images of 1330 x 970 pixels. In each round the
 services run in turn, each in a process of its own: one client first, then sixteen at once. The
@@ -143,7 +143,7 @@ def _show(figures: dict[str, Figures]) -> None:
 def _compare(answers: dict[str, Probabilities]) -> None:
     """Print how far the answers of ours are from the plain ones.
 
-    The plain service decodes the whole image, ours at the scale that is needed.
+    The baseline decodes the whole image, ours at the scale that is needed.
     """
     for mode in (FP32, INT8):
         pairs = [(answers[PLAIN][image], answers[mode][image]) for image in answers[PLAIN]]

@@ -62,7 +62,7 @@ def test_many_images_of_few_children_say_less(monkeypatch: pytest.MonkeyPatch):
     assert widths[1] / widths[0] == pytest.approx(3, rel=0.25)
 
 
-def test_a_difference_that_may_be_chance_is_told_from_one_that_is_not(
+def test_a_difference_that_may_be_chance_is_distinguished_from_one_that_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)

@@ -36,7 +36,7 @@ def test_strength_zero_leaves_images_unchanged():
 
 @pytest.mark.parametrize("shape", [(48, 48), (40, 56)])
 def test_detail_is_sharpened_and_blurred_around_the_local_mean(shape):
-    # Pooling is the plain way of doing it.
+    # Pooling is the baseline.
     torch.manual_seed(0)
     before = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
     torch.manual_seed(1)

@@ -199,7 +199,7 @@ def test_without_network_the_error_names_the_host_and_an_experiment_that_works(
     with pytest.raises(raw.RawDataError, match=r"127\.0\.0\.1 could not be reached") as caught:
         raw.collect(compose("full").data, layout, said.append)
     message = str(caught.value)
-    assert "refused" in message
+    assert "Connection refused" in message
     assert "experiment=demo" in message
     assert "experiment=scratch" in message
 

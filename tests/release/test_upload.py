@@ -82,7 +82,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(autouse=True)
-def no_token_is_told(
+def no_token_is_revealed(
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -94,10 +94,10 @@ def no_token_is_told(
     caplog.set_level(logging.DEBUG, logger="huggingface_hub")
     yield
     records = caplog.get_records("call")
-    told = [logging.Formatter().format(record) + repr(vars(record)) for record in records]
-    told += capfd.readouterr()
-    told += [path.read_text(errors="replace") for path in home.rglob("*") if path.is_file()]
-    assert not [text for text in told if TOKEN in text or XET_TOKEN in text]
+    visible = [logging.Formatter().format(record) + repr(vars(record)) for record in records]
+    visible += capfd.readouterr()
+    visible += [path.read_text(errors="replace") for path in home.rglob("*") if path.is_file()]
+    assert not [text for text in visible if TOKEN in text or XET_TOKEN in text]
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -202,7 +202,7 @@ def test_a_repository_that_is_there_needs_no_right_to_create_one(release: Path, 
 
 
 @pytest.mark.parametrize(
-    ("where", "status", "told"),
+    ("where", "status", "reported"),
     [
         ("/api/", 403, "it needs the write permission"),
         ("/api/", 404, "check CXR_HF_REPO"),
@@ -215,17 +215,17 @@ def test_a_repository_that_is_there_needs_no_right_to_create_one(release: Path, 
     ],
 )
 def test_a_rejection_says_what_to_do_and_a_retry_sends_the_rest(
-    release: Path, hub: Hub, waits: list[float], where: str, status: int, told: str
+    release: Path, hub: Hub, waits: list[float], where: str, status: int, reported: str
 ) -> None:
     hub.faults = [Fault(where, status, f"said with {TOKEN} in it")]
-    assert told in rejection(release)
+    assert reported in rejection(release)
     assert not waits
     hub.faults.clear()
     push(release, REPO, TOKEN)
     assert_pushed(release, hub)
 
 
-def test_a_wrong_token_is_named_but_not_told(release: Path, hub: Hub) -> None:
+def test_a_wrong_token_is_named_but_not_revealed(release: Path, hub: Hub) -> None:
     assert "the token is not valid (401)" in rejection(release, "hf_" + "wrong" * 6)
     assert not hub.repositories
 
@@ -282,7 +282,7 @@ def test_what_was_done_is_not_done_twice_when_the_answer_is_lost(
 
 
 @pytest.mark.parametrize(
-    ("where", "status", "told"),
+    ("where", "status", "reported"),
     [
         (LARGE_FILES, 500, "answered 500"),
         (COMMIT, None, "could not be reached, or the connection broke"),
@@ -290,10 +290,10 @@ def test_what_was_done_is_not_done_twice_when_the_answer_is_lost(
     ],
 )
 def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
-    release: Path, hub: Hub, waits: list[float], where: str, status: int | None, told: str
+    release: Path, hub: Hub, waits: list[float], where: str, status: int | None, reported: str
 ) -> None:
     hub.faults = [Fault(where, status)]
-    assert f"{hub.url} {told}" in rejection(release)
+    assert f"{hub.url} {reported}" in rejection(release)
     assert [wait for wait in waits if wait in (5, 30)] == [5, 30]
     hub.faults.clear()
     push(release, REPO, TOKEN)
@@ -302,15 +302,15 @@ def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
 
 @pytest.mark.parametrize("hub", ["lfs"], indirect=True)
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "reported"),
     [(None, "could not be reached, or the connection broke"), (403, "write permission")],
 )
 def test_only_the_file_that_broke_off_is_sent_again(
-    release: Path, hub: Hub, status: int | None, told: str
+    release: Path, hub: Hub, status: int | None, reported: str
 ) -> None:
     weights = hashlib.sha256((release / "model.safetensors").read_bytes()).hexdigest()
     hub.faults = [Fault(f"/storage/lfs/{weights}", status)]
-    assert told in rejection(release)
+    assert reported in rejection(release)
     sent = list(hub.uploads)
     assert sent
     hub.faults.clear()

@@ -51,7 +51,7 @@ def test_a_metric_that_is_not_defined_is_left_out() -> None:
         (values(images=-1.5), "images"),
         (values(macro_f1=None), "macro_f1"),
         (values(macro_f1=float("nan")), "macro_f1"),
-        (values(film=1), "film"),
+        (values(radiograph=1), "radiograph"),
     ],
 )
 def test_a_broken_report_is_named_with_the_place(
