@@ -110,7 +110,7 @@ def test_a_training_continues_when_the_server_dies(back, server, tmp_path):
         assert "lost" in said[-1]
         assert len(said) <= 4
         return
-    assert "is back and has the" in said[-1]
+    assert "is back and has received the" in said[-1]
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None

@@ -79,7 +79,7 @@ def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     rejected = store.verify(costly)
     assert rejected.int8 == record.int8.model_copy(update={"accepted": False})
     assert not (costly / "model.int8.onnx").exists()
-    assert "int8 was asked for" in Predictor(costly, int8=True).warning
+    assert "int8 was requested" in Predictor(costly, int8=True).warning
 
 
 def test_onnx_with_other_answers_is_not_published(layout, monkeypatch):

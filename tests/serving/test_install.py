@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ("serving", "dicom")
+# -S: the environment of the tests, which has torch, is not looked at.
+COMMAND = (sys.executable, "-S", "-c", "from cxr import main; main()")
 
 
 def installed(requirements: list[str]) -> set[str]:
@@ -55,7 +57,8 @@ def packages() -> set[str]:
 def site(packages: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to import from that holds these packages, the service, and nothing else."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / "cxr_serving").symlink_to(ROOT / "cxr_serving")
+    for package in ("cxr", "cxr_serving"):
+        (folder / package).symlink_to(ROOT / package)
     for name in packages:
         for file in distribution(name).files or []:
             top = file.parts[0]
@@ -88,9 +91,8 @@ def client(
     publish_bundle(folder, seed=1)
     port = free_port()
     with (folder / "log").open("wb") as log:
-        # -S: the environment of the tests, which has torch, is not looked at.
         process = subprocess.Popen(
-            [sys.executable, "-S", "-m", "cxr_serving"],
+            [*COMMAND, "serve"],
             env=environment(site, data_root=folder, port=port, threads=1, poll_seconds=0.1),
             cwd=folder,
             stdout=log,
@@ -132,7 +134,7 @@ def test_images_are_classified_on_the_command_line_without_torch(
     publish_bundle(tmp_path / "data", seed=1)
     (tmp_path / "image.jpeg").write_bytes(image)
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "cxr_serving.predict", "image.jpeg"],
+        [*COMMAND, "predict", "image.jpeg"],
         env=environment(site),
         cwd=tmp_path,
         capture_output=True,
@@ -148,7 +150,7 @@ def test_a_device_that_needs_torch_is_reported_with_the_extra(
     publish_bundle(tmp_path / "data", seed=1)
     (tmp_path / "image.jpeg").write_bytes(image)
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "cxr_serving.predict", "image.jpeg"],
+        [*COMMAND, "predict", "image.jpeg"],
         env=environment(site, device="cuda"),
         cwd=tmp_path,
         capture_output=True,
