@@ -150,7 +150,7 @@ def test_a_closed_reader_leaves_no_child(make_reader: Callable[..., DicomReader]
 def test_an_image_that_takes_too_much_memory_is_rejected(
     make_reader: Callable[..., DicomReader],
 ) -> None:
-    reader = make_reader(memory_bytes=200 * 2**20)
+    reader = make_reader(memory_bytes=240 * 2**20)
     begin(reader)
     # A few bytes that say that they are 64 million pixels of 16 bits.
     large = compressed(grey(), RLELossless, rle_frame([b"\0"] * 2), Rows=8000, Columns=8000)
