@@ -1,6 +1,5 @@
 """``report.html``: one page that needs nothing but itself."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.errors import Error
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.wording import p_value, score, share, words
-from cxr_serving.model.explanation import grad_cam, overlay, png
+from cxr_serving.model.explanation import data_url, grad_cam, overlay, png
 from cxr_serving.model.report import Report
 
 
@@ -33,10 +32,12 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
     )
     environment.filters |= {"score": score, "share": share, "words": words, "p": p_value}
     embedded = {
-        path.stem: _uri(path.read_bytes()) for path in sorted(plots_directory.glob("*.png"))
+        path.stem: data_url(path.read_bytes()) for path in sorted(plots_directory.glob("*.png"))
     }
     if len(report.trend) > 1:
-        embedded["trend"] = _uri(plots.trend(report.trend, report.model.asset, report.synthetic))
+        embedded["trend"] = data_url(
+            plots.trend(report.trend, report.model.asset, report.synthetic)
+        )
     return environment.get_template("report.html.j2").render(
         m=report,
         plots=embedded,
@@ -53,10 +54,6 @@ def _shown(error: Error, images: Images, classes: Sequence[str]) -> dict[str, An
         "truth": classes[error.truth],
         "answer": classes[error.answer],
         "confidence": error.confidence,
-        "image": _uri(png(error.pixels)),
-        "cam": cam and _uri(cam),
+        "image": data_url(png(error.pixels)),
+        "cam": cam and data_url(cam),
     }
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
