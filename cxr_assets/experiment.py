@@ -13,12 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cxr_assets.groups import (
     Augmentation,
     Count,
-    Data,
     Group,
     Model,
     Probe,
@@ -28,6 +27,7 @@ from cxr_assets.groups import (
 )
 from cxr_assets.overrides import EXAMPLE, ExperimentError, for_hydra
 from cxr_assets.ranges import is_repository, problems
+from cxr_assets.sources import Data
 
 __all__ = [
     "Augmentation",
@@ -44,6 +44,10 @@ __all__ = [
 
 CONF = Path(__file__).parent / "conf"
 
+ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
+
+# Its keys are words of the user.
+_FREE = "data.labels"
 # After the patch layer, ConvNeXt halves the resolution three times.
 _REDUCTION = 8
 
@@ -57,6 +61,7 @@ class Experiment(Group):
         deterministic: whether to use only reproducible kernels.
         keep_versions: number of bundles, reports and releases kept on disk.
         margin: macro F1 by which the main model must beat the probe to be released.
+        classes: names of the classes, in alphabetical order, which is their index order.
     """
 
     preset: str
@@ -64,11 +69,28 @@ class Experiment(Group):
     deterministic: bool
     keep_versions: Count
     margin: Annotated[float, Field(ge=-1, le=1)]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=50)]
     data: Data
     model: Model
     probe: Probe
     trainer: Trainer
     tracking: Tracking
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> "Experiment":
+        if list(self.classes) != sorted(set(self.classes)):
+            raise ValueError(
+                "classes must be in alphabetical order, without repeats: "
+                f"classes=[{','.join(sorted(set(self.classes)))}]"
+            )
+        for source in self.data.listed:
+            for word, label in source.labels.items():
+                if label is not None and label not in self.classes:
+                    raise ValueError(
+                        f"data.labels maps {word} of the source {source.name} to {label}, which is "
+                        f"no class: the classes are {', '.join(self.classes)}"
+                    )
+        return self
 
     def require_runnable(self) -> None:
         """Check at the start of a run what otherwise only a later step would reject.
@@ -130,12 +152,12 @@ def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
                     f"override {override!r} is not of the form key=value; quote a value with "
                     f"spaces, as in {EXAMPLE}"
                 )
-            if key not in valid:
+            if key not in valid and not key.startswith(_FREE):
                 raise ExperimentError(
                     f"no setting named {key!r} in experiment {preset!r}{_nearest(key, valid)}"
                 )
         try:
-            config = hydra_compose("config", [f"experiment={preset}", *map(for_hydra, overrides)])
+            config = hydra_compose("config", [f"experiment={preset}", *map(_for_hydra, overrides)])
             values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
             typed = f" with {' '.join(overrides)}" if overrides else ""
@@ -144,6 +166,11 @@ def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
         return Experiment.model_validate({"preset": preset, **values})
     except ValidationError as error:
         raise ExperimentError(f"experiment {preset!r}: {problems(error, Experiment)}") from error
+
+
+def _for_hydra(override: str) -> str:
+    """In Hydra's grammar; a key of words is added where there is none."""
+    return f"{'++' * override.startswith(_FREE)}{for_hydra(override)}"
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -12,7 +12,6 @@ from pydantic import (
     model_validator,
 )
 
-from cxr_assets.radiographs.synthesis import MIN_PATIENTS
 from cxr_assets.ranges import is_repository
 
 
@@ -50,51 +49,6 @@ class Group(BaseModel):
     """Settings that belong together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Data(Group):
-    """Where the images come from and how they are prepared.
-
-    Attributes:
-        source: ``kaggle``, ``folder`` or ``synthetic``.
-        folder: for ``folder``: with ``train/`` and ``test/``; it is never written to.
-        dataset: for ``kaggle``: owner and name of the data set.
-        synthetic_patients: for ``synthetic``: patients per class.
-        image_size: side of the square input, in pixels.
-        val_fraction: share of the training patients kept for validation.
-        seed: for the choice of these patients and for synthetic images. It is separate from the
-            training's ``seed``, so that trainings with different seeds share dataset and split.
-        max_corrupt_fraction: share of unreadable images above which preparation fails.
-        unknown_patients: for images whose name gives no patient: ``exclude`` leaves them out,
-            ``own`` counts each as one patient, so that leakage cannot be excluded.
-        in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
-            is read from disk batch by batch, with the same result.
-    """
-
-    source: Literal["kaggle", "folder", "synthetic"]
-    folder: Path | None
-    dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")] | None
-    synthetic_patients: Annotated[int, Field(ge=0, le=100_000)]
-    image_size: Annotated[int, Field(ge=32, le=1024)]
-    # With two patients, the minimum per class, a larger share would leave none to train on.
-    val_fraction: Annotated[float, Field(gt=0, le=0.5)]
-    seed: Seed
-    max_corrupt_fraction: Fraction
-    unknown_patients: Literal["exclude", "own"]
-    in_memory_limit: Annotated[int, Field(ge=0, lt=2**63)]
-
-    @model_validator(mode="after")
-    def _source_is_named(self) -> "Data":
-        if self.source == "folder" and self.folder in (None, Path()):
-            raise ValueError("data.source=folder needs data.folder")
-        if self.source == "kaggle" and self.dataset is None:
-            raise ValueError("data.source=kaggle needs data.dataset")
-        if self.source == "synthetic" and self.synthetic_patients < MIN_PATIENTS:
-            raise ValueError(
-                f"data.synthetic_patients={self.synthetic_patients} leaves a split empty: "
-                f"it must be at least {MIN_PATIENTS}"
-            )
-        return self
 
 
 class Model(Group):

@@ -10,7 +10,10 @@ from hydra.errors import HydraException
 EXAMPLE = "CXR_OVERRIDES=\"seed=7 data.folder='/data/my images (2024)'\""
 # Keys whose values may be paths. Hydra's grammar requires parentheses, commas, braces and non-ASCII
 # letters to be escaped.
-PATHS = ("data.folder", "model.pretrained", "probe.pretrained")
+PATHS = (
+    *("data.folder", "data.table", "data.corrections"),
+    *("model.pretrained", "probe.pretrained"),
+)
 
 _FUNCTION = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)")
 

@@ -103,7 +103,7 @@ def model_card(
     if report.baseline is None or report.comparison is None:
         raise ValueError(f"the report {report.version} has no baseline")
     difference = report.comparison.macro_f1
-    source = experiment.data.source
+    source = experiment.data.listed[0].source
     name = licence(record, source)
     card_data = ModelCardData(
         license=name,

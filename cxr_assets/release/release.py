@@ -82,7 +82,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
             )
         card = model_card(record, report, data, experiment, plot_files, repo)
         card.save(release / CARD_FILE)
-        source = experiment.data.source
+        source = experiment.data.listed[0].source
         cited = citation(record, source, title(experiment), repo)
         (release / CITATION_FILE).write_text(cited)
         note = licence_note(licence(record, source), DATA[source])
@@ -142,7 +142,7 @@ def _check(
     for name, ours, theirs in (
         ("seed", experiment.seed, record.seed),
         ("data.image_size", experiment.data.image_size, record.input_size),
-        ("synthetic images", experiment.data.source == "synthetic", record.synthetic),
+        ("synthetic images", experiment.data.listed[0].source == "synthetic", record.synthetic),
         ("base weights", experiment.model.pretrained is not None, record.pretrained is not None),
     ):
         if ours != theirs:

@@ -1,0 +1,151 @@
+"""Where the images come from and how they are prepared: the group ``data`` of an experiment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cxr_assets.groups import Fraction, Group, Seed
+from cxr_assets.radiographs.synthesis import MIN_PATIENTS
+
+Kind = Literal["kaggle", "folder", "table", "synthetic"]
+# Of a source, and of the short form of a list of one, whose name is its kind.
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Dataset = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
+Column = Annotated[str, Field(min_length=1, max_length=200)]
+
+_NEEDED = {"kaggle": "dataset", "folder": "folder", "table": "table"}
+
+
+class Columns(Group):
+    """The names of a table's columns; only the first three have to exist.
+
+    Attributes:
+        path: of the image: absolute, or relative to the table.
+        label: what the image shows, see :attr:`Source.labels`.
+        patient: pseudonym of the patient.
+        split: ``train``, ``val`` or ``test``; empty where it is to be drawn.
+        site: hospital or department.
+        acquired: date of the image, ``YYYY-MM-DD`` or ``YYYYMMDD``.
+        view: projection, such as ``PA``; only frontal images are used.
+        sex: of the patient.
+        age: of the patient, in years.
+    """
+
+    path: Column = "path"
+    label: Column = "label"
+    patient: Column = "patient"
+    split: Column = "split"
+    site: Column = "site"
+    acquired: Column = "acquired"
+    view: Column = "view"
+    sex: Column = "sex"
+    age: Column = "age"
+
+
+class Source(Group):
+    """One source of images.
+
+    Attributes:
+        name: of the source; patients of two sources are different patients.
+        source: ``kaggle``, ``folder``, ``table`` or ``synthetic``.
+        folder: for ``folder``: with ``train/`` and ``test/``; it is never written to.
+        dataset: for ``kaggle``: owner and name of the data set.
+        synthetic_patients: for ``synthetic``: patients per class.
+        table: for ``table``: a CSV or Parquet file with one row per image.
+        columns: for ``table``: the names of its columns.
+        labels: class by the source's own word for it; null for a word that is left out. A word
+            that is the name of a class needs no entry.
+        use: ``all``, or ``train`` or ``test`` alone. Images of a source for ``test`` alone are
+            reported apart.
+    """
+
+    name: SourceName
+    source: Kind
+    folder: Path | None = None
+    dataset: Dataset | None = None
+    synthetic_patients: Annotated[int, Field(ge=0, le=100_000)] = 0
+    table: Path | None = None
+    columns: Columns = Columns()
+    labels: dict[str, str | None] = Field(default_factory=dict)
+    use: Literal["all", "train", "test"] = "all"
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name == "unknown":
+            raise ValueError("the name is reserved for unknown patients")
+        return name
+
+    @model_validator(mode="after")
+    def _place_is_given(self) -> "Source":
+        key = _NEEDED.get(self.source)
+        if key is not None and getattr(self, key) in (None, Path()):
+            raise ValueError(f"data.source={self.source} needs data.{key}")
+        if self.source == "synthetic" and self.synthetic_patients < MIN_PATIENTS:
+            raise ValueError(
+                f"data.synthetic_patients={self.synthetic_patients} leaves a split empty: "
+                f"it must be at least {MIN_PATIENTS}"
+            )
+        return self
+
+
+class Data(Group):
+    """Where the images come from and how they are prepared.
+
+    Attributes:
+        source, folder, dataset, synthetic_patients, table, columns, labels: the only source, see
+            :class:`Source`; its name is its kind.
+        sources: several sources; ``source`` is null then.
+        corrections: a CSV or Parquet file with corrected labels, if any.
+        image_size: side of the square input, in pixels.
+        val_fraction: share of the patients drawn for validation, of those without a given split.
+        test_fraction: share of the patients drawn for test, of sources without given splits.
+        seed: for the draw of these patients and for synthetic images. It is separate from the
+            training's ``seed``, so that trainings with different seeds share dataset and split.
+        max_corrupt_fraction: share of unreadable images above which preparation fails.
+        unknown_patients: for images without a known patient: ``exclude`` leaves them out,
+            ``own`` counts each as one patient, so that leakage cannot be excluded.
+        in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
+            is read from disk batch by batch, with the same result.
+    """
+
+    source: Kind | None
+    folder: Path | None
+    dataset: Dataset | None
+    synthetic_patients: Annotated[int, Field(ge=0, le=100_000)]
+    table: Path | None
+    columns: Columns
+    labels: dict[str, str | None]
+    sources: tuple[Source, ...]
+    corrections: Path | None
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    # With two patients, the minimum per class, a larger share would leave none to train on.
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    test_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    seed: Seed
+    max_corrupt_fraction: Fraction
+    unknown_patients: Literal["exclude", "own"]
+    in_memory_limit: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _sources_are_clear(self) -> "Data":
+        if (self.source is None) != bool(self.sources):
+            raise ValueError(
+                "set either data.source (kaggle, folder, table or synthetic) or data.sources: "
+                "for several sources, data=sources data.sources=[...]"
+            )
+        names = [source.name for source in self.listed]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"data.sources has two sources named {', '.join(sorted(repeated))}")
+        if all(source.use == "test" for source in self.listed):
+            raise ValueError("every source in data.sources is for test alone: none to train on")
+        return self
+
+    @property
+    def listed(self) -> tuple[Source, ...]:
+        """All sources; the short form is a list of one."""
+        if self.source is None:
+            return self.sources
+        shared = Source.model_fields.keys() & Data.model_fields.keys()
+        return (Source(name=self.source, **{key: getattr(self, key) for key in shared}),)
