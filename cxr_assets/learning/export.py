@@ -22,7 +22,7 @@ from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
 from cxr_assets.learning.reference import Saved
-from cxr_assets.radiographs import dataset
+from cxr_assets.radiographs import dataset, membership
 from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import (
@@ -184,6 +184,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         module.network.save_pretrained(directory)
         Preprocessing(plan.dataset.image_size).write(directory)
         shutil.copyfile(plan.work / HISTORY_FILE, directory / HISTORY_FILE)
+        membership.write(directory, plan.layout.processed)
         saved = Saved(directory, record.flip_averaging)
         reference = saved.reference()
         reference.write(directory)

@@ -11,14 +11,13 @@ from cxr_assets.evaluation.report import latest_report
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import leakage
-from cxr_assets.radiographs.dataset import DatasetRecord, manifest, samples
+from cxr_assets.radiographs.dataset import DatasetRecord, samples
 from cxr_assets.release.card import CARD_FILE, DATA, SAMPLES_FILE, model_card, title
 from cxr_assets.release.rights import CITATION_FILE, LICENCE_FILE, citation, licence, licence_note
 from cxr_serving.model import store
 from cxr_serving.model.bundle import RECORD_FILE, BundleRecord
 from cxr_serving.model.report import METRICS_FILE, Report
 
-SPLIT_FILE = "split.csv"
 KIND = "release"
 
 
@@ -33,8 +32,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     files, so that :func:`cxr_serving.model.store.verify`, the predictor and ``from_pretrained``
     all take it. It is written aside, verified and moved into place whole; the same inputs give the
     same bytes. ``<releases>/latest.json`` is left to the caller, who moves it after the upload, if
-    any. The release holds sample images only if they are synthetic; ``split.csv`` lists the images
-    of each split by the hash of their content, without file names or patients.
+    any. The release holds sample images only if they are synthetic.
 
     Args:
         layout: where dataset, bundles and reports lie and the release goes.
@@ -87,9 +85,6 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         (release / CITATION_FILE).write_text(cited)
         note = licence_note(licence(record, source), DATA[source])
         (release / LICENCE_FILE).write_text(note)
-        # Without file names and patients, and not in their order either.
-        images = manifest(layout.processed).query("kept").sort_values(["split", "sha256"])
-        images[["split", "class", "sha256"]].to_csv(release / SPLIT_FILE, index=False)
 
     layout.releases.mkdir(parents=True, exist_ok=True)
     written.remove_leftovers(
