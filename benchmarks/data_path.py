@@ -117,7 +117,10 @@ def plain(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
         rows = kept(layout.processed, split)
         paths = [experiment.data.folder / path for path in rows["path"]]
         data = PlainImages(
-            paths, labels(rows).tolist(), experiment.data.image_size, vary=split == "train"
+            paths,
+            labels(rows, experiment.classes).tolist(),
+            experiment.data.image_size,
+            vary=split == "train",
         )
         loaders.append(
             DataLoader(

@@ -76,7 +76,7 @@ def of_model(asset: str = "convnext_model", **changes: Any) -> ModelReport:
             classes={},
         ),
         calibration=Calibration(temperature=1.0, before=errors, after=errors),
-        pneumonia=None,
+        abnormal=None,
         selective=[],
     )
     return report.model_copy(update=changes)

@@ -1,8 +1,10 @@
 """A tiny processed dataset and tiny real bundles, for the packages that read them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,8 @@ from cxr_assets.radiographs.dataset import (
     MANIFEST_FILE,
     DatasetRecord,
 )
-from cxr_assets.radiographs.naming import CLASSES, SPLITS
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES as CLASSES
+from cxr_assets.radiographs.naming import SPLITS
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.preprocessing import Preprocessing
@@ -39,18 +42,21 @@ NETWORKS = (
     "probe.num_attention_heads=2",
     "probe.weight_decays=[1,0.1,0.01]",
 )
-LABELS = {"id2label": dict(enumerate(CLASSES)), "label2id": {c: i for i, c in enumerate(CLASSES)}}
 
 
-def convnext() -> PreTrainedModel:
+def _labels(classes: Sequence[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(classes)), "label2id": {c: i for i, c in enumerate(classes)}}
+
+
+def convnext(classes: Sequence[str] = CLASSES) -> PreTrainedModel:
     """A ConvNeXt V2 with random weights."""
     config = ConvNextV2Config(
-        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], image_size=SIZE, **LABELS
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], image_size=SIZE, **_labels(classes)
     )
     return ConvNextV2ForImageClassification(config)
 
 
-def dinov2() -> PreTrainedModel:
+def dinov2(classes: Sequence[str] = CLASSES) -> PreTrainedModel:
     """A DINOv2 with random weights and a linear head that sees the CLS token only."""
     config = Dinov2Config(
         hidden_size=16,
@@ -58,7 +64,7 @@ def dinov2() -> PreTrainedModel:
         num_attention_heads=2,
         image_size=SIZE,
         patch_size=8,
-        **LABELS,
+        **_labels(classes),
     )
     model = Dinov2ForImageClassification(config)
     with torch.no_grad():
@@ -88,7 +94,7 @@ def publish(
         asset=asset,
         version=bundle.new_version(fingerprint, now),
         fingerprint=fingerprint,
-        classes=CLASSES,
+        classes=tuple(model.config.label2id),
         input_size=SIZE,
         created_at=now,
         data_version=data_version,
@@ -119,13 +125,18 @@ def publish(
 
 
 def processed(
-    layout: Layout, *, synthetic: bool = True, test_images: int = 9, images: int = 1
+    layout: Layout,
+    *,
+    synthetic: bool = True,
+    test_images: int = 9,
+    images: int = 1,
+    classes: tuple[str, ...] = CLASSES,
 ) -> DatasetRecord:
     """Write a dataset of noise: ``test_images`` a class in test, ``images`` in the other splits."""
     rng = np.random.default_rng(0)
     rows = []
     for split in SPLITS:
-        for label in CLASSES:
+        for label in classes:
             folder = layout.processed / split / label
             folder.mkdir(parents=True)
             for number in range(test_images if split == "test" else images):
@@ -139,12 +150,13 @@ def processed(
     record = DatasetRecord(
         data_version=sha256(str(synthetic).encode()).hexdigest(),
         raw_data_version="0" * 64,
+        classes=classes,
         synthetic=synthetic,
         image_size=SIZE,
         val_fraction=0.15,
         seed=0,
         counts={
-            split: dict.fromkeys(CLASSES, test_images if split == "test" else images)
+            split: dict.fromkeys(classes, test_images if split == "test" else images)
             for split in SPLITS
         },
         skipped={},

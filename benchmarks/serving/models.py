@@ -10,7 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.learning import onnx
 from cxr_assets.learning.reference import Saved
-from cxr_assets.radiographs.naming import CLASSES
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_serving.http.settings import ASSET
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import INT8_FILE, BundleRecord, Int8
@@ -54,7 +54,7 @@ def publish(
         asset=ASSET,
         version=bundle.new_version(fingerprint, now),
         fingerprint=fingerprint,
-        classes=CLASSES,
+        classes=KAGGLE_CLASSES,
         input_size=config.image_size,
         created_at=now,
         data_version="none",
@@ -92,8 +92,8 @@ def publish(
 def _network(config: ConvNextV2Config, seed: int) -> ConvNextV2ForImageClassification:
     torch.manual_seed(seed)
     config.initializer_range = _STD
-    config.id2label = dict(enumerate(CLASSES))
-    config.label2id = {name: index for index, name in enumerate(CLASSES)}
+    config.id2label = dict(enumerate(KAGGLE_CLASSES))
+    config.label2id = {name: index for index, name in enumerate(KAGGLE_CLASSES)}
     network = ConvNextV2ForImageClassification(config)
     for name, parameter in network.named_parameters():
         if ".grn." in name:

@@ -8,8 +8,7 @@ import pandas as pd
 
 from cxr_assets.evaluation import operating, plots, reliability
 from cxr_assets.evaluation.metrics import roc
-from cxr_assets.evaluation.scoring import NORMAL, Evaluated
-from cxr_assets.radiographs.naming import CLASSES
+from cxr_assets.evaluation.scoring import Evaluated
 
 # A PNG image, and its numbers.
 Plot = tuple[bytes, pd.DataFrame]
@@ -42,10 +41,10 @@ def draw(
 def _of_model(
     model: Evaluated, targets: npt.NDArray[np.integer[Any]], synthetic: bool
 ) -> dict[str, Plot]:
-    title, metrics = model.record.asset, model.metrics
-    matrix = pd.DataFrame(metrics.confusion_matrix, columns=list(CLASSES))
-    matrix.insert(0, "true class", list(CLASSES))
-    curves = roc(model.probabilities, targets, CLASSES)
+    title, metrics, classes = model.record.asset, model.metrics, model.record.classes
+    matrix = pd.DataFrame(metrics.confusion_matrix, columns=list(classes))
+    matrix.insert(0, "true class", list(classes))
+    curves = roc(model.probabilities, targets, classes)
     before, after = (
         reliability.reliability(probabilities, targets)
         for probabilities in (model.uncalibrated, model.probabilities)
@@ -60,10 +59,10 @@ def _of_model(
         ),
         "selective": (plots.selective(coverage, title, synthetic), coverage),
     }
-    if metrics.pneumonia is not None:
-        curve = operating.pneumonia_roc(model.probabilities, targets, NORMAL)
-        drawn["pneumonia_roc"] = (
-            plots.pneumonia_roc(curve, metrics.pneumonia, title, synthetic),
+    if metrics.abnormal is not None:
+        curve = operating.abnormal_roc(model.probabilities, targets, classes)
+        drawn["abnormal_roc"] = (
+            plots.abnormal_roc(curve, metrics.abnormal, title, synthetic),
             curve,
         )
     if model.history is not None:

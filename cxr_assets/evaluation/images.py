@@ -42,7 +42,20 @@ class Images:
         return [self.root / path for path in self.table["path"]]
 
     def targets(self, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
-        """Class indices [N]."""
+        """Class indices [N].
+
+        Args:
+            classes: names in index order.
+
+        Raises:
+            ReportError: an image is of another class.
+        """
+        shown = sorted(set(self.table["class"]))
+        if unknown := [label for label in shown if label not in classes]:
+            raise ReportError(
+                f"the {self.source} are of the classes {', '.join(shown)}, but those of the model "
+                f"are {', '.join(classes)}: evaluate a model that knows {', '.join(unknown)}, too"
+            )
         return np.array([classes.index(label) for label in self.table["class"]], dtype=np.int64)
 
 

@@ -1,5 +1,6 @@
-"""The model as a detector of pneumonia, and when uncertain images go to a human reader."""
+"""Abnormal against normal images, and when uncertain images go to a human reader."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
-from cxr_serving.model.metrics import OperatingPoint, Pneumonia
+from cxr_serving.model.metrics import Abnormal, OperatingPoint
 
+# The class that every other one is abnormal against, where there is one of this name.
+NORMAL = "normal"
 # Sensitivities at which the specificity is reported.
 _SENSITIVITIES = (0.9, 0.95, 0.99)
 # With fewer images of a class, its F1 is left out.
@@ -16,45 +19,46 @@ _LEAST = 10
 _COVERAGES = tuple(np.linspace(1, 0.2, 17).round(2).tolist())
 
 
-def pneumonia_roc(
+def abnormal_roc(
     probabilities: npt.NDArray[np.floating[Any]],
     targets: npt.NDArray[np.integer[Any]],
-    normal: int,
+    classes: Sequence[str],
 ) -> pd.DataFrame:
-    """ROC curve of pneumonia, bacterial or viral, against normal.
+    """ROC curve of all other classes against normal.
 
     Args:
         probabilities: [N, C].
         targets: [N], class indices, of normal images and of others.
-        normal: index of the class of normal images.
+        classes: C names, one of them normal.
 
     Returns:
-        One row per distinct probability of pneumonia, 1 minus that of normal, none left out:
-        ``threshold`` (an image is called pneumonia from it on), ``sensitivity``, ``specificity``;
-        the first row, at infinity, calls no image pneumonia.
+        One row per distinct probability of an abnormality, 1 minus that of normal, none left out:
+        ``threshold`` (an image is called abnormal from it on), ``sensitivity``, ``specificity``;
+        the first row, at infinity, calls no image abnormal.
     """
+    normal = classes.index(NORMAL)
     positive = targets != normal
     # By default collinear points of the curve are dropped, and with them the thresholds at which
     # a sensitivity is first reached.
     false_positive, sensitivity, threshold = roc_curve(
-        positive, _pneumonia(probabilities, normal), drop_intermediate=False
+        positive, _abnormal(probabilities, normal), drop_intermediate=False
     )
     return pd.DataFrame(
         {"threshold": threshold, "sensitivity": sensitivity, "specificity": 1 - false_positive}
     )
 
 
-def pneumonia(
+def abnormal(
     probabilities: npt.NDArray[np.floating[Any]],
     targets: npt.NDArray[np.integer[Any]],
-    normal: int,
-) -> Pneumonia | None:
-    """Pneumonia against normal; None where the images are all of one kind.
+    classes: Sequence[str],
+) -> Abnormal | None:
+    """All other classes against normal; None without such a class, or with one kind of image.
 
     Args:
         probabilities: [N, C].
         targets: [N], class indices.
-        normal: index of the class of normal images.
+        classes: C names.
 
     Returns:
         Its ``sensitivity`` and ``specificity`` are those of the top-1 class; ``at_sensitivity`` has
@@ -62,11 +66,14 @@ def pneumonia(
         interpolated nor rounded, and the sensitivity and specificity there. The thresholds are
         chosen on the evaluated images themselves.
     """
+    if NORMAL not in classes:
+        return None
+    normal = classes.index(NORMAL)
     positive = targets != normal
     if positive.all() or not positive.any():
         return None
     called = probabilities.argmax(axis=1) != normal
-    curve = pneumonia_roc(probabilities, targets, normal)
+    curve = abnormal_roc(probabilities, targets, classes)
     points = {
         f"{wanted:g}": OperatingPoint(
             # Rounded up it would miss the image that it was chosen by.
@@ -77,17 +84,15 @@ def pneumonia(
         for wanted in _SENSITIVITIES
         for _, point in curve[curve["sensitivity"] >= wanted].head(1).iterrows()
     }
-    return Pneumonia(
-        auroc=round(float(roc_auc_score(positive, _pneumonia(probabilities, normal))), 6),
+    return Abnormal(
+        auroc=round(float(roc_auc_score(positive, _abnormal(probabilities, normal))), 6),
         sensitivity=round(float(called[positive].mean()), 6),
         specificity=round(float(1 - called[~positive].mean()), 6),
         at_sensitivity=points,
     )
 
 
-def _pneumonia(
-    probabilities: npt.NDArray[np.floating[Any]], normal: int
-) -> npt.NDArray[np.float64]:
+def _abnormal(probabilities: npt.NDArray[np.floating[Any]], normal: int) -> npt.NDArray[np.float64]:
     """float64 [N]: in single precision near-certain images would tie."""
     score: npt.NDArray[np.float64] = 1 - probabilities[:, normal].astype(np.float64)
     return score

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cxr_assets.evaluation.wording import words
-from cxr_serving.model.metrics import Calibration, Pneumonia, Scores
+from cxr_serving.model.metrics import Abnormal, Calibration, Scores
 from cxr_serving.model.report import TrendPoint
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -83,12 +83,12 @@ def roc_curves(curves: pd.DataFrame, metrics: Scores, title: str, synthetic: boo
     return _png(figure, f"{title}: ROC curves, {metrics.images} images", synthetic)
 
 
-def pneumonia_roc(curve: pd.DataFrame, summary: Pneumonia, title: str, synthetic: bool) -> bytes:
-    """Draw the ROC curve of pneumonia against normal, and the operating point of the model.
+def abnormal_roc(curve: pd.DataFrame, summary: Abnormal, title: str, synthetic: bool) -> bytes:
+    """Draw the ROC curve of all other classes against normal, and the operating point of the model.
 
     Args:
-        curve: what :func:`cxr_assets.evaluation.operating.pneumonia_roc` returns.
-        summary: what :func:`cxr_assets.evaluation.operating.pneumonia` returns.
+        curve: what :func:`cxr_assets.evaluation.operating.abnormal_roc` returns.
+        summary: what :func:`cxr_assets.evaluation.operating.abnormal` returns.
         title: what was evaluated.
         synthetic: whether the images are synthetic.
     """
@@ -108,10 +108,10 @@ def pneumonia_roc(curve: pd.DataFrame, summary: Pneumonia, title: str, synthetic
         markersize=9,
         label="top-1 class",
     )
-    axes.set_xlabel("normal images called pneumonia (1 - specificity)")
-    axes.set_ylabel("pneumonia called pneumonia (sensitivity)")
+    axes.set_xlabel("normal images called abnormal (1 - specificity)")
+    axes.set_ylabel("abnormal images called abnormal (sensitivity)")
     axes.legend(loc="lower right")
-    return _png(figure, f"{title}: pneumonia against normal", synthetic)
+    return _png(figure, f"{title}: abnormal against normal", synthetic)
 
 
 def reliability(

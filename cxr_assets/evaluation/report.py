@@ -14,7 +14,6 @@ from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import BundleError
@@ -62,13 +61,16 @@ def write_report(
         ReportError: the bundles and the dataset do not belong together, or an image is unreadable.
     """
     images = evaluated.test_split(layout.processed)
-    predictors = [_trained_on(directory, images) for directory in (main, baseline)]
+    data = DatasetRecord.read(layout.processed)
+    predictors = [_trained_on(directory, images, data.classes) for directory in (main, baseline)]
     ours = predictors[0].record
     released, not_compared = None, None
     try:
         directory = past.released(layout, ours.asset, but=ours.version)
         if directory is not None:
-            released = _load(directory)
+            released = Predictor(directory)
+            if released.record.classes != data.classes:
+                released, not_compared = None, "the last release has other classes"
     except (BundleError, ReportError) as error:
         # The next release replaces it, which needs this report.
         not_compared = "the last release is broken"
@@ -89,7 +91,7 @@ def write_report(
         regression=_regression(model, others[0]) if others else None,
         not_compared=not_compared,
         trend=trend,
-        dataset=Dataset(**DatasetRecord.read(layout.processed).model_dump()),
+        dataset=Dataset(**data.model_dump()),
     )
     final = layout.reports / ours.version
     content = _write(final, REPORT, layout.set_aside, report, evaluation, probe)
@@ -117,14 +119,17 @@ def report_on_folder(
     Raises:
         RawDataError: there is no image.
         BundleError: a bundle is broken.
-        ReportError: an image is unreadable, or ``out`` holds anything else, or lies inside a
+        ReportError: an image is unreadable or of a class that a model does not know, or the models
+            know other classes than each other, or ``out`` holds anything else, or lies inside a
             directory that must stay as it is.
     """
     out = out.resolve()
     _require_free(out, folder.resolve())
     images = evaluated.folder(folder, progress)
-    directories = [main, *([baseline] if baseline else [])]
-    evaluation = evaluate_models([_load(directory) for directory in directories], images)
+    predictors = [Predictor(main)]
+    if baseline is not None:
+        predictors.append(_load(baseline, predictors[0].record.classes))
+    evaluation = evaluate_models(predictors, images)
     _announce(evaluation.models, progress)
     compared = evaluation.models[1] if baseline else None
     report = compile_report(evaluation, compared)
@@ -155,18 +160,18 @@ def latest_report(layout: Layout) -> Path:
     return layout.reports / version
 
 
-def _load(directory: Path) -> Predictor:
+def _load(directory: Path, classes: tuple[str, ...]) -> Predictor:
     predictor = Predictor(directory)
-    if predictor.record.classes != CLASSES:
+    if predictor.record.classes != classes:
         raise ReportError(
             f"{directory} has the classes {', '.join(predictor.record.classes)}, not "
-            f"{', '.join(CLASSES)}: train it again"
+            f"{', '.join(classes)}: train it again"
         )
     return predictor
 
 
-def _trained_on(directory: Path, images: Images) -> Predictor:
-    predictor = _load(directory)
+def _trained_on(directory: Path, images: Images, classes: tuple[str, ...]) -> Predictor:
+    predictor = _load(directory, classes)
     record = predictor.record
     if record.data_version != images.data_version:
         raise ReportError(
@@ -219,10 +224,12 @@ def _write(
         table = images.table[["path", "class"]].rename(columns={"class": "target"})
         for role, model in (("model", main), ("baseline", baseline)):
             if model is not None:
-                for index, name in enumerate(CLASSES):
+                for index, name in enumerate(main.record.classes):
                     table[f"{role}_{name}"] = model.probabilities[:, index]
         table.to_csv(partial / PREDICTIONS_FILE, index=False)
-        plots = illustration.draw(main, baseline, images.targets(CLASSES), report.synthetic)
+        plots = illustration.draw(
+            main, baseline, images.targets(main.record.classes), report.synthetic
+        )
         for name, (picture, numbers) in plots.items():
             (partial / f"{name}.png").write_bytes(picture)
             numbers.to_csv(partial / f"{name}.csv", index=False)

@@ -18,7 +18,6 @@ from cxr_assets.evaluation.machine import environment
 from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.shortcuts import border, shortcuts
 from cxr_assets.evaluation.subgroups import subgroups
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 from cxr_serving.model.metrics import (
     Calibration,
@@ -32,7 +31,6 @@ from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import Comparison, Dataset, Regression, Report, TrendPoint
 
 DISCLAIMER = "For research and education only. Not a medical device."
-NORMAL = CLASSES.index("normal")
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,13 @@ def evaluate_models(predictors: Sequence[Predictor], images: Images) -> Evaluati
     """Ask all models in one pass over the images, and compute their metrics.
 
     Args:
-        predictors: the main model first.
+        predictors: the main model first; all of the same classes.
         images: N images.
 
     Raises:
         ReportError: an image cannot be read.
     """
-    targets = images.targets(CLASSES)
+    targets = images.targets(predictors[0].record.classes)
     drawn = bootstrap.draws(images.table["patient"])
     errors, borders = ConfidentErrors(targets), []
 
@@ -110,29 +108,30 @@ def _evaluated(
     drawn: torch.Tensor,
 ) -> Evaluated:
     record = predictor.record
+    classes = record.classes
     path = predictor.directory / HISTORY_FILE
     history = pd.read_csv(path) if path.exists() else None
     uncalibrated = reliability.uncalibrated(probabilities, record.temperature)
-    draws = bootstrap.scores(probabilities, targets, CLASSES, drawn)
+    draws = bootstrap.scores(probabilities, targets, classes, drawn)
     selective = operating.selective(probabilities, targets).to_json(orient="records")
     metrics = ModelReport(
-        **dict(evaluate(probabilities, targets, CLASSES)),
+        **dict(evaluate(probabilities, targets, classes)),
         model=Provenance.of(record),
         training_seconds=_sum(history, "seconds"),
         training_joules=_sum(history, "joules"),
-        intervals=_intervals(draws),
+        intervals=_intervals(draws, classes),
         calibration=Calibration(
             temperature=record.temperature,
             before=reliability.calibration(uncalibrated, targets),
             after=reliability.calibration(probabilities, targets),
         ),
-        pneumonia=operating.pneumonia(probabilities, targets, NORMAL),
+        abnormal=operating.abnormal(probabilities, targets, classes),
         selective=[Coverage(**row) for row in json.loads(selective)],
     )
     return Evaluated(record, history, probabilities, uncalibrated, draws, metrics)
 
 
-def _intervals(draws: pd.DataFrame) -> Intervals:
+def _intervals(draws: pd.DataFrame, classes: tuple[str, ...]) -> Intervals:
     found = {str(name): bootstrap.interval(draws[name]) for name in draws.columns}
     return Intervals(
         **{name: found[name] for name in Intervals.model_fields if name != "classes"},
@@ -140,7 +139,7 @@ def _intervals(draws: pd.DataFrame) -> Intervals:
             label: ClassIntervals(
                 **{name: found[f"{label}/{name}"] for name in ClassIntervals.model_fields}
             )
-            for label in CLASSES
+            for label in classes
         },
     )
 
@@ -163,7 +162,8 @@ def compile_report(
 ) -> Report:
     """The report on the main model; the other arguments are attributes of :class:`Report`."""
     images, main = evaluation.images, evaluation.models[0]
-    targets = images.targets(CLASSES)
+    classes = main.record.classes
+    targets = images.targets(classes)
     compared = None
     if baseline is not None:
         compared = Comparison(
@@ -182,8 +182,8 @@ def compile_report(
         unknown_patients=images.unknown_patients,
         skipped=images.skipped,
         data_version=images.data_version,
-        subgroups=subgroups(images, main.probabilities, CLASSES, evaluation.drawn),
-        shortcuts=shortcuts(images, evaluation.borders, CLASSES, main.metrics.macro_f1),
+        subgroups=subgroups(images, main.probabilities, classes, evaluation.drawn),
+        shortcuts=shortcuts(images, evaluation.borders, classes, main.metrics.macro_f1),
         environment=environment(),
         baseline=baseline and baseline.metrics,
         margin=compared and compared.macro_f1.estimate,

@@ -11,7 +11,6 @@ from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.recipe import Progress, Recipe, balanced
 from cxr_assets.radiographs.datamodule import RadiographsDataModule
-from cxr_assets.radiographs.naming import CLASSES
 
 
 class ConvNext(Recipe):
@@ -28,7 +27,7 @@ class ConvNext(Recipe):
         self.flip_averaging = experiment.trainer.flip_averaging
 
     def network(self, image_size: int) -> dict[str, Any]:
-        return networks.convnext_config(self.experiment.model, image_size, CLASSES)
+        return networks.convnext_config(self.experiment.model, image_size, self.experiment.classes)
 
     def settings(self) -> dict[str, Any]:
         model = self.experiment.model.model_dump(include={"lr", "layer_decay"})
@@ -46,12 +45,12 @@ class ConvNext(Recipe):
             augmentation=settings.augmentation,
             in_memory_limit=self.experiment.data.in_memory_limit,
         )
-        weights = None
+        classes, weights = len(self.experiment.classes), None
         if settings.class_balance == "weights":
-            weights = balanced(images.images("train").labels)
+            weights = balanced(images.images("train").labels, classes)
         module = Classifier(
             model_name=self.experiment.model.name,
-            num_classes=len(CLASSES),
+            num_classes=classes,
             network=network,
             optimizer=settings.optimizer,
             lr=self.experiment.model.lr,

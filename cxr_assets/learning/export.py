@@ -23,7 +23,6 @@ from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.recipe import Progress
 from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs import dataset, membership
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import (
     CHECKPOINT_FILE,
@@ -156,7 +155,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         asset=plan.asset,
         version=bundle.new_version(plan.fingerprint, now),
         fingerprint=plan.fingerprint,
-        classes=CLASSES,
+        classes=plan.dataset.classes,
         input_size=plan.dataset.image_size,
         created_at=now,
         data_version=plan.dataset.data_version,
@@ -205,7 +204,7 @@ def _serve(
         ParityError: a probability differs by more than 1e-4.
     """
     rows = dataset.kept(plan.layout.processed, "val")
-    labels = dataset.labels(rows)
+    labels = dataset.labels(rows, record.classes)
     files, every = rows["file"].tolist(), max(1, len(rows) // _COMPARED)
 
     def validation() -> Iterator[npt.NDArray[np.uint8]]:
@@ -236,7 +235,9 @@ def _serve(
         for images in (validation(), reference.images)
     )
     exact, coarse = (
-        float(multiclass_f1_score(torch.tensor(given), labels, len(CLASSES), average="macro"))
+        float(
+            multiclass_f1_score(torch.tensor(given), labels, len(record.classes), average="macro")
+        )
         for given in (answers, rounded)
     )
     difference = reference.difference(reference_rounded)

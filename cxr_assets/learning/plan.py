@@ -14,7 +14,7 @@ from cxr_assets.learning.convnext import ConvNext
 from cxr_assets.learning.probe import Dinov2Probe
 from cxr_assets.learning.recipe import Progress, Recipe
 from cxr_assets.provenance import code_version, fingerprint
-from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_assets.radiographs.dataset import DatasetError, DatasetRecord
 from cxr_serving.model import hashes, store
 from cxr_serving.model.atomic import set_aside, write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
@@ -158,11 +158,16 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
     """Plan a training, without running it.
 
     Raises:
-        DatasetError: there is no processed dataset.
+        DatasetError: there is no processed dataset, or it has other classes than the experiment.
         PretrainedError: base weights are not available.
     """
     recipe = RECIPES[asset](experiment)
     dataset = DatasetRecord.read(layout.processed)
+    if dataset.classes != experiment.classes:
+        raise DatasetError(
+            f"the dataset in {layout.processed} has the classes {', '.join(dataset.classes)}, the "
+            f"experiment {', '.join(experiment.classes)}: materialise processed_dataset again"
+        )
     network = recipe.network(dataset.image_size)
     for key in ("_name_or_path", "transformers_version"):
         network.pop(key, None)
@@ -172,6 +177,7 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
         {
             "asset": asset,
             "data": dataset.data_version,
+            "classes": dataset.classes,
             "network": network,
             "weights": weights,
             "settings": recipe.settings(),

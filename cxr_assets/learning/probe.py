@@ -18,7 +18,6 @@ from cxr_assets.learning.module import Classification
 from cxr_assets.learning.recipe import Progress, Recipe, balanced
 from cxr_assets.radiographs.datamodule import Batch, InMemory, in_order
 from cxr_assets.radiographs.dataset import kept, labels
-from cxr_assets.radiographs.naming import CLASSES
 
 _MAX_ITERATIONS = 1000
 
@@ -144,15 +143,22 @@ class EmbeddingsDataModule(L.LightningDataModule):
     Args:
         backbone: the frozen DINOv2.
         layout: where dataset and embeddings are.
+        classes: names in index order.
         progress: called with a line per 512 images.
     """
 
-    def __init__(self, backbone: PreTrainedModel, layout: Layout, progress: Progress) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        layout: Layout,
+        classes: tuple[str, ...],
+        progress: Progress,
+    ) -> None:
         super().__init__()
         train, val = (kept(layout.processed, split) for split in ("train", "val"))
         embeddings = embed(backbone, layout, pd.concat([train, val]), progress)
-        self._train = InMemory(embeddings[: len(train)], labels(train))
-        self._val = InMemory(embeddings[len(train) :], labels(val))
+        self._train = InMemory(embeddings[: len(train)], labels(train, classes))
+        self._val = InMemory(embeddings[len(train) :], labels(val, classes))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """All embeddings of the training images."""
@@ -175,7 +181,7 @@ class Dinov2Probe(Recipe):
         self.max_epochs = self.patience = len(experiment.probe.weight_decays)
 
     def network(self, image_size: int) -> dict[str, Any]:
-        return networks.dinov2_config(self.experiment.probe, image_size, CLASSES)
+        return networks.dinov2_config(self.experiment.probe, image_size, self.experiment.classes)
 
     def settings(self) -> dict[str, Any]:
         return self.experiment.probe.model_dump(include={"weight_decays"})
@@ -183,15 +189,16 @@ class Dinov2Probe(Recipe):
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
     ) -> tuple[LinearProbe, EmbeddingsDataModule]:
+        classes = self.experiment.classes
         probe = LinearProbe(
             model_name=self.experiment.probe.name,
-            num_classes=len(CLASSES),
+            num_classes=len(classes),
             network=network,
             weight_decays=list(self.experiment.probe.weight_decays),
-            class_weights=balanced(labels(kept(layout.processed, "train"))),
+            class_weights=balanced(labels(kept(layout.processed, "train"), classes), len(classes)),
         )
         self._load_backbone(probe)
-        data = EmbeddingsDataModule(probe.network.dinov2, layout, progress)
+        data = EmbeddingsDataModule(probe.network.dinov2, layout, classes, progress)
         return probe.train(), data
 
     def restore(self, checkpoint: Path) -> Classification:

@@ -11,7 +11,6 @@ import torch
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning.module import Classification
-from cxr_assets.radiographs.naming import CLASSES
 
 Progress = Callable[[str], None]
 
@@ -75,11 +74,12 @@ class Recipe(ABC):
         return []
 
 
-def balanced(labels: torch.Tensor) -> list[float]:
+def balanced(labels: torch.Tensor, classes: int) -> list[float]:
     """Weights inversely proportional to class frequency, 1 on average over the images.
 
     Args:
-        labels: int64 [N] class indices.
+        labels: int64 [N] class indices; every class occurs.
+        classes: number of classes.
     """
-    counts = torch.bincount(labels, minlength=len(CLASSES))
-    return [float(weight) for weight in len(labels) / (len(CLASSES) * counts)]
+    counts = torch.bincount(labels, minlength=classes)
+    return [float(weight) for weight in len(labels) / (classes * counts)]

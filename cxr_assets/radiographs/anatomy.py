@@ -74,7 +74,7 @@ def expose(anatomy: Anatomy, label: str, rng: np.random.Generator) -> Image.Imag
 
     Args:
         anatomy: of the patient.
-        label: one of ``naming.CLASSES``; decides the disease.
+        label: one of ``naming.KAGGLE_CLASSES``; decides the disease.
         rng: source of everything that varies between the images of a patient.
 
     Returns:

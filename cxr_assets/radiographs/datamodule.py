@@ -44,10 +44,11 @@ class OnDisk(Dataset[Batch]):
 
     def __init__(self, directory: Path, split: str) -> None:
         images = kept(directory, split)
-        self.labels = labels(images)
+        record = DatasetRecord.read(directory)
+        self.labels = labels(images, record.classes)
         self._directory = directory
         self._files = images["file"].tolist()
-        self._size = DatasetRecord.read(directory).image_size
+        self._size = record.image_size
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,7 +14,6 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxr_assets import written
-from cxr_assets.radiographs.naming import CLASSES
 
 MANIFEST_FILE = "manifest.parquet"
 DATASET_FILE = "dataset.json"
@@ -33,6 +32,7 @@ class DatasetRecord(BaseModel):
     Attributes:
         data_version: sha256 over all that shapes the dataset, hexadecimal.
         raw_data_version: of the images it was made from.
+        classes: names of the classes, in index order.
         synthetic: whether the images are synthetic.
         image_size: side of the square images, in pixels.
         val_fraction: share of the patients that went to validation.
@@ -46,6 +46,7 @@ class DatasetRecord(BaseModel):
 
     data_version: str
     raw_data_version: str
+    classes: tuple[str, ...]
     synthetic: bool
     image_size: int
     val_fraction: float
@@ -122,9 +123,9 @@ def kept(directory: Path, split: str) -> pd.DataFrame:
     return images.sort_values("file", ignore_index=True)
 
 
-def labels(images: pd.DataFrame) -> torch.Tensor:
-    """Class indices, int64 [N], of rows of the manifest."""
-    return torch.tensor([CLASSES.index(label) for label in images["class"]], dtype=torch.int64)
+def labels(images: pd.DataFrame, classes: tuple[str, ...]) -> torch.Tensor:
+    """Class indices in ``classes``, int64 [N], of rows of the manifest."""
+    return torch.tensor([classes.index(label) for label in images["class"]], dtype=torch.int64)
 
 
 def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
@@ -173,6 +174,11 @@ def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDAr
         DatasetError: there is no dataset, or it is broken.
     """
     images = kept(directory, split)
-    size = DatasetRecord.read(directory).image_size
-    chosen = {label: images["file"][images["class"] == label].head(number) for label in CLASSES}
-    return {label: list(read(directory, files, size).numpy()) for label, files in chosen.items()}
+    record = DatasetRecord.read(directory)
+    chosen = {
+        label: images["file"][images["class"] == label].head(number) for label in record.classes
+    }
+    return {
+        label: list(read(directory, files, record.image_size).numpy())
+        for label, files in chosen.items()
+    }

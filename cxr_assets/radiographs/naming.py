@@ -5,7 +5,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import PurePath
 
-CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
+# What Kaggle's names tell apart, and what synthetic images show.
+KAGGLE_CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SPLITS = ("train", "val", "test")
 # Prefix of the path of an image whose patient is unknown: together they identify a patient.
 UNKNOWN = "unknown/"
@@ -33,7 +34,7 @@ class ImageName:
     """Class and patient of an image.
 
     Attributes:
-        label: one of ``CLASSES``.
+        label: one of ``KAGGLE_CLASSES``.
         patient: identifies the patient; None if the name gives none. Numbers repeat between
             bacterial and viral images and mean different patients, so the cause is part of it.
     """

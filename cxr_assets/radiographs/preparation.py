@@ -25,7 +25,7 @@ from cxr_assets.radiographs.dataset import (
     DatasetRecord,
     manifest,
 )
-from cxr_assets.radiographs.naming import CLASSES, SPLITS
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES, SPLITS
 from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.radiographs.split import assign_splits
 from cxr_serving.model.atomic import set_aside
@@ -106,7 +106,7 @@ def _write(
     images = _plan(raw.inventory, data)
     _count(images, raw.root)  # fail before decoding if a class is already missing
     for split in SPLITS:
-        for label in CLASSES:
+        for label in KAGGLE_CLASSES:
             (directory / split / label).mkdir(parents=True)
     planned = images[images["reason"].isna()]
     preprocessing = Preprocessing(data.image_size)
@@ -139,6 +139,7 @@ def _write(
     record = DatasetRecord(
         data_version=version,
         raw_data_version=raw.data_version,
+        classes=KAGGLE_CLASSES,
         synthetic=raw.synthetic,
         image_size=data.image_size,
         val_fraction=data.val_fraction,
@@ -153,7 +154,7 @@ def _write(
 
 def _count(images: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
     """Number of images not left out, by split and class; none may be zero."""
-    counts = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
+    counts = {split: dict.fromkeys(KAGGLE_CLASSES, 0) for split in SPLITS}
     usable = images[images["reason"].isna()]
     for (split, label), number in usable.groupby(["split", "label"]).size().items():
         counts[split][label] = int(number)

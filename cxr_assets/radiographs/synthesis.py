@@ -15,7 +15,7 @@ from PIL import Image
 from cxr_assets import written
 from cxr_assets.provenance import code_version
 from cxr_assets.radiographs import anatomy
-from cxr_assets.radiographs.naming import CLASSES, SPLITS
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES, SPLITS
 from cxr_serving.model.atomic import set_aside
 
 MARKER_FILE = "SYNTHETIC.txt"
@@ -68,7 +68,7 @@ def make(
         for split, folder in itertools.product(SPLITS, ("NORMAL", "PNEUMONIA")):
             (unfinished / split / folder).mkdir(parents=True)
         with ThreadPoolExecutor() as pool:
-            every = itertools.product(CLASSES, range(patients))
+            every = itertools.product(KAGGLE_CLASSES, range(patients))
             list(pool.map(lambda patient: _write(unfinished, patients, seed, *patient), every))
         (unfinished / MARKER_FILE).write_text(marker)
         written.seal(unfinished, KIND)
@@ -88,13 +88,13 @@ def _write(root: Path, patients: int, seed: int, label: str, patient: int) -> No
 def _images(
     label: str, patient: int, patients: int, seed: int
 ) -> Iterator[tuple[PurePosixPath, Image.Image]]:
-    rng = np.random.default_rng([seed, CLASSES.index(label), patient])
+    rng = np.random.default_rng([seed, KAGGLE_CLASSES.index(label), patient])
     body = anatomy.Anatomy.sample(rng)
     counts, shares = _IMAGES_PER_PATIENT
     # SeedSequence pads with zeros, so image 0 would repeat the patient's own stream.
     for number in range(1, 1 + int(rng.choice(counts, p=shares))):
         name = _name(label, patient, number)
-        image_rng = np.random.default_rng([seed, CLASSES.index(label), patient, number])
+        image_rng = np.random.default_rng([seed, KAGGLE_CLASSES.index(label), patient, number])
         yield (
             PurePosixPath(_split(patient, patients)) / name,
             anatomy.expose(body, label, image_rng),

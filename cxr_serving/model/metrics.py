@@ -162,18 +162,18 @@ class Calibration(Record):
 
 
 class OperatingPoint(Record):
-    """An image is called pneumonia when its probability of pneumonia reaches ``threshold``."""
+    """An image is called abnormal when 1 - its probability of normal reaches ``threshold``."""
 
     threshold: float
     sensitivity: float
     specificity: float
 
 
-class Pneumonia(Record):
-    """Pneumonia of either kind against normal.
+class Abnormal(Record):
+    """All other classes against the class ``normal``.
 
     Attributes:
-        auroc: of the probability of pneumonia.
+        auroc: of 1 - the probability of normal.
         sensitivity, specificity: of the top-1 class.
         at_sensitivity: the highest threshold that reaches a sensitivity, by that sensitivity.
     """
@@ -206,7 +206,8 @@ class ModelReport(Scores):
         training_joules: energy of the processors during the training; None where not measurable.
         intervals: of the metrics.
         calibration: of its probabilities.
-        pneumonia: as a detector of pneumonia; None where the images are of one kind only.
+        abnormal: as a detector of anything but normal; None where no class is ``normal``, or the
+            images are of one kind only.
         selective: metrics when the least certain images are set aside, coverage descending.
     """
 
@@ -215,7 +216,7 @@ class ModelReport(Scores):
     training_joules: float | None
     intervals: Intervals
     calibration: Calibration
-    pneumonia: Pneumonia | None
+    abnormal: Abnormal | None
     selective: list[Coverage]
 
     def headline(self, name: Headline) -> tuple[float | None, Interval | None]:

@@ -134,6 +134,7 @@ class Dataset(Record):
 
     data_version: str
     raw_data_version: str
+    classes: tuple[str, ...]
     synthetic: bool
     image_size: int
     val_fraction: float

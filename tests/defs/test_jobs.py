@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 from hub import Hub
 from PIL import Image
+from tiny import CLASSES
 from transformers import AutoModelForImageClassification
 
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import bundle, store
 
 REPO = "my-group/cxr"

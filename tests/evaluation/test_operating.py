@@ -4,13 +4,14 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_assets.evaluation import operating
 
+CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 RNG = np.random.default_rng(0)
 TARGETS = RNG.integers(0, 3, 300)
 PROBABILITIES = RNG.dirichlet([1, 1, 1], 300) * 0.6 + np.eye(3)[TARGETS] * 0.4
 
 
-def test_pneumonia_of_either_kind_against_normal():
-    summary = operating.pneumonia(PROBABILITIES, TARGETS, normal=1)
+def test_all_other_classes_against_normal():
+    summary = operating.abnormal(PROBABILITIES, TARGETS, CLASSES)
     positive = TARGETS != 1
     assert summary.auroc == pytest.approx(
         roc_auc_score(positive, PROBABILITIES[:, 0] + PROBABILITIES[:, 2]), abs=1e-6
@@ -28,7 +29,11 @@ def test_pneumonia_of_either_kind_against_normal():
 @pytest.mark.parametrize("only", [0, 1])
 def test_images_of_one_kind_alone_have_no_operating_point(only):
     images = only == TARGETS
-    assert operating.pneumonia(PROBABILITIES[images], TARGETS[images], normal=1) is None
+    assert operating.abnormal(PROBABILITIES[images], TARGETS[images], CLASSES) is None
+
+
+def test_without_a_class_of_normal_images_nothing_is_abnormal():
+    assert operating.abnormal(PROBABILITIES, TARGETS, ("effusion", "nodule", "pneumonia")) is None
 
 
 def test_metrics_when_the_least_certain_images_are_set_aside():
@@ -53,7 +58,7 @@ def test_on_separable_images_each_sensitivity_has_a_threshold_of_its_own():
     targets = np.repeat([0, 1], 100)
     certain = np.concatenate([np.linspace(0.5001, 0.9, 100), np.linspace(0.1, 0.4, 100)])
     probabilities = np.stack([certain, 1 - certain, np.zeros(200)], axis=1).astype(np.float32)
-    points = operating.pneumonia(probabilities, targets, normal=1).at_sensitivity
+    points = operating.abnormal(probabilities, targets, CLASSES).at_sensitivity
     for wanted, point in points.items():
         called = 1 - probabilities[:, 1].astype(np.float64) >= point.threshold
         assert called[:100].mean() == float(wanted) == point.sensitivity

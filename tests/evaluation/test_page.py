@@ -86,7 +86,7 @@ def test_each_plot_comes_with_its_numbers(reported: Layout) -> None:
     report = latest_report(reported)
     plots = {path.stem for path in report.glob("*.png")}
     assert plots == {path.stem for path in report.glob("*.csv")} - {"predictions"}
-    assert {"reliability", "pneumonia_roc", "selective", "baseline_selective"} <= plots
+    assert {"reliability", "abnormal_roc", "selective", "baseline_selective"} <= plots
 
 
 def test_the_most_confident_errors_are_in_the_page_only(reported: Layout) -> None:
@@ -135,7 +135,7 @@ def test_classes_that_a_folder_lacks_are_absent_and_broken_images_are_named(
     metrics = Report.read(out)
     assert metrics.absent_classes == ("bacterial_pneumonia", "viral_pneumonia")
     assert metrics.classification_report.classes["viral_pneumonia"].recall is None
-    assert metrics.pneumonia is None
+    assert metrics.abnormal is None
     assert metrics.baseline is None
     [(path, why)] = metrics.skipped.items()
     assert path.startswith("NORMAL/")

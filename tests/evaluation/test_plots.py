@@ -43,9 +43,9 @@ IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in
         lambda synthetic: plots.roc_curves(
             roc(PROBABILITIES, TARGETS, CLASSES), METRICS, "a model", synthetic
         ),
-        lambda synthetic: plots.pneumonia_roc(
-            operating.pneumonia_roc(PROBABILITIES, TARGETS, 1),
-            operating.pneumonia(PROBABILITIES, TARGETS, 1),
+        lambda synthetic: plots.abnormal_roc(
+            operating.abnormal_roc(PROBABILITIES, TARGETS, CLASSES),
+            operating.abnormal(PROBABILITIES, TARGETS, CLASSES),
             "a model",
             synthetic,
         ),
@@ -66,7 +66,7 @@ IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in
     ids=[
         "confusion_matrix",
         "roc_curves",
-        "pneumonia_roc",
+        "abnormal_roc",
         "reliability",
         "selective",
         "trend",

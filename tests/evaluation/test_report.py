@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 from PIL import Image
+from tiny import CLASSES
 
 from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.metrics import evaluate
@@ -21,7 +22,6 @@ from cxr_assets.evaluation.report import (
 )
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetError
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from learning.trainings import ASSETS, experiment, train
+from tiny import CLASSES
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.experiment import compose
@@ -22,7 +23,6 @@ from cxr_assets.learning.fit import fit
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import bundle, store
 from cxr_serving.model.predictor import Predictor
 

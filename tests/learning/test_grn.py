@@ -1,11 +1,11 @@
 import torch
+from tiny import CLASSES
 from transformers import ConvNextV2ForImageClassification
 from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2GRN
 
 from cxr_assets.experiment import compose
 from cxr_assets.learning import networks
 from cxr_assets.learning.grn import GlobalResponseNorm
-from cxr_assets.radiographs.naming import CLASSES
 
 
 def random_layer(channels: int) -> ConvNextV2GRN:

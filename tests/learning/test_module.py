@@ -1,10 +1,10 @@
 import pytest
 import torch
+from tiny import CLASSES
 
 from cxr_assets.experiment import compose
 from cxr_assets.learning import networks
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classifier
-from cxr_assets.radiographs.naming import CLASSES
 
 
 def classifier(**changes: object) -> Classifier:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import CLASSES
 from transformers import ConvNextV2Model, Dinov2Config, Dinov2Model
 
 from cxr_assets.experiment import Model, Probe, compose
 from cxr_assets.learning import networks
 from cxr_assets.learning.networks import PretrainedError
-from cxr_assets.radiographs.naming import CLASSES
 
 
 @pytest.fixture(scope="module")

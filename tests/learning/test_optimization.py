@@ -1,11 +1,11 @@
 import pytest
 import torch
+from tiny import CLASSES
 
 from cxr_assets.experiment import compose
 from cxr_assets.learning import networks
 from cxr_assets.learning.muon import Muon, orthogonalised
 from cxr_assets.learning.optimization import parameter_groups
-from cxr_assets.radiographs.naming import CLASSES
 
 
 @pytest.fixture

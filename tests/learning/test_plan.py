@@ -11,7 +11,7 @@ from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
+from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetError, DatasetRecord
 
 
 @pytest.fixture
@@ -60,6 +60,21 @@ def test_the_fingerprint_is_that_of_what_is_trained(asset, layout, tmp_path, mon
     changed = record.model_copy(update={"data_version": "0" * 64})
     (layout.processed / DATASET_FILE).write_text(changed.model_dump_json())
     assert fingerprint() != base
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_the_classes_are_those_of_the_dataset_and_part_of_the_fingerprint(asset, layout, tmp_path):
+    other = "classes=[covid,normal,tuberculosis]"
+    with pytest.raises(DatasetError, match=r"viral_pneumonia.*tuberculosis.*materialise") as caught:
+        make_plan(asset, experiment(other), layout)
+    assert str(layout.processed) in str(caught.value)
+    base = make_plan(asset, experiment(), layout).fingerprint
+    record = DatasetRecord.read(layout.processed)
+    renamed = record.model_copy(update={"classes": ("covid", "normal", "tuberculosis")})
+    (layout.processed / DATASET_FILE).write_text(renamed.model_dump_json())
+    plan = make_plan(asset, experiment(other), layout)
+    assert plan.fingerprint != base
+    assert list(plan.network["id2label"].values()) == ["covid", "normal", "tuberculosis"]
 
 
 def test_a_broken_bundle_is_not_reused(layout):

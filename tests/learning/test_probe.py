@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tiny import CLASSES
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from cxr_assets.experiment import ExperimentError, compose
@@ -21,7 +22,6 @@ from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs.dataset import kept, labels, read
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_serving.model import store
 from cxr_serving.model.preprocessing import Preprocessing
 
@@ -66,7 +66,7 @@ def test_the_head_is_where_logistic_regression_ends(layout):
         LogisticRegression(
             C=1 / (strength * len(images)), class_weight="balanced", tol=1e-8, max_iter=10_000
         ),
-    ).fit(rows, labels(images).numpy())
+    ).fit(rows, labels(images, CLASSES).numpy())
 
     weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
     logits = torch.from_numpy(rows) @ weight[:, : rows.shape[1]].double().T + bias.double()
@@ -85,7 +85,7 @@ def test_the_exported_network_answers_images_as_the_head_answers_embeddings(layo
         expected = rows @ head.weight[:, : rows.shape[1]].T + head.bias
         torch.testing.assert_close(network(pixels).logits, expected, rtol=1e-3, atol=1e-3)
         fitted = expected * store.verify(directory).temperature
-        loss = torch.nn.functional.cross_entropy(fitted, labels(images))
+        loss = torch.nn.functional.cross_entropy(fitted, labels(images, CLASSES))
     history = pd.read_csv(directory / "history.csv")
     best = history.loc[history["val_macro_f1"].idxmax()]
     assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)

@@ -10,7 +10,7 @@ def test_bacterial_disease_is_in_one_lung_and_viral_in_both():
         patient = anatomy.Anatomy.sample(rng)
         lungs = anatomy._lungs(patient, x, y, 0.0)
         shares = {}
-        for label in naming.CLASSES:
+        for label in naming.KAGGLE_CLASSES:
             disease = np.abs(lungs * anatomy._disease(patient, label, x, y, rng))
             total = disease.sum()
             shares[label] = float(disease[x > 0].sum() / total) if total else None

@@ -27,7 +27,7 @@ def test_images_and_labels_are_read_in_file_order(source, layout):
     images = read(layout.processed, rows["file"], 32)
     assert images.shape == (6, 32, 32)
     assert images.dtype == torch.uint8
-    assert labels(rows).tolist() == [0, 0, 1, 1, 2, 2]
+    assert labels(rows, DatasetRecord.read(layout.processed).classes).tolist() == [0, 0, 1, 1, 2, 2]
     last = Preprocessing(32).decode(source / rows["path"].iloc[-1])
     assert np.array_equal(images[-1].numpy(), last)
 

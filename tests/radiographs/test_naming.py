@@ -2,7 +2,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from cxr_assets.radiographs.naming import CLASSES, ImageName, UnnamedImage, parse
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES, ImageName, UnnamedImage, parse
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_nothing_is_guessed(path, reason):
 
 
 def test_classes_are_in_alphabetical_order():
-    assert list(CLASSES) == sorted(CLASSES)
+    assert list(KAGGLE_CLASSES) == sorted(KAGGLE_CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from cxr_assets.radiographs.dataset import (
     DatasetRecord,
     manifest,
 )
-from cxr_assets.radiographs.naming import CLASSES
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.written import RECORD_FILE
 from cxr_serving.model.preprocessing import Preprocessing
@@ -34,7 +34,7 @@ def test_an_image_folder_of_grey_pngs_at_input_size(source, layout):
     files = sorted(path.relative_to(layout.processed) for path in layout.processed.rglob("*.png"))
     assert len(files) == 24 == sum(sum(labels.values()) for labels in record.counts.values())
     assert {path.parts[:2] for path in files} == {
-        (split, label) for split in ("train", "val", "test") for label in CLASSES
+        (split, label) for split in ("train", "val", "test") for label in KAGGLE_CLASSES
     }
     with Image.open(layout.processed / files[0]) as image:
         assert (image.mode, image.size, image.format) == ("L", (32, 32), "PNG")

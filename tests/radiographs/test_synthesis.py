@@ -41,7 +41,7 @@ def test_patients_are_whole_and_in_every_split(root):
         splits[name.label, name.patient].add(path.relative_to(root).parts[0])
         patientren[name.label].append(name.patient)
     assert all(len(where) == 1 for where in splits.values())
-    for label in naming.CLASSES:
+    for label in naming.KAGGLE_CLASSES:
         assert len(set(patientren[label])) == 20
         assert len(patientren[label]) > 25, "many patients have several images"
         assert {next(iter(s)) for (of, _), s in splits.items() if of == label} == {

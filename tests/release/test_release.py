@@ -16,6 +16,7 @@ import tiny
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
+from tiny import CLASSES
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from cxr_assets.evaluation.report import latest_report, write_report
@@ -23,7 +24,6 @@ from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord, manifest
-from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.release import release as release_module
 from cxr_assets.release import rights
 from cxr_assets.release.card import model_card
