@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cxr_serving.model.bundle import Provenance
 from cxr_serving.model.metrics import (
     Averages,
     Calibration,
@@ -11,7 +12,6 @@ from cxr_serving.model.metrics import (
     ClassificationReport,
     Intervals,
     ModelReport,
-    Provenance,
 )
 from cxr_serving.model.report import (
     METRICS_FILE,

@@ -17,10 +17,10 @@ from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import (
     METRICS_FILE,
-    Dataset,
     MissingReport,
     Regression,
     Report,

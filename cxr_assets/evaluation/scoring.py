@@ -19,16 +19,16 @@ from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.shortcuts import border, shortcuts
 from cxr_assets.evaluation.subgroups import subgroups
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
+from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.metrics import (
     Calibration,
     ClassIntervals,
     Coverage,
     Intervals,
     ModelReport,
-    Provenance,
 )
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import Comparison, Dataset, Regression, Report, TrendPoint
+from cxr_serving.model.report import Comparison, Regression, Report, TrendPoint
 
 DISCLAIMER = "For research and education only. Not a medical device."
 
@@ -116,7 +116,7 @@ def _evaluated(
     selective = operating.selective(probabilities, targets).to_json(orient="records")
     metrics = ModelReport(
         **dict(evaluate(probabilities, targets, classes)),
-        model=Provenance.of(record),
+        model=record.provenance,
         training_seconds=_sum(history, "seconds"),
         training_joules=_sum(history, "joules"),
         intervals=_intervals(draws, classes),

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from cxr_assets import written
+from cxr_serving.model.dataset import Dataset
 
 MANIFEST_FILE = "manifest.parquet"
 DATASET_FILE = "dataset.json"
@@ -26,34 +27,8 @@ class DatasetError(Exception):
     """The processed dataset is missing or broken; the message says what to do."""
 
 
-class DatasetRecord(BaseModel):
-    """The contents of ``dataset.json``.
-
-    Attributes:
-        data_version: sha256 over all that shapes the dataset, hexadecimal.
-        raw_data_version: of the images it was made from.
-        classes: names of the classes, in index order.
-        synthetic: whether the images are synthetic.
-        image_size: side of the square images, in pixels.
-        val_fraction: share of the patients that went to validation.
-        seed: of the draw of these patients.
-        counts: number of images by split and class.
-        unknown_patients: number of images without a known patient; each counts as one patient.
-        skipped: number of images left out, by kind of reason; the manifest has every reason.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    data_version: str
-    raw_data_version: str
-    classes: tuple[str, ...]
-    synthetic: bool
-    image_size: int
-    val_fraction: float
-    seed: int
-    counts: dict[str, dict[str, int]]
-    unknown_patients: int = 0
-    skipped: dict[str, int]
+class DatasetRecord(Dataset):
+    """The contents of ``dataset.json``."""
 
     @classmethod
     def read(cls, directory: Path) -> Self:

@@ -57,15 +57,13 @@ class Int8(BaseModel):
     accepted: bool
 
 
-class BundleRecord(BaseModel):
-    """The contents of ``bundle.json``.
+class Provenance(BaseModel):
+    """What a bundle is and where it comes from; a report on it says the same.
 
     Attributes:
-        format_version: of this record; readers reject others.
         asset: the Dagster asset that made it, ``convnext_model`` or ``dinov2_probe``.
         version: ``<UTC compact time>-<first 8 of fingerprint>``.
         fingerprint: sha256 over data version, resolved experiment, code version and base weights.
-        classes: class names in index order.
         input_size: side of the square input, in pixels.
         created_at: when the bundle was written, in UTC.
         data_version: version of the processed dataset it was trained on.
@@ -73,23 +71,19 @@ class BundleRecord(BaseModel):
         seed: of the training.
         pretrained: identity of the base weights, or null for training from scratch.
         synthetic: whether the images are synthetic, not radiographs of patients.
-        validation: metrics on the validation split, all in 0..1 except ``loss``.
         temperature: that the logits have been divided by: weights and bias of the saved classifier
             are, those in ``best.ckpt`` are not.
         flip_averaging: whether the logits are the mean over an image and its horizontal flip.
         int8: what the network in 8-bit integers costs, if it was measured.
         dagster_run_id: run that published it, if any.
         mlflow_run_id: MLflow run that holds its curves, if any.
-        files: sha256 of every other file, by path inside the bundle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[2] = 2
     asset: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: str = Field(pattern=rf"^{VERSION.pattern}$")
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
-    classes: tuple[str, ...]
     input_size: int
     created_at: AwareDatetime
     data_version: str
@@ -97,13 +91,32 @@ class BundleRecord(BaseModel):
     seed: int
     pretrained: str | None
     synthetic: bool
-    validation: dict[str, float]
     temperature: float = Field(default=1.0, gt=0)
     flip_averaging: bool = False
     int8: Int8 | None = None
     dagster_run_id: str | None = None
     mlflow_run_id: str | None = None
+
+
+class BundleRecord(Provenance):
+    """The contents of ``bundle.json``.
+
+    Attributes:
+        format_version: of this record; readers reject others.
+        classes: class names in index order.
+        validation: metrics on the validation split, all in 0..1 except ``loss``.
+        files: sha256 of every other file, by path inside the bundle.
+    """
+
+    format_version: Literal[2] = 2
+    classes: tuple[str, ...]
+    validation: dict[str, float]
     files: dict[str, str] = {}
+
+    @property
+    def provenance(self) -> Provenance:
+        """What a report on the bundle says of it."""
+        return Provenance.model_validate(self.model_dump(include=set(Provenance.model_fields)))
 
     @classmethod
     def read(cls, directory: Path) -> Self:

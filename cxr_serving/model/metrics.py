@@ -4,11 +4,11 @@ Unless said otherwise a metric is in 0..1, None where it is not defined on the i
 interval is the 95 % interval of a bootstrap over patients, None where most draws define none.
 """
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from cxr_serving.model.bundle import BundleRecord, Int8
+from cxr_serving.model.bundle import Provenance
 
 Interval = tuple[float, float]
 Headline = Literal["accuracy", "macro_f1", "auroc_macro_ovr", "average_precision_macro_ovr"]
@@ -92,31 +92,6 @@ class Scores(Record):
     accuracy: float
     macro_f1: float
     images: int
-
-
-class Provenance(Record):
-    """What a bundle's record says about where the model comes from; see :class:`BundleRecord`."""
-
-    asset: str
-    version: str
-    fingerprint: str
-    input_size: int
-    created_at: AwareDatetime
-    data_version: str
-    code_version: str
-    seed: int
-    pretrained: str | None
-    synthetic: bool
-    temperature: float
-    flip_averaging: bool
-    int8: Int8 | None
-    dagster_run_id: str | None
-    mlflow_run_id: str | None
-
-    @classmethod
-    def of(cls, record: BundleRecord) -> Self:
-        """From the record of a bundle."""
-        return cls.model_validate(record.model_dump(include=set(cls.model_fields)))
 
 
 class ClassIntervals(Record):

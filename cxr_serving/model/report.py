@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import AwareDatetime, ValidationError
 
 from cxr_serving.model import store
+from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.metrics import Interval, ModelReport, Record
 
 METRICS_FILE = "metrics.json"
@@ -127,21 +128,6 @@ class TrendPoint(Record):
     validation_macro_f1: float | None
     test_macro_f1: float | None
     released: bool
-
-
-class Dataset(Record):
-    """The contents of the processed dataset's ``dataset.json``."""
-
-    data_version: str
-    raw_data_version: str
-    classes: tuple[str, ...]
-    synthetic: bool
-    image_size: int
-    val_fraction: float
-    seed: int
-    counts: dict[str, dict[str, int]]
-    unknown_patients: int
-    skipped: dict[str, int]
 
 
 class Report(ModelReport):

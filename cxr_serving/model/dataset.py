@@ -1,0 +1,72 @@
+"""What a report repeats of the record of the processed dataset."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Change(BaseModel):
+    """Numbers of images that differ between two datasets.
+
+    Attributes:
+        added: only in the newer one.
+        removed: only in the older one.
+        relabelled: of another class than before.
+        moved: in another split than before.
+        replaced: with another content under the same path.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    added: int = 0
+    removed: int = 0
+    relabelled: int = 0
+    moved: int = 0
+    replaced: int = 0
+
+
+class Changes(BaseModel):
+    """What differs from the previous dataset.
+
+    Attributes:
+        since: data version of the previous dataset.
+        total: over all images.
+        classes: by class; that of the newer dataset where an image is in both.
+        sites: by site; images without a site are in none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: str
+    total: Change
+    classes: dict[str, Change]
+    sites: dict[str, Change]
+
+
+class Dataset(BaseModel):
+    """What ``dataset.json`` says of a processed dataset; it names neither files nor patients.
+
+    Attributes:
+        data_version: sha256 over all that shapes the dataset, hexadecimal.
+        raw_data_version: of the images it was made from.
+        synthetic: whether the images are synthetic.
+        image_size: side of the square images, in pixels.
+        val_fraction: share of the patients that went to validation.
+        seed: of the draw of these patients.
+        counts: number of images by split and class.
+        unknown_patients: number of images without a known patient; each counts as one patient.
+        skipped: number of images left out, by kind of reason; the manifest has every reason.
+        changes: since the previous dataset; None where there was none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_version: str
+    raw_data_version: str
+    classes: tuple[str, ...]
+    synthetic: bool
+    image_size: int
+    val_fraction: float
+    seed: int
+    counts: dict[str, dict[str, int]]
+    unknown_patients: int = 0
+    skipped: dict[str, int]
+    changes: Changes | None = None
