@@ -24,7 +24,8 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
         images.make(root / "images", arguments.images)
-        data = compose("scratch", [f"data.folder={root / 'images'}"]).data
+        experiment = compose("scratch", [f"data.folder={root / 'images'}"])
+        data = experiment.data
         sources = raw.collect(data, Layout(root / "data"), lambda line: None)
         rounds = itertools.count()
 
@@ -33,11 +34,12 @@ def main() -> None:
             target.mkdir()
             size = (data.image_size, data.image_size)
             for path in sources.inventory["path"]:
-                image = Image.open(sources.root / path).convert("L").resize(size)
+                image = Image.open(sources.locate("folder", path)).convert("L").resize(size)
                 image.save(target / f"{Path(path).stem}.png")
 
         def ours() -> None:
-            prepare(Layout(root / f"ours-{next(rounds)}"), sources, data, lambda line: None)
+            layout = Layout(root / f"ours-{next(rounds)}")
+            prepare(layout, sources, data, experiment.classes, lambda line: None)
 
         figures = interleaved(lambda: seconds(plain), lambda: seconds(ours), arguments.repetitions)
     title = f"Preparation of {arguments.images} images of 1330 x 970 at {data.image_size} px"

@@ -81,7 +81,7 @@ def main() -> None:
         patients = f"data.synthetic_patients={arguments.patients}"
         experiment = compose("demo", [*OVERRIDES, patients])
         sources = raw.collect(experiment.data, made, lambda line: None)
-        record, _ = prepare(made, sources, experiment.data, lambda line: None)
+        record, _ = prepare(made, sources, experiment.data, experiment.classes, lambda line: None)
         rounds = itertools.count()
 
         def fresh() -> Plan:

@@ -118,7 +118,7 @@ def main() -> None:
             "scratch", [*images, f"data.image_size={size}", "trainer.max_epochs=1", *OVERRIDES]
         )
         sources = raw.collect(experiment.data, layout, lambda line: None)
-        prepare(layout, sources, experiment.data, lambda line: None)
+        prepare(layout, sources, experiment.data, experiment.classes, lambda line: None)
         plan = make_plan("convnext_model", experiment, layout)
         steps = sum(plan.dataset.counts["train"].values()) // experiment.trainer.batch_size
         figures = interleaved(lambda: plain(plan, steps), lambda: ours(plan), arguments.repetitions)

@@ -133,7 +133,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
         TrainingError: the loss is not finite, or the work folder cannot be written.
     """
     images = raw.collect(experiment.data, layout, progress)
-    prepare(layout, images, experiment.data, progress)
+    prepare(layout, images, experiment.data, experiment.classes, progress)
     plan = make_plan(ASSET, experiment, layout)
     tracking.fit(plan, progress)
     directory, _ = export(plan, point=False)

@@ -89,6 +89,22 @@ def fault(directory: Path) -> str | None:
     return None if record.files is not None else f"{directory} is not complete"
 
 
+def intact(directory: Path) -> set[str]:
+    """Paths below a sealed directory of the files that are as recorded; empty without a record."""
+    try:
+        record = Record.model_validate_json((directory / RECORD_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return set()
+    return {name for name, file in (record.files or {}).items() if _is_at(file, directory / name)}
+
+
+def _is_at(file: File, path: Path) -> bool:
+    try:
+        return file.is_at(path)
+    except OSError:
+        return False
+
+
 def foreign(directory: Path, kind: str) -> str | None:
     """Why a directory may not be deleted; None if it is empty or all in it is ours.
 

@@ -134,18 +134,22 @@ def processed(
 ) -> DatasetRecord:
     """Write a dataset of noise: ``test_images`` a class in test, ``images`` in the other splits."""
     rng = np.random.default_rng(0)
+    numbers = {split: test_images if split == "test" else images for split in SPLITS}
     rows = []
     for split in SPLITS:
         for label in classes:
             folder = layout.processed / split / label
             folder.mkdir(parents=True)
-            for number in range(test_images if split == "test" else images):
+            for number in range(numbers[split]):
                 low = rng.integers(0, 200)
                 image = rng.integers(low, 256, (SIZE, SIZE), dtype=np.uint8)
                 Image.fromarray(image).save(folder / f"image-{number}.png")
                 file = f"{split}/{label}/image-{number}.png"
                 source = sha256(image.tobytes()).hexdigest()
-                rows.append((file, split, label, file, source, SIZE, SIZE, True, None, file))
+                row = {"source": "synthetic", "path": file, "split": split, "class": label}
+                row |= {"given_label": label, "patient": f"synthetic/{file}", "sha256": source}
+                row |= {"width": SIZE, "height": SIZE, "bits": 8, "kept": True, "file": file}
+                rows.append(row)
     pd.DataFrame(rows, columns=MANIFEST_COLUMNS).to_parquet(layout.processed / MANIFEST_FILE)
     record = DatasetRecord(
         data_version=sha256(str(synthetic).encode()).hexdigest(),
@@ -153,12 +157,13 @@ def processed(
         classes=classes,
         synthetic=synthetic,
         image_size=SIZE,
+        decoding="d" * 64,
         val_fraction=0.15,
+        test_fraction=0.15,
         seed=0,
-        counts={
-            split: dict.fromkeys(classes, test_images if split == "test" else images)
-            for split in SPLITS
-        },
+        counts={split: dict.fromkeys(classes, number) for split, number in numbers.items()},
+        sources={"synthetic": {split: len(classes) * number for split, number in numbers.items()}},
+        sites={},
         skipped={},
     )
     (layout.processed / DATASET_FILE).write_text(record.model_dump_json())

@@ -6,7 +6,7 @@ import dagster as dg
 
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.comparison import clearly_beats
-from cxr_assets.radiographs import dataset, leakage
+from cxr_assets.radiographs import dataset, leakage, naming
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.report import Difference, Report
@@ -54,7 +54,7 @@ def no_class_empty(data_root: DataRoot) -> dg.AssetCheckResult:
     counts = dataset.DatasetRecord.read(data_root.layout.processed).counts
     empty = [
         f"{split}/{label}"
-        for split in counts
+        for split in naming.SPLITS
         for label in counts[split]
         if not counts[split][label]
     ]

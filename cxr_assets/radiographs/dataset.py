@@ -19,7 +19,9 @@ from cxr_serving.model.dataset import Dataset
 MANIFEST_FILE = "manifest.parquet"
 DATASET_FILE = "dataset.json"
 MANIFEST_COLUMNS = [
-    "path", "split", "class", "patient", "sha256", "width", "height", "kept", "reason", "file",
+    "source", "path", "split", "class", "given_label", "patient",
+    "site", "acquired", "view", "sex", "age",
+    "sha256", "width", "height", "bits", "kept", "reason", "file",
 ]  # fmt: skip
 
 

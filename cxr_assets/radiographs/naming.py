@@ -8,7 +8,9 @@ from pathlib import PurePath
 # What Kaggle's names tell apart, and what synthetic images show.
 KAGGLE_CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 SPLITS = ("train", "val", "test")
-# Prefix of the path of an image whose patient is unknown: together they identify a patient.
+# The split of images from a source for test alone, which are reported apart.
+EXTERNAL = "external"
+# Prefix of source and path of an image whose patient is unknown: together they identify a patient.
 UNKNOWN = "unknown/"
 
 _CAUSE = re.compile(r"(?P<patient>.*?)_(?P<cause>bacteria|virus)_\d")

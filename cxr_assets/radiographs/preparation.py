@@ -3,40 +3,39 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
-from PIL import Image
 
 from cxr_assets import written
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
-from cxr_assets.provenance import code_version, fingerprint
-from cxr_assets.radiographs import dataset, naming
+from cxr_assets.provenance import fingerprint
+from cxr_assets.radiographs import changes, dataset, decoding
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
     MANIFEST_FILE,
     DatasetError,
     DatasetRecord,
-    manifest,
 )
-from cxr_assets.radiographs.naming import KAGGLE_CLASSES, SPLITS
+from cxr_assets.radiographs.decoding import Decoder, DecodingError
+from cxr_assets.radiographs.naming import SPLITS
 from cxr_assets.radiographs.raw import RawImages
-from cxr_assets.radiographs.split import assign_splits
+from cxr_assets.radiographs.selection import Previous, select
+from cxr_assets.radiographs.split import SplitError
 from cxr_serving.model.atomic import set_aside
-from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 KIND = "processed dataset"
 _foreign = partial(written.foreign, kind=KIND)
-UNKNOWN_PATIENT = (
-    "unknown patient: the file name gives none; data.unknown_patients=own keeps such images and "
-    "counts each as one patient"
-)
+# Kinds of reasons that count as corrupt: beyond a few, something is wrong with disk or export.
+_CORRUPT = ("corrupt", "missing")
 
 
 class PreparationError(Exception):
@@ -44,37 +43,61 @@ class PreparationError(Exception):
 
 
 def prepare(
-    layout: Layout, raw: RawImages, data: Data, progress: Callable[[str], None]
+    layout: Layout,
+    raw: RawImages,
+    data: Data,
+    classes: Sequence[str],
+    progress: Callable[[str], None],
 ) -> tuple[DatasetRecord, bool]:
     """Decode, resize, split and write the images, or reuse the same dataset if it is there.
 
     A new dataset is made in a temporary folder and moved into place as a whole; an interrupted run
-    leaves the old one or none. An existing one is verified by its hashes; if it is broken, it is
-    set aside and made again.
+    leaves the old one or none. Images that are intact in the old one are taken from there, as links
+    where the file system has them; only new ones are decoded. Patients stay in their splits.
 
     Args:
         layout: where to write (``layout.processed``).
         raw: the verified images.
-        data: input size, share of validation patients and tolerated share of corrupt images.
+        data: input size, shares of the splits and tolerated share of corrupt images.
+        classes: names of the classes, in index order.
         progress: called with a line per 1,000 images.
 
     Returns:
         The record of the dataset, and whether it was reused.
 
     Raises:
-        PreparationError: too many images are corrupt, or a class has no image in a split.
+        PreparationError: too many images are corrupt or missing, a class has no image in a split,
+            a patient would move to another split, or DICOM is not read on this machine.
     """
-    version = _version(raw, data)
     layout.root.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.root / ".processed.lock"):
-        if (record := _whole(layout.processed, version, progress)) is not None:
-            _reject_corrupt(manifest(layout.processed), raw.root, data)
-            return record, True
+        previous, fault = _previous(layout.processed)
+        try:
+            images = select(raw, data, classes, previous)
+        except SplitError as error:
+            raise PreparationError(str(error)) from error
+        _count(images, classes, raw)  # fail before decoding if a class is already missing
+        version = _version(images, raw, data, classes)
+        if previous is not None and previous.record.data_version == version:
+            try:
+                record = dataset.verify(layout.processed)
+                _reject_corrupt(previous.images, data)
+                return record, True
+            except DatasetError as error:
+                fault = str(error)
+        old = layout.processed
+        if fault is not None:
+            old = set_aside(layout.processed)
+            progress(f"set aside as {old} and made again: {fault}")
         written.remove_leftovers(layout.processed, _foreign)
         unfinished = layout.root / f".processed.{os.getpid()}.partial"
         try:
             written.begin(unfinished, KIND)
-            record = _write(unfinished, version, raw, data, progress)
+            reusable = {} if previous is None else _reusable(old, previous, data)
+            _write_images(unfinished, images, reusable, raw, data, progress)
+            record = _describe(images, version, raw, data, classes, previous)
+            images[MANIFEST_COLUMNS].to_parquet(unfinished / MANIFEST_FILE, index=False)
+            (unfinished / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
             written.seal(unfinished, KIND)
             written.replace(unfinished, layout.processed, _foreign, layout.set_aside)
         except BaseException:
@@ -83,148 +106,164 @@ def prepare(
     return record, False
 
 
-def _whole(directory: Path, version: str, progress: Callable[[str], None]) -> DatasetRecord | None:
-    """The dataset's record if it is whole and of this version; a broken one is set aside."""
+def _previous(directory: Path) -> tuple[Previous | None, str | None]:
+    """The dataset that is there, or why it cannot be read; neither where there is none."""
     if not directory.exists():
-        return None
+        return None, None
     try:
-        if DatasetRecord.read(directory).data_version != version:
-            return None
-        return dataset.verify(directory)
+        return Previous.read(directory), None
     except DatasetError as error:
-        progress(f"set aside as {set_aside(directory)} and made again: {error}")
-        return None
+        return None, str(error)
 
 
-def _write(
+def _reusable(directory: Path, previous: Previous, data: Data) -> dict[str, Path]:
+    """PNGs that need not be made again, by the sha256 of their source."""
+    made = (previous.record.image_size, previous.record.decoding)
+    if made != (data.image_size, decoding.version()):
+        return {}
+    intact = written.intact(directory)
+    rows = previous.kept[previous.kept["file"].isin(intact)]
+    return {
+        image: directory / file for image, file in zip(rows["sha256"], rows["file"], strict=True)
+    }
+
+
+def _write_images(
     directory: Path,
-    version: str,
+    images: pd.DataFrame,
+    reusable: dict[str, Path],
     raw: RawImages,
     data: Data,
     progress: Callable[[str], None],
-) -> DatasetRecord:
-    images = _plan(raw.inventory, data)
-    _count(images, raw.root)  # fail before decoding if a class is already missing
-    for split in SPLITS:
-        for label in KAGGLE_CLASSES:
-            (directory / split / label).mkdir(parents=True)
+) -> None:
+    """Write the PNGs of all planned images; fills ``kept``, and ``reason`` of undecodable ones."""
     planned = images[images["reason"].isna()]
-    preprocessing = Preprocessing(data.image_size)
+    for folder in {(directory / file).parent for file in planned["file"]}:
+        folder.mkdir(parents=True, exist_ok=True)
+    known = planned["sha256"].isin(reusable)
+    for image, file in planned.loc[known, ["sha256", "file"]].itertuples(index=False):
+        _link(reusable[image], directory / file)
+    new = planned[~known]
+    if known.any():
+        progress(f"{known.sum():,} images are unchanged, {len(new):,} are new")
+    with Decoder(data.image_size) as decoder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
-    def convert(path: str, file: str) -> str | None:
+        def convert(source: str, path: str, image: str, file: str) -> str | None:
+            return decoder.write(raw.locate(source, path), image, directory / file)
+
+        reasons: list[str | None] = []
+        columns = (new[name] for name in ("source", "path", "sha256", "file"))
         try:
-            pixels = preprocessing.decode(raw.root / path)
-        except ImageError as error:
-            return f"corrupt: {error}"
-        # Level 6 takes three times as long and makes files a tenth smaller.
-        Image.fromarray(pixels).save(directory / file, compress_level=1)
-        return None
+            for reason in pool.map(convert, *columns):
+                reasons.append(reason)
+                if len(reasons) % 1000 == 0:
+                    progress(f"prepared {len(reasons):,} of {len(new):,} images")
+        except DecodingError as error:
+            pool.shutdown(cancel_futures=True)
+            raise PreparationError(str(error)) from error
+    images.loc[new.index, "reason"] = pd.Series(reasons, index=new.index, dtype=object)
+    images["kept"] = images["reason"].isna()
+    images.loc[~images["kept"], "file"] = None
+    _reject_corrupt(images, data)
 
-    reasons: list[str | None] = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for reason in pool.map(convert, planned["path"], planned["file"]):
-            reasons.append(reason)
-            if len(reasons) % 1000 == 0:
-                progress(f"prepared {len(reasons)} of {len(planned)} images")
-    images.loc[planned.index, "reason"] = pd.Series(reasons, index=planned.index, dtype=object)
 
-    _reject_corrupt(images, raw.root, data)
-    kept = images["reason"].isna()
-    images["kept"] = kept
-    images.loc[~kept, "file"] = None
-    counts = _count(images, raw.root)
-    images.rename(columns={"label": "class"})[MANIFEST_COLUMNS].to_parquet(
-        directory / MANIFEST_FILE, index=False
-    )
-    record = DatasetRecord(
+def _link(old: Path, new: Path) -> None:
+    with suppress(OSError):  # no links here: another device, or too many of them
+        os.link(old, new)
+        return
+    shutil.copy2(old, new)
+
+
+def _describe(
+    images: pd.DataFrame,
+    version: str,
+    raw: RawImages,
+    data: Data,
+    classes: Sequence[str],
+    previous: Previous | None,
+) -> DatasetRecord:
+    kept = images[images["kept"]]
+    changed = None
+    if previous is not None and previous.record.data_version == version:
+        changed = previous.record.changes  # made again: these are what it was made for
+    elif previous is not None:
+        changed = changes.between(previous.images, images, previous.record.data_version)
+    return DatasetRecord(
         data_version=version,
         raw_data_version=raw.data_version,
-        classes=KAGGLE_CLASSES,
+        classes=tuple(classes),
         synthetic=raw.synthetic,
         image_size=data.image_size,
+        decoding=decoding.version(),
         val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
         seed=data.seed,
-        counts=counts,
-        unknown_patients=int((kept & images["unknown"]).sum()),
-        skipped=dict(Counter(reason.split(":")[0] for reason in images.loc[~kept, "reason"])),
+        counts=_count(images, classes, raw),
+        sources=_by_split(kept, "source"),
+        sites=_by_split(kept, "site"),
+        tables=tuple(source.name for source in raw.sources if source.source == "table"),
+        unknown_patients=int(kept["unknown"].sum()),
+        skipped=dict(Counter(reason.split(":")[0] for reason in images["reason"].dropna())),
+        changes=changed,
     )
-    (directory / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
-    return record
 
 
-def _count(images: pd.DataFrame, root: Path) -> dict[str, dict[str, int]]:
-    """Number of images not left out, by split and class; none may be zero."""
-    counts = {split: dict.fromkeys(KAGGLE_CLASSES, 0) for split in SPLITS}
-    usable = images[images["reason"].isna()]
-    for (split, label), number in usable.groupby(["split", "label"]).size().items():
-        counts[split][label] = int(number)
-    for split, labels in counts.items():
-        for label, number in labels.items():
-            if number == 0:
-                out = images[(images["label"] == label) & images["reason"].notna()]["reason"]
-                aside = f" ({len(out)} are left out: {out.mode()[0]}, ...)" if len(out) else ""
-                raise PreparationError(
-                    f"no {label} image is left in {split}, from {root}{aside}: "
-                    "every split needs images of every class"
-                )
+def _by_split(kept: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for (name, split), number in kept.groupby([column, "split"]).size().items():
+        counts.setdefault(name, {})[split] = int(number)
     return counts
 
 
-def _reject_corrupt(images: pd.DataFrame, root: Path, data: Data) -> None:
-    corrupt = images[images["reason"].str.startswith("corrupt", na=False)]
+def _count(
+    images: pd.DataFrame, classes: Sequence[str], raw: RawImages
+) -> dict[str, dict[str, int]]:
+    """Number of images not left out, by split and class; none may be zero, but in external."""
+    usable = images[images["reason"].isna()]
+    splits = [*SPLITS, *sorted(set(usable["split"]) - set(SPLITS))]
+    counts = {split: dict.fromkeys(classes, 0) for split in splits}
+    for (split, label), number in usable.groupby(["split", "class"]).size().items():
+        counts[split][label] = int(number)
+    for split, label in ((split, label) for split in SPLITS for label in classes):
+        if counts[split][label]:
+            continue
+        of_class = images["class"] == label
+        out = images[of_class & images["reason"].notna()]["reason"]
+        aside = f", {len(out)} are left out ({out.mode()[0]}, ...)" if len(out) else ""
+        others = usable[usable["class"] == label].groupby("split")["patient"].nunique()
+        where = ", ".join(f"{number} in {name}" for name, number in others.items()) or "none"
+        raise PreparationError(
+            f"no {label} image is left in {split}, from {', '.join(map(str, raw.roots.values()))} "
+            f"(patients of this class: {where}{aside}): every split needs images of every class; "
+            "add patients of this class, or leave their split empty in the table so that it is "
+            "drawn; data.seed=<another number> draws all patients again"
+        )
+    return counts
+
+
+def _reject_corrupt(images: pd.DataFrame, data: Data) -> None:
+    corrupt = images[images["reason"].str.startswith(_CORRUPT, na=False)]
     if len(corrupt) > data.max_corrupt_fraction * len(images):
         raise PreparationError(
-            f"{len(corrupt)} of {len(images)} images in {root} are corrupt "
+            f"{len(corrupt)} of {len(images)} images are corrupt or missing "
             f"({', '.join(corrupt['path'].head(3))}, ...), more than "
             f"data.max_corrupt_fraction={data.max_corrupt_fraction:g} allows: "
             "replace them, or raise the limit"
         )
 
 
-def _plan(inventory: pd.DataFrame, data: Data) -> pd.DataFrame:
-    """One row per source image: new split, file name below the dataset, and why it is left out."""
-    images = inventory.sort_values("path", ignore_index=True)
-    images["reason"] = images["problem"].astype(object).where(images["problem"].notna(), None)
-    images["unknown"] = images["reason"].isna() & images["patient"].isna()
-    if data.unknown_patients == "own":
-        images["patient"] = images["patient"].where(
-            ~images["unknown"], naming.UNKNOWN + images["path"]
-        )
-    else:
-        images.loc[images["unknown"], "reason"] = UNKNOWN_PATIENT
-    # Identical files would count twice in training or leak across splits: outside test one is kept,
-    # and none that is also in test. Test itself is unchanged. Of identical files, one with a known
-    # patient and the shortest name is kept: copies have longer names.
-    usable = images[images["reason"].isna()]
-    ordered = usable.assign(
-        elsewhere=usable["split"] != "test", length=usable["path"].str.len()
-    ).sort_values(["elsewhere", "unknown", "length", "path"])
-    first = ordered.drop_duplicates("sha256").set_index("sha256")["path"]
-    repeated = ordered.index[ordered.duplicated("sha256") & (ordered["split"] != "test")]
-    images.loc[repeated, "reason"] = "duplicate: of " + images.loc[repeated, "sha256"].map(first)
-    usable = images[images["reason"].isna()]
-    splits = assign_splits(usable, data.val_fraction, data.seed)
-    images["split"] = splits.reindex(images.index).astype(object)
-    leaking = splits.index[splits.isna()]
-    images.loc[leaking, "reason"] = "leak: the patient has images in test"
-    stems = (
-        images["split"] + "/" + images["label"] + "/" + images["path"].map(lambda p: Path(p).stem)
-    )
-    stems = stems[images["reason"].isna()]
-    clashing = stems.duplicated(keep=False)
-    images["file"] = stems.where(~clashing, stems + "-" + images["sha256"].str[:8]) + ".png"
-    return images
-
-
-def _version(raw: RawImages, data: Data) -> str:
-    """Version of the dataset: a digest of everything that shapes its content."""
+def _version(images: pd.DataFrame, raw: RawImages, data: Data, classes: Sequence[str]) -> str:
+    """Version of the dataset: a digest of its plan, and of all that shapes its pixels."""
+    rows = images.drop(columns="unknown").to_json(orient="values", double_precision=15)
     content = {
-        "raw": raw.data_version,
+        "images": sha256(rows.encode()).hexdigest(),
+        "columns": MANIFEST_COLUMNS,
+        "classes": list(classes),
         "synthetic": raw.synthetic,
         "image_size": data.image_size,
         "val_fraction": data.val_fraction,
+        "test_fraction": data.test_fraction,
         "seed": data.seed,
-        "unknown_patients": data.unknown_patients,
-        "code": code_version(__name__),
+        "decoding": decoding.version(),
     }
     return fingerprint(content)

@@ -11,12 +11,17 @@ from filelock import FileLock
 from cxr_assets import experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import kaggle, naming, synthesis
-from cxr_assets.radiographs.inventory import COLUMNS, data_version, inspect, stat
+from cxr_assets.radiographs.inventory import data_version, inspect, stat
+from cxr_assets.sources import Source
 from cxr_serving.images import files
 from cxr_serving.model import atomic
 from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"
+_COLUMNS = (
+    *("source", "path", "split", "bytes", "mtime_ns", "sha256", "width", "height", "bits"),
+    *("label", "given_label", "patient", "site", "acquired", "view", "sex", "age", "problem"),
+)
 _HELP = "see docs/data.md, 'Your own data'"
 _FOLDERS = ("NORMAL", "PNEUMONIA")
 _NEEDED_SPLITS = ("train", "test")
@@ -36,18 +41,24 @@ class RawImages:
     """Verified images and their inventory.
 
     Attributes:
-        root: absolute directory with ``train/`` and ``test/``; ``val/`` is optional.
+        sources: where they come from.
+        roots: by name of a source, the absolute directory that its paths are relative to.
         data_version: see :func:`cxr_assets.radiographs.inventory.data_version`.
         synthetic: whether they are synthetic images.
         unchanged: whether the previous inventory described the same content.
         inventory: one row per file, see :func:`cxr_assets.radiographs.inventory.inspect`.
     """
 
-    root: Path
+    sources: tuple[Source, ...]
+    roots: dict[str, Path]
     data_version: str
     synthetic: bool
     unchanged: bool
     inventory: pd.DataFrame
+
+    def locate(self, source: str, path: str) -> Path:
+        """Where an image of the inventory lies."""
+        return self.roots[source] / path
 
 
 def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> RawImages:
@@ -71,15 +82,18 @@ def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], Non
         previous = _load(layout)
         if previous is None and (layout.raw / INVENTORY_FILE).exists():
             progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")
-        known = previous.inventory if previous is not None and previous.root == root else None
+        [source] = data.listed
+        same = previous is not None and previous.roots == {source.name: root}
+        known = previous.inventory if previous is not None and same else None
         splits = (root / split for split in naming.SPLITS)
         found = files.walk(split for split in splits if split.is_dir())
         progress(f"checking {len(found):,} files in {root}")
-        inventory = inspect(root, found, known)
+        inventory = _of_source(source.name, inspect(root, found, known))
         _require_images(root, inventory)
         version = data_version(inventory)
         images = RawImages(
-            root=root,
+            sources=(source,),
+            roots={source.name: root},
             data_version=version,
             synthetic=data.source == "synthetic",
             unchanged=previous is not None and previous.data_version == version,
@@ -106,9 +120,10 @@ def read(layout: Layout) -> RawImages:
             f"no intact {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first"
         )
     for row in images.inventory.itertuples():
-        if stat(images.root / row.path) != (row.bytes, row.mtime_ns):
+        path = images.locate(row.source, row.path)
+        if stat(path) != (row.bytes, row.mtime_ns):
             raise RawDataError(
-                f"{images.root / row.path} is missing or has changed since raw_kaggle checked it: "
+                f"{path} is missing or has changed since raw_kaggle checked it: "
                 "materialise raw_kaggle again"
             )
     return images
@@ -226,10 +241,19 @@ def _require_images(root: Path, inventory: pd.DataFrame) -> None:
             )
 
 
+def _of_source(name: str, inventory: pd.DataFrame) -> pd.DataFrame:
+    table = inventory.assign(source=name, bits=8, given_label=inventory["label"], age=float("nan"))
+    table["patient"] = (name + "/" + inventory["patient"]).where(inventory["patient"].notna(), None)
+    for column in ("site", "acquired", "view", "sex"):
+        table[column] = pd.Series(None, index=table.index, dtype=object)
+    return table[list(_COLUMNS)]
+
+
 def _save(images: RawImages, layout: Layout) -> None:
     table = images.inventory.copy(deep=False)
     table.attrs = {
-        "root": str(images.root),
+        "sources": [source.model_dump(mode="json") for source in images.sources],
+        "roots": {name: str(root) for name, root in images.roots.items()},
         "data_version": images.data_version,
         "synthetic": images.synthetic,
         "unchanged": images.unchanged,
@@ -242,12 +266,13 @@ def _load(layout: Layout) -> RawImages | None:
     """The inventory on disk; None if there is none, or if it is broken or in another format."""
     try:
         inventory = pd.read_parquet(layout.raw / INVENTORY_FILE, page_checksum_verification=True)
-        if tuple(inventory.columns) != COLUMNS:
+        if tuple(inventory.columns) != _COLUMNS:
             return None
         if inventory.attrs["data_version"] != data_version(inventory):
             return None
         return RawImages(
-            root=Path(inventory.attrs["root"]),
+            sources=tuple(Source.model_validate(one) for one in inventory.attrs["sources"]),
+            roots={name: Path(root) for name, root in inventory.attrs["roots"].items()},
             data_version=inventory.attrs["data_version"],
             synthetic=inventory.attrs["synthetic"],
             unchanged=inventory.attrs["unchanged"],

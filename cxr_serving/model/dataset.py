@@ -45,13 +45,18 @@ class Dataset(BaseModel):
     """What ``dataset.json`` says of a processed dataset; it names neither files nor patients.
 
     Attributes:
-        data_version: sha256 over all that shapes the dataset, hexadecimal.
+        data_version: sha256 over all that the dataset holds, hexadecimal.
         raw_data_version: of the images it was made from.
+        classes: names of the classes, in index order.
         synthetic: whether the images are synthetic.
         image_size: side of the square images, in pixels.
-        val_fraction: share of the patients that went to validation.
+        decoding: digest of the code that decoded the images, hexadecimal.
+        val_fraction, test_fraction: shares of the patients that were drawn for val and test.
         seed: of the draw of these patients.
         counts: number of images by split and class.
+        sources: number of images by source and split.
+        sites: number of images by site and split; images without a site are in none.
+        tables: names of the sources that are tables: their file names say nothing of a patient.
         unknown_patients: number of images without a known patient; each counts as one patient.
         skipped: number of images left out, by kind of reason; the manifest has every reason.
         changes: since the previous dataset; None where there was none.
@@ -64,9 +69,14 @@ class Dataset(BaseModel):
     classes: tuple[str, ...]
     synthetic: bool
     image_size: int
+    decoding: str
     val_fraction: float
+    test_fraction: float
     seed: int
     counts: dict[str, dict[str, int]]
+    sources: dict[str, dict[str, int]]
+    sites: dict[str, dict[str, int]]
+    tables: tuple[str, ...] = ()
     unknown_patients: int = 0
     skipped: dict[str, int]
     changes: Changes | None = None

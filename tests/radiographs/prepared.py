@@ -9,6 +9,7 @@ from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetRecord
+from cxr_assets.radiographs.naming import CLASSES
 from cxr_assets.radiographs.preparation import prepare
 
 
@@ -43,7 +44,7 @@ def data(source: Path, **changes: object) -> Data:
 
 def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord, bool]:
     settings = data(source, **changes)
-    return prepare(layout, raw.collect(settings, layout, silent), settings, silent)
+    return prepare(layout, raw.collect(settings, layout, silent), settings, CLASSES, silent)
 
 
 def empty(path: Path) -> None:

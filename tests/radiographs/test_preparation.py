@@ -102,7 +102,7 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
         lines: list[str] = []
         settings = data(source)
         images = raw.collect(settings, layout, silent)
-        assert prepare(layout, images, settings, lines.append) == (first, False)
+        assert prepare(layout, images, settings, CLASSES, lines.append) == (first, False)
         assert contents(layout.processed) == whole
         aside = layout.root / "processed.broken"
         assert lines[0].startswith(f"set aside as {aside} and made again: ")
@@ -254,9 +254,9 @@ def test_a_kill_leaves_the_old_dataset(source, layout):
         "    return decode(self, path)\n"
         "Preprocessing.decode = slow\n"
         f"layout = Layout(Path({str(layout.root)!r}))\n"
-        f"data = compose('scratch', ['data.folder={source}', 'data.image_size=40']).data\n"
-        "images = raw.collect(data, layout, print)\n"
-        "preparation.prepare(layout, images, data, print)\n"
+        f"settings = compose('scratch', ['data.folder={source}', 'data.image_size=40'])\n"
+        "images = raw.collect(settings.data, layout, print)\n"
+        "preparation.prepare(layout, images, settings.data, settings.classes, print)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ}

@@ -7,7 +7,7 @@ from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation import plots
-from cxr_assets.radiographs import dataset, raw
+from cxr_assets.radiographs import changes, dataset, raw
 from cxr_assets.radiographs.preparation import prepare
 from cxr_assets.tracking import Run
 
@@ -20,9 +20,10 @@ from cxr_assets.tracking import Run
     freshness_policy=WEEKLY,
     description=(
         "8-bit grey PNGs at input size, in `{train,val,test}/{class}/`, and a manifest with one "
-        "row per source image. Validation patients are drawn from the source's train and val; its "
-        "test split is never changed. Images without a known patient are left out, unless "
-        "`data.unknown_patients=own`."
+        "row per source image. A split that the source gives is kept, only Kaggle's train and val "
+        "are drawn again; other patients are drawn, and a patient stays where it was drawn. Images "
+        "without a known patient are left out, unless `data.unknown_patients=own`. Only new images "
+        "are decoded."
     ),
 )
 def processed_dataset(
@@ -34,11 +35,13 @@ def processed_dataset(
     settings = experiment.resolve()
     layout = data_root.layout
     images = raw.read(layout)
-    record, reused = prepare(layout, images, settings.data, context.log.info)
+    record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
     counts = pd.DataFrame(record.counts)
+    what_changed = changes.sentence(record.changes)
     context.log.info(
         f"{'reused' if reused else 'prepared'} {counts.to_numpy().sum()} images, "
-        f"{sum(record.skipped.values())} skipped, data version {record.data_version[:12]}"
+        f"{sum(record.skipped.values())} skipped, data version {record.data_version[:12]}. "
+        f"{what_changed}"
     )
     mlflow.set_tags({"data_version": record.data_version, "experiment": settings.preset})
     return dg.MaterializeResult(
@@ -47,7 +50,15 @@ def processed_dataset(
             "reused": reused,
             "synthetic": record.synthetic,
             "image_size": record.image_size,
-            "counts": dg.MetadataValue.md(counts.to_markdown()),
+            "counts": _markdown(counts),
+            "counts_by_source": _markdown(pd.DataFrame(record.sources)),
+            **({"counts_by_site": _markdown(pd.DataFrame(record.sites))} if record.sites else {}),
+            "changes": what_changed,
+            **(
+                {"changes_by_class_and_site": _markdown(changes.table(record.changes))}
+                if record.changes
+                else {}
+            ),
             "unknown_patients": record.unknown_patients,
             "corrupt": record.skipped.get("corrupt", 0),
             "skipped": record.skipped,
@@ -61,3 +72,7 @@ def processed_dataset(
         },
         data_version=dg.DataVersion(record.data_version),
     )
+
+
+def _markdown(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(table.fillna(0).astype(int).to_markdown())

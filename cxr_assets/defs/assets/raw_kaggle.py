@@ -32,7 +32,7 @@ def raw_kaggle(
     return dg.MaterializeResult(
         metadata={
             "source": settings.data.source,
-            "root": dg.MetadataValue.path(str(images.root)),
+            "root": dg.MetadataValue.path(", ".join(map(str, images.roots.values()))),
             "synthetic": images.synthetic,
             "unchanged": images.unchanged,
             "images": len(named),

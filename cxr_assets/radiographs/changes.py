@@ -1,0 +1,72 @@
+"""What changed between two processed datasets: counted, as a table and in words."""
+
+import pandas as pd
+
+from cxr_serving.model.dataset import Change, Changes
+
+_KEY = ["source", "path"]
+
+
+def between(before: pd.DataFrame, after: pd.DataFrame, since: str) -> Changes:
+    """Compare the images that two manifests keep, by source and path.
+
+    An image may count twice, as relabelled and as moved.
+
+    Args:
+        before, after: the manifests.
+        since: data version of the first one.
+    """
+    old, new = (one[one["kept"]].set_index(_KEY) for one in (before, after))
+    both = old.index.intersection(new.index)
+    older, newer = old.loc[both], new.loc[both]
+    differing = {
+        "added": new.loc[new.index.difference(old.index)],
+        "removed": old.loc[old.index.difference(new.index)],
+        "relabelled": newer[newer["class"] != older["class"]],
+        "moved": newer[newer["split"] != older["split"]],
+        "replaced": newer[newer["sha256"] != older["sha256"]],
+    }
+
+    def by(column: str) -> dict[str, Change]:
+        counts = pd.DataFrame(
+            {kind: images[column].value_counts() for kind, images in differing.items()}
+        )
+        counts = counts.fillna(0).astype(int).sort_index()
+        return {str(name): Change(**row) for name, row in counts.to_dict("index").items()}
+
+    return Changes(
+        since=since,
+        total=Change(**{kind: len(images) for kind, images in differing.items()}),
+        classes=by("class"),
+        sites=by("site"),
+    )
+
+
+def table(changes: Changes) -> pd.DataFrame:
+    """One row for all images, then one per class and per site that changed."""
+    rows = {
+        "all": changes.total,
+        **changes.classes,
+        **{f"site {name}": change for name, change in changes.sites.items()},
+    }
+    return pd.DataFrame({name: change.model_dump() for name, change in rows.items()}).T
+
+
+def sentence(changes: Changes | None) -> str:
+    """All of it in one sentence."""
+    if changes is None:
+        return "This is the first dataset."
+    total = changes.total.model_dump()
+    if not any(total.values()):
+        return "No image has changed since the previous dataset."
+    parts = []
+    for kind, number in total.items():
+        if number:
+            of_class = [
+                f"{getattr(change, kind):,} {name.replace('_', ' ')}"
+                for name, change in changes.classes.items()
+                if getattr(change, kind)
+            ]
+            words = "moved to another split" if kind == "moved" else kind
+            parts.append(f"{number:,} {words} ({', '.join(of_class)})")
+    return f"Images since the previous dataset: {', '.join(parts)}."

@@ -1,0 +1,152 @@
+"""Which images a dataset keeps, in which split and under which name, before any is decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+import pandas as pd
+
+from cxr_assets.experiment import Data
+from cxr_assets.radiographs import dataset, naming
+from cxr_assets.radiographs.dataset import MANIFEST_COLUMNS, DatasetError, DatasetRecord
+from cxr_assets.radiographs.raw import RawImages
+from cxr_assets.radiographs.split import assign_splits
+from cxr_assets.sources import Source
+
+UNKNOWN_PATIENT = (
+    "unknown patient: the source names none; data.unknown_patients=own keeps such images and "
+    "counts each as one patient"
+)
+# Of the name of the source file, so that no name is longer than the 255 bytes of file systems.
+_STEM = 60
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The dataset that a new one follows.
+
+    Attributes:
+        record: its record.
+        images: its manifest.
+    """
+
+    record: DatasetRecord
+    images: pd.DataFrame
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read record and manifest.
+
+        Raises:
+            DatasetError: one of them is missing, broken or of another version of this program.
+        """
+        images = dataset.manifest(directory)
+        if list(images.columns) != MANIFEST_COLUMNS:
+            raise DatasetError(f"{directory / dataset.MANIFEST_FILE} has other columns")
+        return cls(DatasetRecord.read(directory), images)
+
+    @property
+    def kept(self) -> pd.DataFrame:
+        """The rows of images that are in the dataset."""
+        return self.images[self.images["kept"]]
+
+    def splits(self, inventory: pd.DataFrame, data: Data) -> dict[str, str]:
+        """Split of each patient that was drawn or given one; none if another draw was asked for.
+
+        A source counts as the same while it has one of its images, whatever its name or place.
+        """
+        drawn = (self.record.seed, self.record.val_fraction, self.record.test_fraction)
+        if drawn != (data.seed, data.val_fraction, data.test_fraction):
+            return {}
+        key = ["source", "sha256"]
+        shared = self.kept[key].merge(inventory[key].drop_duplicates(), on=key)["source"].unique()
+        rows = self.kept[self.kept["source"].isin(shared) & self.kept["split"].isin(naming.SPLITS)]
+        return dict(zip(rows["patient"], rows["split"], strict=True))
+
+
+def select(
+    raw: RawImages, data: Data, classes: Sequence[str], previous: Previous | None
+) -> pd.DataFrame:
+    """Plan a dataset.
+
+    Args:
+        raw: the verified images.
+        data: how to draw splits, and what to do about unknown patients.
+        classes: that every split needs.
+        previous: the dataset before, whose patients stay where they are.
+
+    Returns:
+        One row per row of the inventory, sorted by source and path, with the columns of the
+        manifest besides ``kept``, and ``unknown``: whether the patient of an image is not known.
+        ``reason`` is None for images to keep; ``file`` is None for others.
+
+    Raises:
+        SplitError: a patient would move to another split.
+    """
+    images = raw.inventory.sort_values(["source", "path"], ignore_index=True)
+    images = images.rename(columns={"label": "class", "problem": "reason"})
+    images["reason"] = images["reason"].astype(object).where(images["reason"].notna(), None)
+    _name_patients(images, data)
+    _leave_out_duplicates(images, raw.sources, previous)
+    recorded = {} if previous is None else previous.splits(raw.inventory, data)
+    usable = images[images["reason"].isna()].rename(columns={"class": "label"})
+    splits = assign_splits(usable, raw.sources, data, classes, recorded)
+    images["split"] = splits.reindex(images.index).astype(object)
+    images.loc[splits.index[splits.isna()], "reason"] = "leak: the patient has images in test"
+    images["file"] = _files(images)
+    return images[[column for column in (*MANIFEST_COLUMNS, "unknown") if column != "kept"]]
+
+
+def _name_patients(images: pd.DataFrame, data: Data) -> None:
+    """Each image of an unknown patient is left out, or a patient of its own."""
+    images["unknown"] = images["reason"].isna() & images["patient"].isna()
+    if data.unknown_patients == "own":
+        own = naming.UNKNOWN + images["source"] + "/" + images["path"]
+        images["patient"] = images["patient"].astype(object).where(~images["unknown"], own)
+    else:
+        images.loc[images["unknown"], "reason"] = UNKNOWN_PATIENT
+
+
+def _leave_out_duplicates(
+    images: pd.DataFrame, sources: Sequence[Source], previous: Previous | None
+) -> None:
+    """Identical files would count twice or leak across splits: one is kept.
+
+    That is one from a given test split, else from a source for test alone, else the one that was
+    kept before, else one with a known patient and the shortest name: copies have longer names.
+    Kaggle's test split is unchanged.
+    """
+    usable = images[images["reason"].isna()]
+    external = usable["source"].isin([one.name for one in sources if one.use == "test"])
+    training = usable["source"].isin([one.name for one in sources if one.use == "train"])
+    given = (usable["split"] == "test") & ~training
+    rank = pd.Series(2, index=usable.index).mask(given, 0).mask(external, 1)
+    key = ["source", "path", "sha256"]
+    kept = set() if previous is None else set(previous.kept[key].itertuples(index=False, name=None))
+    ordered = usable.assign(
+        rank=rank,
+        new=[row not in kept for row in usable[key].itertuples(index=False, name=None)],
+        length=usable["path"].str.len(),
+    ).sort_values(["rank", "new", "unknown", "length", "source", "path"])
+    first = ordered.drop_duplicates("sha256").set_index("sha256")
+    original = ordered["sha256"].map(first["path"])
+    tables = [one.name for one in sources if one.source == "table"]
+    unchanged = (
+        (ordered["rank"] < 2)
+        & (ordered["source"] == ordered["sha256"].map(first["source"]))
+        & ~ordered["source"].isin(tables)
+    )
+    repeated = ordered.index[ordered.duplicated("sha256") & ~unchanged]
+    images.loc[repeated, "reason"] = "duplicate: of " + original[repeated]
+
+
+def _files(images: pd.DataFrame) -> pd.Series:
+    """Where the PNG of each kept image lies, below the dataset."""
+    kept = images[images["reason"].isna()]
+    stems = kept["path"].map(lambda path: PurePosixPath(path).stem[:_STEM])
+    files = kept["split"] + "/" + kept["class"] + "/" + stems
+    files = files.where(~files.duplicated(keep=False), files + "-" + kept["sha256"].str[:8])
+    number = files.groupby(files).cumcount().astype(str)
+    files = files.where(~files.duplicated(), files + "-" + number) + ".png"
+    return files.reindex(images.index).astype(object).where(images["reason"].isna(), None)
