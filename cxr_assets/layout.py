@@ -27,6 +27,11 @@ class Layout:
         return self.root / "processed"
 
     @property
+    def withdrawn(self) -> Path:
+        """CSV of the patients who withdrew their consent; while it exists, they stay out."""
+        return self.root / "withdrawn.csv"
+
+    @property
     def embeddings(self) -> Path:
         """``<key>.safetensors`` for each backbone: embeddings of images, which the probe reuses."""
         return self.root / "embeddings"
