@@ -20,6 +20,7 @@ from transformers import (
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
+from cxr_assets.radiographs import membership
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -111,6 +112,8 @@ def publish(
         Preprocessing(SIZE).write(directory)
         if with_onnx:
             onnx.write(directory, False)
+        if layout.processed.exists():
+            membership.write(directory, layout.processed)
         pd.DataFrame(
             {
                 "epoch": [0, 1, 2],

