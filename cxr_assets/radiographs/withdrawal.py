@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from filelock import FileLock
@@ -9,11 +11,26 @@ from filelock import FileLock
 from cxr_assets.layout import Layout
 from cxr_serving.model import atomic
 
-_COLUMNS = ["patient", "withdrawn_at"]
+# The problem of an image in the inventory, and its reason in the manifest.
+WITHDRAWN = "withdrawn: the patient withdrew consent"
+_COLUMNS = ["patient", "withdrawn_at", "images"]
 
 
 class WithdrawalError(Exception):
     """The record of withdrawn patients cannot be read; the message says where it is broken."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A row of the record.
+
+    Attributes:
+        time: when the patient was recorded, in UTC and ISO 8601.
+        images: sha256 of the image files that were known then, hexadecimal.
+    """
+
+    time: str
+    images: frozenset[str]
 
 
 def withdrawn(layout: Layout) -> frozenset[str]:
@@ -22,38 +39,48 @@ def withdrawn(layout: Layout) -> frozenset[str]:
     Raises:
         WithdrawalError: the record is broken. It is never taken for an empty one.
     """
-    return frozenset(_read(layout))
+    return frozenset(read(layout))
 
 
-def record(layout: Layout, patient: str, now: datetime) -> bool:
+def record(layout: Layout, patient: str, images: Iterable[str], now: datetime) -> bool:
     """Add a patient to the record, on disk when this returns.
 
     Args:
         layout: the record is ``layout.withdrawn``.
         patient: ``<source>/<patient as the source has it>``.
-        now: aware time, recorded in UTC.
+        images: sha256 of the patient's image files, added to those on record: they tell which
+            models were trained with them when no dataset does any more.
+        now: aware time.
 
     Returns:
-        False if the patient was on record, whose time stays.
+        False if the patient was on record; its time stays.
 
     Raises:
         WithdrawalError: the record is broken.
     """
     layout.root.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.root / ".withdrawn.lock"):
-        times = _read(layout)
-        if patient in times:
-            return False
-        times[patient] = now.astimezone(UTC).isoformat(timespec="seconds")
+        rows = read(layout)
+        before = rows.get(patient)
+        time = before.time if before else now.astimezone(UTC).isoformat(timespec="seconds")
+        known = before.images if before else frozenset()
+        rows[patient] = Withdrawal(time, known | frozenset(images))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([_COLUMNS, *times.items()])
+        writer.writerow(_COLUMNS)
+        writer.writerows(
+            [patient, row.time, " ".join(sorted(row.images))] for patient, row in rows.items()
+        )
         atomic.write_file(layout.withdrawn, text.getvalue().encode())
-    return True
+    return before is None
 
 
-def _read(layout: Layout) -> dict[str, str]:
-    """Time of withdrawal by patient."""
+def read(layout: Layout) -> dict[str, Withdrawal]:
+    """The record, by patient.
+
+    Raises:
+        WithdrawalError: it is broken.
+    """
     path = layout.withdrawn
     try:
         # Spreadsheets put a byte order mark in front.
@@ -68,9 +95,9 @@ def _read(layout: Layout) -> dict[str, str]:
     for number, row in enumerate(rows, 2):
         if len(row) != len(_COLUMNS) or "/" not in row[0].strip("/"):
             raise WithdrawalError(
-                f"row {number} of {path} is not <source>/<patient>,<time>: {_REMEDY}"
+                f"row {number} of {path} is not <source>/<patient>,<time>,<images>: {_REMEDY}"
             )
-    return dict(rows)
+    return {patient: Withdrawal(time, frozenset(images.split())) for patient, time, images in rows}
 
 
 _REMEDY = (
