@@ -1,11 +1,11 @@
 """The software and the machine that a report was made with."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from cxr_serving.model import processors
 from cxr_serving.model.report import Environment
 
 _LIBRARIES = (
@@ -25,7 +25,7 @@ def environment() -> Environment:
         python=platform.python_version(),
         libraries={name: _version(name) for name in _LIBRARIES},
         system=platform.platform(),
-        processors=os.cpu_count(),
+        processors=processors.count(),
         accelerator=_accelerator(),
     )
 

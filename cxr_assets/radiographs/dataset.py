@@ -1,6 +1,5 @@
 """Reading the processed dataset."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cxr_assets import written
+from cxr_serving.model import processors
 from cxr_serving.model.dataset import Dataset
 
 MANIFEST_FILE = "manifest.parquet"
@@ -131,7 +131,7 @@ def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
                 "materialise processed_dataset again"
             ) from error
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors.count()) as pool:
         list(pool.map(fill, range(len(images)), images))
     return torch.from_numpy(pixels)
 

@@ -30,6 +30,7 @@ from cxr_assets.radiographs.naming import SPLITS
 from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.radiographs.selection import Previous, select
 from cxr_assets.radiographs.split import SplitError
+from cxr_serving.model import processors
 from cxr_serving.model.atomic import set_aside
 
 KIND = "processed dataset"
@@ -146,7 +147,7 @@ def _write_images(
     new = planned[~known]
     if known.any():
         progress(f"{known.sum():,} images are unchanged, {len(new):,} are new")
-    with Decoder(data.image_size) as decoder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with Decoder(data.image_size) as decoder, ThreadPoolExecutor(processors.count()) as pool:
 
         def convert(source: str, path: str, image: str, file: str) -> str | None:
             return decoder.write(raw.locate(source, path), image, directory / file)

@@ -67,12 +67,16 @@ class Shortcuts(Record):
 
 
 class Environment(Record):
-    """Software and machine of the evaluation; None for what is not known."""
+    """Software and machine of the evaluation; None for what is not known.
+
+    ``processors`` counts those that the evaluation may use, which in a container may be fewer than
+    the machine has.
+    """
 
     python: str
     libraries: dict[str, str | None]
     system: str
-    processors: int | None
+    processors: int
     accelerator: str | None
 
 

@@ -3,12 +3,13 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from cxr_assets.evaluation import machine
+from cxr_serving.model import processors
 
 
 def test_the_environment_is_on_record() -> None:
     known = machine.environment()
     assert known.libraries["torch"] == version("torch")
-    assert known.processors
+    assert known.processors == processors.count()
 
 
 def test_what_is_not_known_is_none_and_does_not_stop_the_report(monkeypatch) -> None:

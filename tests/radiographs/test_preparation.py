@@ -102,7 +102,7 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
         lines: list[str] = []
         settings = data(source)
         images = raw.collect(settings, layout, silent)
-        assert prepare(layout, images, settings, CLASSES, lines.append) == (first, False)
+        assert prepare(layout, images, settings, KAGGLE_CLASSES, lines.append) == (first, False)
         assert contents(layout.processed) == whole
         aside = layout.root / "processed.broken"
         assert lines[0].startswith(f"set aside as {aside} and made again: ")
