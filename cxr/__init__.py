@@ -30,7 +30,7 @@ def cxr() -> None:
     """Train, evaluate and serve classifiers of chest radiographs.
 
     Models, reports and releases lie below CXR_DATA_ROOT (default: data). For research and education
-    only; not a medical device.
+    only. Not a medical device; not for clinical decisions.
     """
 
 

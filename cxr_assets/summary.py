@@ -8,7 +8,7 @@ from rich.table import Table
 from cxr_assets.evaluation.wording import score
 from cxr_assets.layout import Layout
 from cxr_assets.settings import SettingsError, load
-from cxr_serving.model import store
+from cxr_serving.model import DISCLAIMER, store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.report import METRICS_FILE, Report, ReportError
 
@@ -51,7 +51,7 @@ def print_summary(layout: Layout) -> None:
         "         make serve    the HTTP service and its page, http://localhost:8000\n"
         "         your images   CXR_EXPERIMENT=scratch "
         "CXR_OVERRIDES=\"data.folder='FOLDER'\" make demo\n"
-        "\nFor research and education only; not a medical device.",
+        f"\n{DISCLAIMER}",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""HTTP service for chest radiographs. For research and education; not a medical device."""
+"""The HTTP service, and what it shares with the pipeline: models and images."""
 
 import os
 

@@ -9,6 +9,7 @@ from command import CXR, without
 import cxr
 from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
+from cxr_serving.model import DISCLAIMER
 
 COMMANDS = ["predict", "evaluate", "train", "summary", "serve"]
 
@@ -21,10 +22,13 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0)
     return "".join(capsys.readouterr())
 
 
-def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = re.findall(r"^  ([a-z]+)   *\S", output(capsys, "--help"), re.MULTILINE)
-    assert listed == COMMANDS
-    assert "--completion" not in output(capsys, "--help")
+def test_help_names_the_commands_and_what_they_are_not_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = output(capsys, "--help")
+    assert re.findall(r"^  ([a-z]+)   *\S", text, re.MULTILINE) == COMMANDS
+    assert "--completion" not in text
+    assert DISCLAIMER in " ".join(text.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -18,6 +18,7 @@ from cxr_assets.evaluation.machine import environment
 from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.shortcuts import border, shortcuts
 from cxr_assets.evaluation.subgroups import subgroups
+from cxr_serving.model import DISCLAIMER
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.metrics import (
@@ -29,8 +30,6 @@ from cxr_serving.model.metrics import (
 )
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import Comparison, Regression, Report, TrendPoint
-
-DISCLAIMER = "For research and education only. Not a medical device."
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from cxr_serving.model import DISCLAIMER
 from cxr_serving.model.bundle import BundleRecord
 
 CITATION_FILE = "CITATION.cff"
@@ -106,7 +107,7 @@ def licence_note(name: str, data: str) -> str:
     text = f"\n\nFull text: {_TEXTS[name]}" if name in _TEXTS else ""
     return (
         f"# Licence\n\n{_TERMS[name]}{text}\n\n## Data\n\n{data}\n\n"
-        "For research and education only. Not a medical device. Without warranty of any kind.\n"
+        f"{DISCLAIMER} Without warranty of any kind.\n"
     )
 
 

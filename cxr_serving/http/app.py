@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from cxr_serving.http import errors, tracing
 from cxr_serving.http.middleware import RequestMiddleware
 from cxr_serving.http.routes import explain, models, operations, page, predict
-from cxr_serving.http.schemas import DISCLAIMER
 from cxr_serving.http.service import Service
 from cxr_serving.http.settings import Settings
+from cxr_serving.model import DISCLAIMER
 
 _DESCRIPTION = f"""\
 Classifies a frontal chest radiograph of a child as bacterial pneumonia, viral pneumonia or normal.

@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field
 
-from cxr_serving.model import explanation
+from cxr_serving.model import DISCLAIMER, explanation
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.metrics import Headline
 from cxr_serving.model.report import Report
 
 _METRICS: tuple[Headline, ...] = ("accuracy", "macro_f1", "auroc_macro_ovr")
-DISCLAIMER = "For research and education only. Not a medical device; not for clinical decisions."
 
 
 def png_data_url(pixels: npt.NDArray[np.uint8]) -> str:

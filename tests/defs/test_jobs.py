@@ -156,7 +156,7 @@ def test_the_summary_shows_both_models_and_the_next_steps(trained):
     metrics = json.loads((trained.layout.reports / "metrics.json").read_text())
     assert f"{metrics['macro_f1']:.3f}" in finished.stdout
     assert f"{metrics['baseline']['macro_f1']:.3f}" in finished.stdout
-    for words in ("make dev", "make serve", "not a medical device", "synthetic images"):
+    for words in ("make dev", "make serve", "Not a medical device", "synthetic images"):
         assert words in " ".join(finished.stdout.split())
 
 
