@@ -25,8 +25,8 @@ from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.learning.recipe import Progress
 from cxr_assets.overrides import for_hydra, join, split
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError

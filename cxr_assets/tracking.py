@@ -21,8 +21,8 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning.fit import fit as untracked_fit
 from cxr_assets.learning.fit import locked
 from cxr_assets.learning.plan import Plan
-from cxr_assets.learning.recipe import Progress
 from cxr_assets.liveness import Lock
+from cxr_assets.progress import Progress
 from cxr_assets.store import EXPERIMENT as EXPERIMENT
 from cxr_assets.store import Store
 from cxr_assets.witness import TrackingError as TrackingError

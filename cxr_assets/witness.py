@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from cxr_assets.learning.checkpoints import TrainingError
-from cxr_assets.learning.recipe import Progress
+from cxr_assets.progress import Progress
 
 # Seconds to wait for the store before training continues without it. Creating a SQLite store takes
 # a few of them on a busy machine.

@@ -1,6 +1,5 @@
 """The labelled images that models are evaluated on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset, naming, raw
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model.report import ReportError
@@ -88,7 +88,7 @@ def test_split(processed: Path) -> Images:
     )
 
 
-def folder(directory: Path, progress: Callable[[str], None] = lambda line: None) -> Images:
+def folder(directory: Path, progress: Progress = lambda line: None) -> Images:
     """Images of any folder in the raw layout: its ``test/`` where there is one, else all of it.
 
     A file that is broken, or whose name gives no class, is skipped with a reason.

@@ -1,9 +1,9 @@
 """Earlier trainings and the last release, from their records on disk."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord, FormatError
 from cxr_serving.model.report import MissingReport, Report, ReportError, TrendPoint
@@ -12,7 +12,7 @@ from cxr_serving.model.report import MissingReport, Report, ReportError, TrendPo
 _RUNS = 20
 
 
-def trend(layout: Layout, asset: str, progress: Callable[[str], None]) -> list[TrendPoint]:
+def trend(layout: Layout, asset: str, progress: Progress) -> list[TrendPoint]:
     """The last trainings of a model, oldest first, from their own records.
 
     Args:
@@ -66,7 +66,7 @@ def released(layout: Layout, asset: str, but: str) -> Path | None:
     return directory
 
 
-def _reported(directory: Path, progress: Callable[[str], None]) -> float | None:
+def _reported(directory: Path, progress: Progress) -> float | None:
     try:
         return Report.read(directory).macro_f1
     except MissingReport:

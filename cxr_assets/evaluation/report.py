@@ -3,7 +3,6 @@
 import functools
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cxr_assets.evaluation import images as evaluated
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
@@ -32,8 +32,6 @@ PREDICTIONS_FILE = "predictions.csv"
 # Kinds of reports: on the test split, which a release is made from, and on any folder.
 REPORT = "report"
 EVALUATION = "evaluation report"
-
-Progress = Callable[[str], None]
 
 
 def write_report(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from cxr_assets.learning.recipe import Progress
+from cxr_assets.progress import Progress
 from cxr_serving.model.atomic import set_aside, write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE
 

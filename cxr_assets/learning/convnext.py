@@ -9,7 +9,8 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
 from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
-from cxr_assets.learning.recipe import Progress, Recipe, balanced
+from cxr_assets.learning.recipe import Recipe, balanced
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs.datamodule import RadiographsDataModule
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from safetensors.torch import save
 from transformers import PreTrainedModel
 
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord, batches
 from cxr_serving.model import atomic
@@ -30,7 +31,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def embed(
-    backbone: PreTrainedModel, layout: Layout, images: pd.DataFrame, progress: Callable[[str], None]
+    backbone: PreTrainedModel, layout: Layout, images: pd.DataFrame, progress: Progress
 ) -> torch.Tensor:
     """CLS embeddings of images of the processed dataset; only missing ones are computed.
 
@@ -105,7 +106,7 @@ def _forward(
     return torch.cat(embeddings)
 
 
-def _load(path: Path, progress: Callable[[str], None]) -> dict[str, torch.Tensor]:
+def _load(path: Path, progress: Progress) -> dict[str, torch.Tensor]:
     """Embedding [hidden] by sha256 of the source image; empty if the file is broken."""
     try:
         with safe_open(path, framework="pt") as file:

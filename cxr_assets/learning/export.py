@@ -20,8 +20,8 @@ from cxr_assets.learning import onnx
 from cxr_assets.learning.fit import locked
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
-from cxr_assets.learning.recipe import Progress
 from cxr_assets.learning.reference import Saved
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset, membership
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import (

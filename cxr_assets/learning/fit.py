@@ -29,7 +29,7 @@ from cxr_assets.learning.energy import Meter
 from cxr_assets.learning.interruption import Interruption
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
-from cxr_assets.learning.recipe import Progress
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs.datamodule import epoch_seed
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE

@@ -12,7 +12,8 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
 from cxr_assets.learning.convnext import ConvNext
 from cxr_assets.learning.probe import Dinov2Probe
-from cxr_assets.learning.recipe import Progress, Recipe
+from cxr_assets.learning.recipe import Recipe
+from cxr_assets.progress import Progress
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetError, DatasetRecord
 from cxr_serving.model import hashes, store

@@ -15,7 +15,8 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
 from cxr_assets.learning.embeddings import embed
 from cxr_assets.learning.module import Classification
-from cxr_assets.learning.recipe import Progress, Recipe, balanced
+from cxr_assets.learning.recipe import Recipe, balanced
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs.datamodule import Batch, InMemory, in_order
 from cxr_assets.radiographs.dataset import kept, labels
 

@@ -1,7 +1,6 @@
 """Recipes: what differs between the training of the main model and that of the probe."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +10,7 @@ import torch
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning.module import Classification
-
-Progress = Callable[[str], None]
+from cxr_assets.progress import Progress
 
 
 class Recipe(ABC):

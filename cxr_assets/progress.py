@@ -1,0 +1,6 @@
+"""How a step that takes long says what it is doing."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str], None]
+"""Called with a line of text at a time: ``print``, or the ``info`` of a logger."""
