@@ -4,7 +4,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kagglehub.exceptions import DataCorruptionError
 from kagglehub.handle import DatasetHandle, parse_dataset_handle
 
 from cxr_assets import written
+from cxr_assets.progress import Progress
 from cxr_serving.model.atomic import set_aside, sync
 
 CONNECT_TIMEOUT = 5.0
@@ -35,7 +36,7 @@ class KaggleError(Exception):
     """The data set could not be downloaded; the message says why and what to do."""
 
 
-def fetch(dataset: str, cache: Path, progress: Callable[[str], None]) -> Path:
+def fetch(dataset: str, cache: Path, progress: Progress) -> Path:
     """Download a data set, or reuse an earlier download.
 
     Every call looks up the newest version, unless ``dataset`` names one

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -16,6 +16,7 @@ from filelock import FileLock
 from cxr_assets import written
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_assets.provenance import fingerprint
 from cxr_assets.radiographs import changes, dataset, decoding
 from cxr_assets.radiographs.dataset import (
@@ -48,7 +49,7 @@ def prepare(
     raw: RawImages,
     data: Data,
     classes: Sequence[str],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[DatasetRecord, bool]:
     """Decode, resize, split and write the images, or reuse the same dataset if it is there.
 
@@ -135,7 +136,7 @@ def _write_images(
     reusable: dict[str, Path],
     raw: RawImages,
     data: Data,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Write the PNGs of all planned images; fills ``kept``, and ``reason`` of undecodable ones."""
     planned = images[images["reason"].isna()]

@@ -1,6 +1,5 @@
 """Raw images: downloaded, synthetic or read in place, then verified and listed."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from filelock import FileLock
 
 from cxr_assets import experiment
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import kaggle, naming, synthesis
 from cxr_assets.radiographs.inventory import data_version, inspect, stat
 from cxr_assets.sources import Source
@@ -61,7 +61,7 @@ class RawImages:
         return self.roots[source] / path
 
 
-def collect(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> RawImages:
+def collect(data: experiment.Data, layout: Layout, progress: Progress) -> RawImages:
     """Download, make or locate the images, verify them, and write their inventory.
 
     Only image headers are decoded. Files with the size and time of the last inventory are not read
@@ -129,7 +129,7 @@ def read(layout: Layout) -> RawImages:
     return images
 
 
-def survey(folder: Path, progress: Callable[[str], None]) -> pd.DataFrame:
+def survey(folder: Path, progress: Progress) -> pd.DataFrame:
     """Inventory of a folder to evaluate a model on; splits and classes may be missing.
 
     If the folder has ``test/``, only that is listed, otherwise every ``NORMAL/`` and ``PNEUMONIA/``
@@ -175,7 +175,7 @@ def _undecodable(path: Path) -> str | None:
     return None
 
 
-def _source(data: experiment.Data, layout: Layout, progress: Callable[[str], None]) -> Path:
+def _source(data: experiment.Data, layout: Layout, progress: Progress) -> Path:
     if data.source == "folder":
         if data.folder is None:
             raise RawDataError(f"data.source=folder needs data.folder; {_HELP}")

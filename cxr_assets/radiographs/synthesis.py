@@ -3,7 +3,7 @@
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from cxr_assets import written
+from cxr_assets.progress import Progress
 from cxr_assets.provenance import code_version
 from cxr_assets.radiographs import anatomy
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES, SPLITS
@@ -27,9 +28,7 @@ MIN_PATIENTS = 3
 _IMAGES_PER_PATIENT = ((1, 2, 3, 5), (0.5, 0.27, 0.15, 0.08))
 
 
-def make(
-    root: Path, patients: int, seed: int, progress: Callable[[str], None] = lambda line: None
-) -> None:
+def make(root: Path, patients: int, seed: int, progress: Progress = lambda line: None) -> None:
     """Write synthetic images of ``patients`` patients per class, or reuse those that are there.
 
     Existing images are verified first. If they are broken, they are set aside and made again.
