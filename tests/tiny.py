@@ -20,6 +20,7 @@ from transformers import (
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
+from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs import membership
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
@@ -32,6 +33,7 @@ from cxr_assets.radiographs.naming import SPLITS
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.reference import Reference
 
 SIZE = 32
 # Overrides of experiment=demo that make its two networks tiny.
@@ -114,6 +116,8 @@ def publish(
             onnx.write(directory, False)
         if layout.processed.exists():
             membership.write(directory, layout.processed)
+        images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
+        Reference(images, Saved(directory, False).predict(images)).write(directory)
         pd.DataFrame(
             {
                 "epoch": [0, 1, 2],

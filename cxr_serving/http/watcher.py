@@ -171,7 +171,7 @@ class Watcher:
             )
             return
         self._follow_to(pointer.version)
-        if pointer.confirmed_at is not None and self._serves(pointer.version):
+        if self._serves(pointer.version):
             self._metrics.model_confirmed.set(pointer.confirmed_at.timestamp())
 
     def _follow_to(self, version: str) -> None:

@@ -2,9 +2,9 @@
 
 A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once published. It holds
 ``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of
-transformers, ``model.onnx`` and ``model.int8.onnx`` where exported, ``reference.safetensors`` and
-``distribution.json`` where made, the Lightning checkpoint ``best.ckpt``, and ``bundle.json``, the
-record defined here, which carries the sha256 of every other file.
+transformers, ``reference.safetensors``, the Lightning checkpoint ``best.ckpt``, and
+``bundle.json``, the record defined here, which carries the sha256 of every other file. That of the
+main model also holds ``model.onnx``, ``model.int8.onnx`` and ``distribution.json``.
 ``<models>/<asset>/latest.json`` points to the newest one, and says when the pipeline last confirmed
 that it is.
 """
@@ -152,14 +152,13 @@ class Pointer(BaseModel):
 
     Attributes:
         version: the version that readers should use.
-        confirmed_at: when a pipeline run last made or reused this version; null where no run has
-            recorded it.
+        confirmed_at: when a pipeline run last made or reused this version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str = Field(pattern=rf"^{VERSION.pattern}$")
-    confirmed_at: AwareDatetime | None = None
+    confirmed_at: AwareDatetime
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:

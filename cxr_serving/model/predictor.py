@@ -56,7 +56,7 @@ class Predictor:
     ) -> None:
         """Verify and load a bundle, compare its answers to the reference images, and warm up.
 
-        Nothing is unpickled. A bundle without reference images must answer a black one.
+        Nothing is unpickled.
 
         Args:
             directory: of the bundle.
@@ -134,10 +134,9 @@ class Predictor:
             self._agree(len(self.distribution.predictions), len(self.record.classes))
         self._reference = reference.read(self.directory)
         self._tolerance = reference.TOLERANCE
-        if self._reference is not None:
-            size, classes = self.record.input_size, len(self.record.classes)
-            self._agree(self._reference.images.shape[1:], (size, size))
-            self._agree(self._reference.probabilities.shape[1:], (classes,))
+        size, classes = self.record.input_size, len(self.record.classes)
+        self._agree(self._reference.images.shape[1:], (size, size))
+        self._agree(self._reference.probabilities.shape[1:], (classes,))
 
     def _agree(self, found: object, recorded: object) -> None:
         if found != recorded:
@@ -151,7 +150,7 @@ class Predictor:
         if int8:
             reason = "there is none for this bundle or device"
             recorded = self.record.int8
-            if exported and recorded is not None and recorded.accepted and self._reference:
+            if exported and recorded is not None and recorded.accepted:
                 forward = self._int8()
                 difference = self._difference(forward)
                 if difference <= reference.INT8_TOLERANCE:
@@ -198,7 +197,7 @@ class Predictor:
         forward = TorchNetwork(
             self.model, self.record.flip_averaging, self.preprocessing, self._device, self._threads
         )
-        if forward.kind == "cuda" and self._reference is not None:
+        if forward.kind == "cuda":
             rounded = forward.in_bfloat16()
             if self._difference(rounded) <= reference.BFLOAT16_TOLERANCE:
                 self._tolerance = reference.BFLOAT16_TOLERANCE
@@ -219,22 +218,16 @@ class Predictor:
             )
 
     def _difference(self, forward: _Forward) -> float:
-        assert self._reference is not None
         return self._reference.difference(softmax(forward(self._reference.images)[0]))
 
     def _check(self) -> None:
-        name = f"{self.record.asset} {self.record.version}"
-        if self._reference is None:
-            size = self.record.input_size
-            if not np.isfinite(self.predict(np.zeros((1, size, size), np.uint8))).all():
-                raise BundleError(f"{name} answers a black image with NaN: materialise it again")
-            return
         difference = self._difference(self._forward)
         if not difference <= self._tolerance:  # nan, too
             raise BundleError(
-                f"{name} does not answer its reference images as it did when it was made: the "
-                f"difference is {difference:.1e} in probability, more than {self._tolerance:g}. "
-                "Install the versions in constraints.txt, or materialise the model again"
+                f"{self.record.asset} {self.record.version} does not answer its reference images "
+                f"as it did when it was made: the difference is {difference:.1e} in probability, "
+                f"more than {self._tolerance:g}. Install the versions in constraints.txt, or "
+                "materialise the model again"
             )
 
     def _warm_up(self, max_batch: int) -> None:
@@ -248,8 +241,7 @@ class Predictor:
             numbers = [1 << exponent for exponent in range((max_batch - 1).bit_length())]
             numbers.append(max_batch)
         else:
-            checked = 1 if self._reference is None else len(self._reference.images)
-            numbers = [max_batch] if max_batch > checked else []
+            numbers = [max_batch] if max_batch > len(self._reference.images) else []
         size = self.record.input_size
         for number in numbers:
             self.predict(np.zeros((number, size, size), np.uint8))

@@ -46,15 +46,13 @@ class Reference:
         )
 
 
-def read(directory: Path) -> Reference | None:
-    """The reference images of a bundle; None where it has none.
+def read(directory: Path) -> Reference:
+    """The reference images of a bundle.
 
     Raises:
-        BundleError: the file is broken.
+        BundleError: there are none, or the file is broken.
     """
     path = directory / REFERENCE_FILE
-    if not path.exists():
-        return None
     try:
         tensors = load_file(path)
         images, probabilities = tensors["images"], tensors["probabilities"]

@@ -80,8 +80,8 @@ def test_new_model_resets_drift_and_one_without_a_reference_has_none(
     other = Predictor(publish_bundle(tmp_path, 2), threads=1)
     drift.observe(other, images[0], 0)
     assert samples(metrics) == {"cxr_drift_images": 1}
-    old = Predictor(
+    without = Predictor(
         publish_bundle(tmp_path, 3, finish=lambda d: (d / "distribution.json").unlink()), threads=1
     )
-    drift.observe(old, images[0], 0)
+    drift.observe(without, images[0], 0)
     assert samples(metrics) == {"cxr_drift_images": 0}

@@ -70,9 +70,7 @@ def unknown_preprocessing(directory: Path) -> None:
 
 
 def nan_weights(directory: Path) -> None:
-    # The ONNX network and the reference answers would be unharmed.
-    for name in ("model.onnx", "reference.safetensors"):
-        (directory / name).unlink()
+    (directory / "model.onnx").unlink()  # which would be unharmed
     path = directory / "model.safetensors"
     tensors = {name: torch.full_like(t, torch.nan) for name, t in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
@@ -89,7 +87,7 @@ def other_answers(directory: Path) -> None:
 WRONG: dict[str, tuple[Damage, str]] = {
     "classes": (rename_classes, "contradicts itself"),
     "preprocessing": (unknown_preprocessing, "does not do"),
-    "weights": (nan_weights, "NaN"),
+    "weights": (nan_weights, "is nan in probability"),
     "reference images": (other_answers, "does not answer its reference images"),
 }
 # Damaged after it was published.
@@ -205,19 +203,20 @@ def test_run_that_reuses_the_model_confirms_it_and_nothing_is_loaded_again(
 ) -> None:
     made = datetime.now(UTC) - timedelta(days=12)
     directory = publish_bundle(tmp_path, 1, created_at=made)
-    pointer = directory.parent / "latest.json"
-    pointer.write_text(json.dumps({"version": directory.name}))  # by an older version of the code
+    pinned = Watcher(directory.parent, "convnext_model", load, 0.05, metrics, pin=directory.name)
+    pinned.poll()
+    assert value(metrics, CONFIRMED) == pytest.approx(made.timestamp())
     watcher.poll()
     model = watcher.state.model
     assert model is not None
-    assert value(metrics, CONFIRMED) == pytest.approx(made.timestamp())
+    assert made.timestamp() < value(metrics, CONFIRMED)
 
     before = time.time()
     store.write_pointer(directory.parent, directory.name)
     watcher.poll()
     assert before <= value(metrics, CONFIRMED) <= time.time()
     assert watcher.state.model is model
-    assert value(metrics, "cxr_model_loads_total") == 1
+    assert value(metrics, "cxr_model_loads_total") == 2
 
     # What is confirmed from now on is another model, and not the one that still serves.
     confirmed = value(metrics, CONFIRMED)

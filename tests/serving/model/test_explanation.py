@@ -9,8 +9,10 @@ from matplotlib import colormaps
 from PIL import Image
 from transformers import Dinov2Config, Dinov2ForImageClassification
 
+from cxr_assets.learning.reference import Saved
 from cxr_serving.model.explanation import grad_cam, overlay
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.reference import Reference
 
 SIZE = 64
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
@@ -66,9 +68,10 @@ def test_other_networks_are_not_explained(
             hidden_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=SIZE,
             patch_size=16, id2label=dict(enumerate(CLASSES)),
         )  # fmt: skip
-        for name in ("model.onnx", "reference.safetensors"):
-            (directory / name).unlink()
+        (directory / "model.onnx").unlink()
         Dinov2ForImageClassification(config).save_pretrained(directory)
+        images = np.zeros((1, SIZE, SIZE), np.uint8)
+        Reference(images, Saved(directory, False).predict(images)).write(directory)
 
     probe = Predictor(publish_bundle(tmp_path, seed=1, finish=dinov2))
     assert probe.answer(np.zeros((1, SIZE, SIZE), np.uint8))[1] is None

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 
 from cxr_serving.http.app import create_app
 from cxr_serving.http.settings import Settings
-from cxr_serving.model.bundle import REFERENCE_FILE
 from cxr_serving.model.network import Recorded
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.reference import Reference
 
 PublishBundle = Callable[..., Path]
 
@@ -66,7 +66,8 @@ def test_every_size_of_batch_is_recorded_before_the_model_serves(
         return forward
 
     monkeypatch.setattr(Predictor, "_load", load)
-    publish_bundle(tmp_path, seed=1, finish=lambda directory: (directory / REFERENCE_FILE).unlink())
+    same = Reference(np.zeros((1, 64, 64), np.uint8), np.full((1, 3), 1 / 3, np.float32))
+    publish_bundle(tmp_path, seed=1, finish=same.write)
     with TestClient(create_app(Settings(data_root=tmp_path, max_batch=max_batch))) as client:
         deadline = time.monotonic() + 60
         while client.get("/ready").status_code != 200:

@@ -35,7 +35,7 @@ def without(*names: str) -> Edit:
 
 
 def in_torch(edit: Edit) -> Edit:
-    return in_order(without(ONNX_FILE, REFERENCE_FILE), edit)
+    return in_order(without(ONNX_FILE), edit)
 
 
 def decided(directory: Path) -> None:
@@ -142,6 +142,7 @@ def test_image_is_answered_the_same_alone_and_in_a_batch(
         (in_torch(remote_code), "cannot be loaded"),
         (lambda directory: (directory / ONNX_FILE).write_bytes(b"junk"), "cannot be loaded"),
         (lambda directory: (directory / REFERENCE_FILE).write_bytes(b"junk"), "cannot be read"),
+        (without(REFERENCE_FILE), "cannot be read"),
         (lambda directory: (directory / DISTRIBUTION_FILE).write_text("{}"), "cannot be read"),
         (
             lambda directory: Reference(IMAGES[:, :32], np.zeros((5, 3), np.float32)).write(
@@ -257,26 +258,20 @@ def test_model_that_answers_its_reference_images_differently_is_rejected(
         Predictor(directory)
 
 
-def test_older_bundle_without_reference_images_serves(
+def test_bundle_without_onnx_and_distribution_serves(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
-    def old(directory: Path) -> None:
-        without(ONNX_FILE, REFERENCE_FILE, DISTRIBUTION_FILE)(directory)
-
-    directory = publish_bundle(tmp_path, seed=1, finish=old)
-    record = json.loads((directory / "bundle.json").read_text())
-    del record["int8"]
-    (directory / "bundle.json").write_text(json.dumps(record))
-    predictor = Predictor(directory)
+    finish = without(ONNX_FILE, DISTRIBUTION_FILE)
+    predictor = Predictor(publish_bundle(tmp_path, seed=1, finish=finish))
     assert predictor.distribution is None
     np.testing.assert_allclose(predictor.predict(IMAGES).sum(axis=1), 1, atol=1e-6)
 
 
-def test_without_reference_images_a_black_image_must_not_be_answered_with_nan(
+def test_nan_is_not_an_answer_to_the_reference_images(
     tmp_path: Path, publish_bundle: PublishBundle
 ) -> None:
     spoil = in_torch(edit_weights(lambda tensors: tensors["classifier.bias"].fill_(torch.nan)))
-    with pytest.raises(BundleError, match="answers a black image with NaN"):
+    with pytest.raises(BundleError, match=r"does not answer its reference images .* nan"):
         Predictor(publish_bundle(tmp_path, seed=1, finish=spoil))
 
 

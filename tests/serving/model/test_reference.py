@@ -15,13 +15,13 @@ PROBABILITIES = np.array([[0.5, 0.5], [0.9, 0.1]], np.float32)
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     Reference(IMAGES, PROBABILITIES).write(tmp_path)
     found = reference.read(tmp_path)
-    assert found is not None
     np.testing.assert_array_equal(found.images, IMAGES)
     np.testing.assert_array_equal(found.probabilities, PROBABILITIES)
 
 
-def test_reference_images_may_be_missing_but_not_broken(tmp_path: Path) -> None:
-    assert reference.read(tmp_path) is None
+def test_reference_images_must_be_there_and_whole(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="No such file"):
+        reference.read(tmp_path)
     (tmp_path / REFERENCE_FILE).write_bytes(b"junk")
     with pytest.raises(BundleError, match=r"reference\.safetensors cannot be read"):
         reference.read(tmp_path)
