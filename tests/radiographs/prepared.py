@@ -9,7 +9,7 @@ from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_assets.radiographs.naming import CLASSES
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_assets.radiographs.preparation import prepare
 
 
@@ -44,7 +44,7 @@ def data(source: Path, **changes: object) -> Data:
 
 def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord, bool]:
     settings = data(source, **changes)
-    return prepare(layout, raw.collect(settings, layout, silent), settings, CLASSES, silent)
+    return prepare(layout, raw.collect(settings, layout, silent), settings, KAGGLE_CLASSES, silent)
 
 
 def empty(path: Path) -> None:
