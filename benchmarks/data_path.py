@@ -91,7 +91,7 @@ def ours(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
     started = time.perf_counter()
     quiet: Callable[[str], None] = lambda line: None  # noqa: E731
     keep_freed_memory()  # as a training does
-    sources = raw.collect(experiment.data, layout, quiet)
+    sources = raw.collect(experiment.data, experiment.classes, layout, quiet)
     prepare(layout, sources, experiment.data, experiment.classes, quiet)
     plan = make_plan("convnext_model", experiment, layout)
     _, datamodule = plan.recipe.prepare(plan.network, layout, quiet)

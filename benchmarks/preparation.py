@@ -26,7 +26,7 @@ def main() -> None:
         images.make(root / "images", arguments.images)
         experiment = compose("scratch", [f"data.folder={root / 'images'}"])
         data = experiment.data
-        sources = raw.collect(data, Layout(root / "data"), lambda line: None)
+        sources = raw.collect(data, experiment.classes, Layout(root / "data"), lambda line: None)
         rounds = itertools.count()
 
         def plain() -> None:

@@ -80,7 +80,7 @@ def main() -> None:
         made = Layout(Path(temporary) / "made")
         patients = f"data.synthetic_patients={arguments.patients}"
         experiment = compose("demo", [*OVERRIDES, patients])
-        sources = raw.collect(experiment.data, made, lambda line: None)
+        sources = raw.collect(experiment.data, experiment.classes, made, lambda line: None)
         record, _ = prepare(made, sources, experiment.data, experiment.classes, lambda line: None)
         rounds = itertools.count()
 

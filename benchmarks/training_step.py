@@ -117,7 +117,7 @@ def main() -> None:
         experiment = compose(
             "scratch", [*images, f"data.image_size={size}", "trainer.max_epochs=1", *OVERRIDES]
         )
-        sources = raw.collect(experiment.data, layout, lambda line: None)
+        sources = raw.collect(experiment.data, experiment.classes, layout, lambda line: None)
         prepare(layout, sources, experiment.data, experiment.classes, lambda line: None)
         plan = make_plan("convnext_model", experiment, layout)
         steps = sum(plan.dataset.counts["train"].values()) // experiment.trainer.batch_size

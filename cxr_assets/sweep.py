@@ -31,6 +31,7 @@ from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.preparation import PreparationError, prepare
+from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.settings import SettingsError, load
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import HISTORY_FILE, BundleError, BundleRecord
@@ -40,7 +41,7 @@ FAILED = "failed"
 
 # Their messages suffice; for any other error the traceback is shown, too.
 _EXPLAINED = (
-    *(KaggleError, raw.RawDataError, PreparationError, DatasetError),
+    *(KaggleError, raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
     *(PretrainedError, TrainingError, ExportError, BundleError),
 )
 
@@ -132,7 +133,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
         PretrainedError: the base weights cannot be loaded.
         TrainingError: the loss is not finite, or the work folder cannot be written.
     """
-    images = raw.collect(experiment.data, layout, progress)
+    images = raw.collect(experiment.data, experiment.classes, layout, progress)
     prepare(layout, images, experiment.data, experiment.classes, progress)
     plan = make_plan(ASSET, experiment, layout)
     tracking.fit(plan, progress)

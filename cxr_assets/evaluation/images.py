@@ -1,5 +1,6 @@
 """The labelled images that models are evaluated on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,24 +89,25 @@ def test_split(processed: Path) -> Images:
     )
 
 
-def folder(directory: Path, progress: Progress = lambda line: None) -> Images:
-    """Images of any folder in the raw layout: its ``test/`` where there is one, else all of it.
+def surveyed(place: Path, classes: Sequence[str], progress: Progress = lambda line: None) -> Images:
+    """Images of any folder in the raw layout, or of a table.
 
-    A file that is broken, or whose name gives no class, is skipped with a reason.
+    Of a folder, its ``test/`` where there is one, else all of it. A file that is broken, or that is
+    given no class, is skipped with a reason.
 
     Raises:
         RawDataError: there is no image to evaluate.
     """
-    inventory = raw.survey(directory, progress)
+    inventory = raw.survey(place, classes, progress)
     named = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
     skipped = inventory[inventory["problem"].notna()]
     unknown = named["patient"].isna()
     named["patient"] = named["patient"].where(~unknown, naming.UNKNOWN + named["path"])
     columns = ["path", "class", "patient", "sha256", "width", "height"]
     return Images(
-        root=directory,
+        root=place if place.is_dir() else place.parent,
         table=named[columns].sort_values("path", ignore_index=True),
-        source=f"images of the folder {directory.resolve().name}",
+        source=f"images of the {'folder' if place.is_dir() else 'table'} {place.resolve().name}",
         data_version=None,
         synthetic=False,
         skipped=dict(zip(skipped["path"], skipped["problem"], strict=True)),

@@ -102,11 +102,11 @@ def write_report(
 def report_on_folder(
     main: Path, folder: Path, out: Path, baseline: Path | None, progress: Progress
 ) -> Path:
-    """Write the same report on any bundle and any folder of images in the raw layout.
+    """Write the same report on any bundle and any folder of images, or a table of them.
 
     Args:
         main: directory of the bundle.
-        folder: images; classes without images are reported as absent.
+        folder: images in the raw layout, or a table; classes without images are reported as absent.
         out: where the report goes; an earlier one by this function, unchanged, is replaced.
         baseline: directory of a bundle to compare with, if any.
         progress: called with a line for each model, and while the folder is read.
@@ -123,8 +123,8 @@ def report_on_folder(
     """
     out = out.resolve()
     _require_free(out, folder.resolve())
-    images = evaluated.folder(folder, progress)
     predictors = [Predictor(main)]
+    images = evaluated.surveyed(folder, predictors[0].record.classes, progress)
     if baseline is not None:
         predictors.append(_load(baseline, predictors[0].record.classes))
     evaluation = evaluate_models(predictors, images)

@@ -1,111 +1,125 @@
-"""The inventory: one row per file, with its hash, its image size and what its name says."""
+"""The inventory: one row per file or table row, with hash and size of its image and its label."""
 
+import errno
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import Any
+from contextlib import closing
+from pathlib import Path
+from stat import S_ISREG
 
 import pandas as pd
 
-from cxr_assets.radiographs import naming
-from cxr_serving.images import files
-from cxr_serving.images.files import Found
-from cxr_serving.model import preprocessing
+from cxr_serving.images.dicom import DicomUnavailable
+from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.preprocessing import ImageError
 
+# What the file itself says, and who says it.
+_FILE = ("bytes", "mtime_ns", "sha256", "width", "height", "bits")
 COLUMNS = (
-    *("path", "split", "bytes", "mtime_ns", "sha256", "width", "height"),
-    *("label", "patient", "problem"),
+    *("source", "path", "split", *_FILE, "label", "given_label", "patient", "site", "acquired"),
+    *("view", "sex", "age", "problem"),
 )
+# By bytes and time a file is recognised, by its hash the image; of a problem, the kind counts.
+_VERSIONED = (
+    *("source", "path", "sha256", "split", "label", "given_label", "patient", "site", "acquired"),
+    *("view", "sex", "age"),
+)
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-def inspect(root: Path, found: Iterable[Found], known: pd.DataFrame | None) -> pd.DataFrame:
-    """Make the inventory of files. Of an image only the header is decoded.
+class RawDataError(Exception):
+    """There are no usable images; the message says what is missing, where, and what to do."""
+
+
+def examine(rows: pd.DataFrame, root: Path, known: pd.DataFrame | None) -> pd.DataFrame:
+    """Add what the files say. Of an image only the header is read, and that of DICOM in a sandbox.
 
     Args:
+        rows: of one source: ``path``, below ``root`` or absolute, and ``problem``. Files of rows
+            with a problem are not opened. A path may stand in several rows.
         root: folder that paths are relative to.
-        found: the files, all below ``root``.
-        known: earlier inventory of ``root``: a file with the size and time noted there is not read
-            again.
+        known: earlier inventory of the same source and root: a file with the size and time noted
+            there is not read again.
 
     Returns:
-        One row per file: ``path`` (posix, below ``root``), ``split`` (its first part), ``bytes``,
-        ``mtime_ns``, ``sha256`` (None if the file cannot be read), ``width`` and ``height`` in
-        pixels (0 without an image), ``label`` and ``patient`` (None if skipped; ``patient`` also if
-        the name says none), ``problem``: None, or why the file is skipped, after ``corrupt:`` or
-        ``unnamed:``.
+        ``rows`` with ``bytes``, ``mtime_ns``, ``sha256`` (None if the file was not read), ``width``
+        and ``height`` in pixels (0 without an image), ``bits`` per sample, and a ``problem`` that
+        starts with ``missing:`` or ``corrupt:`` where there is no image.
+
+    Raises:
+        RawDataError: the process that reads DICOM does not start.
     """
-    rows = {} if known is None else {row["path"]: row for row in known.to_dict("records")}
-
-    def row_of(file: Found) -> dict[str, Any]:
-        path = PurePosixPath(file.path.relative_to(root).as_posix())
-        if not files.is_utf8(str(path)):
-            return _row_without_name(path)
-        size, mtime_ns = stat(file.path)
-        row = rows.get(str(path))
-        if (
-            row is None
-            or row["width"] == 0  # no image at that time: newer code may read it
-            or (row["bytes"], row["mtime_ns"]) != (size, mtime_ns)
-        ):
-            row = {"path": str(path), "split": path.parts[0], "bytes": size, "mtime_ns": mtime_ns}
-            row |= _examine(file)
-        return row | _interpret(path, row)
-
-    with ThreadPoolExecutor() as pool:
-        return pd.DataFrame(list(pool.map(row_of, found)), columns=list(COLUMNS))
+    paths = pd.Index(rows["path"].unique())
+    files = pd.DataFrame([stat(root, path) for path in paths], index=paths, columns=list(_FILE[:2]))
+    files = _recall(files, known)
+    unread = paths[files["sha256"].isna() & paths.isin(rows.loc[rows["problem"].isna(), "path"])]
+    with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
+        try:
+            read = list(pool.map(lambda path: _read(root, path, reader), unread))
+        except DicomUnavailable as error:
+            raise RawDataError(f"the images in {root} cannot be listed: {error}") from error
+    found = pd.DataFrame(read, index=unread, columns=[*_FILE[2:], "problem"])
+    files.loc[unread, list(_FILE[2:])] = found[list(_FILE[2:])]
+    problem = rows["path"].map(found["problem"].dropna())
+    joined = rows.drop(columns="problem").join(files, on="path")
+    joined["problem"] = rows["problem"].where(rows["problem"].notna(), problem)
+    for name in ("bytes", "mtime_ns", "width", "height", "bits"):
+        joined[name] = joined[name].astype("int64")
+    return joined
 
 
-def _row_without_name(path: PurePosixPath) -> dict[str, Any]:
-    """The row of a file whose name is not UTF-8: neither tables nor logs can hold it."""
-    return {
-        **{"path": files.spelled(Path(path)), "split": path.parts[0], "bytes": 0, "mtime_ns": 0},
-        **{"sha256": None, "width": 0, "height": 0, "label": None, "patient": None},
-        "problem": "unnamed: the file name is not UTF-8, rename the file",
-    }
-
-
-def stat(path: Path) -> tuple[int, int]:
+def stat(root: Path, path: str) -> tuple[int, int]:
     """Size in bytes and modification time in nanoseconds; zeros if there is no such file."""
     try:
-        status = path.stat()
-    except OSError:
+        status = Path(root, path).stat()
+    except (OSError, ValueError):
         return 0, 0
-    return status.st_size, status.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else (0, 0)
 
 
-def _examine(file: Found) -> dict[str, Any]:
-    """Hash a file and read the header of the image in it."""
-    row: dict[str, Any] = {"sha256": None, "width": 0, "height": 0, "problem": None}
-    if file.problem is not None:
-        return row | {"problem": f"corrupt: {file.problem}"}
+def _recall(files: pd.DataFrame, known: pd.DataFrame | None) -> pd.DataFrame:
+    """Size and hash of the images that are as they were; those of other files are empty."""
+    if known is None:
+        known = pd.DataFrame(columns=["path", *_FILE])
+    # A file that held no image at that time is read again: newer code may read it.
+    images = known[known["width"] > 0].drop_duplicates("path").set_index("path")
+    before = images.reindex(files.index)
+    same = (files == before[list(files)]).all(axis=1)
+    said = before[list(_FILE[2:])].where(same)
+    sizes = ["width", "height", "bits"]
+    said[sizes] = said[sizes].astype("float64").fillna(0)
+    return files.join(said)
+
+
+def _read(
+    root: Path, path: str, reader: ImageReader
+) -> tuple[str | None, int, int, int, str | None]:
+    """Hash, width, height and bits of an image, or why there is none."""
+    full = Path(root, path)
     try:
-        content = file.path.read_bytes()
+        if not S_ISREG(full.stat().st_mode):  # opening a pipe would wait for ever
+            return None, 0, 0, 0, "corrupt: it is a folder, a pipe, a socket or a device"
+        content = full.read_bytes()
     except OSError as error:
-        return row | {"problem": f"corrupt: the file cannot be read: {error.strerror}"}
-    row["sha256"] = hashlib.sha256(content).hexdigest()
+        kind = "missing" if error.errno in _NO_FILE else "corrupt"
+        return None, 0, 0, 0, f"{kind}: the file cannot be read: {error.strerror}"
+    except ValueError:  # a path that no file can have
+        return None, 0, 0, 0, "missing: the path holds a NUL byte"
+    sha256 = hashlib.sha256(content).hexdigest()
     try:
-        header = preprocessing.header(content)
+        return sha256, *reader.header(content), None
+    except DicomUnavailable:
+        raise
     except ImageError as error:
-        return row | {"problem": f"corrupt: {error}"}
-    return row | {"width": header.width, "height": header.height}
-
-
-def _interpret(path: PurePosixPath, row: dict[str, Any]) -> dict[str, Any]:
-    """Label and patient from the file name, if the file holds an image."""
-    if row["width"] == 0:
-        return {"label": None, "patient": None}
-    try:
-        name = naming.parse(path)
-    except naming.UnnamedImage as error:
-        return {"label": None, "patient": None, "problem": f"unnamed: {error}"}
-    return {"label": name.label, "patient": name.patient, "problem": None}
+        return sha256, 0, 0, 0, f"corrupt: {error}"
 
 
 def data_version(inventory: pd.DataFrame) -> str:
-    """sha256 over the sorted paths and hashes: independent of where the images are."""
+    """sha256 over the sorted rows: independent of where the images are, and of the rows' order."""
+    kind = inventory["problem"].str.partition(":")[0] if len(inventory) else inventory["problem"]
+    columns = [*(inventory[name] for name in _VERSIONED), kind]
+    said = [column.astype(object).where(column.notna(), "").map(str) for column in columns]
     digest = hashlib.sha256()
-    for path, sha256 in sorted(zip(inventory["path"], inventory["sha256"], strict=True)):
-        digest.update(f"{path}\0{sha256}\n".encode())
+    for row in sorted(zip(*said, strict=True)):
+        digest.update(("\0".join(row) + "\n").encode())
     return digest.hexdigest()

@@ -24,7 +24,8 @@ _COPY_OF = re.compile(
     rf"^(?:(?:{_COPIES})(?![^\W\d_])[\W_]*(?:\d+\)[\W_]*)?"
     r"(?:(?:of|von|van|de|di|af|av)(?![^\W\d_]))?[\W_]*)+"
 )
-_CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
+# What Kaggle's names call the cause.
+CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
 
 
 class UnnamedImage(ValueError):
@@ -63,7 +64,7 @@ def parse(path: PurePath) -> ImageName:
             raise UnnamedImage("the file name has neither _bacteria_ nor _virus_ in it")
         cause = match["cause"]
         patient = _pneumonia_patient(match["patient"])
-        return ImageName(_CLASS_OF_CAUSE[cause], f"{cause}/{patient}" if patient else None)
+        return ImageName(CLASS_OF_CAUSE[cause], f"{cause}/{patient}" if patient else None)
     raise UnnamedImage(f"the folder {path.parent.name} is neither NORMAL nor PNEUMONIA")
 
 

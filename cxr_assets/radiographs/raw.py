@@ -1,39 +1,37 @@
 """Raw images: downloaded, synthetic or read in place, then verified and listed."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 
-from cxr_assets import experiment
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs import kaggle, naming, synthesis
-from cxr_assets.radiographs.inventory import data_version, inspect, stat
-from cxr_assets.sources import Source
-from cxr_serving.images import files
+from cxr_assets.radiographs import (
+    annotations,
+    corrections,
+    folder,
+    kaggle,
+    listing,
+    naming,
+    synthesis,
+    withdrawal,
+)
+from cxr_assets.radiographs.corrections import Corrected
+from cxr_assets.radiographs.inventory import COLUMNS, data_version, examine, stat
+from cxr_assets.radiographs.inventory import RawDataError as RawDataError
+from cxr_assets.radiographs.labels import Words
+from cxr_assets.radiographs.withdrawal import Withdrawal
+from cxr_assets.sources import Data, Source
+from cxr_serving.images.reader import ImageReader
 from cxr_serving.model import atomic
 from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 INVENTORY_FILE = "inventory.parquet"
-_COLUMNS = (
-    *("source", "path", "split", "bytes", "mtime_ns", "sha256", "width", "height", "bits"),
-    *("label", "given_label", "patient", "site", "acquired", "view", "sex", "age", "problem"),
-)
-_HELP = "see docs/data.md, 'Your own data'"
-_FOLDERS = ("NORMAL", "PNEUMONIA")
-_NEEDED_SPLITS = ("train", "test")
-_EXAMPLES = {
-    "bacterial_pneumonia": "PNEUMONIA/person12_bacteria_47.jpeg",
-    "normal": "NORMAL/IM-0115-0001.jpeg",
-    "viral_pneumonia": "PNEUMONIA/person12_virus_9.jpeg",
-}
-
-
-class RawDataError(Exception):
-    """There are no usable images; the message says what is missing, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,70 +40,74 @@ class RawImages:
 
     Attributes:
         sources: where they come from.
-        roots: by name of a source, the absolute directory that its paths are relative to.
+        roots: absolute folder that the paths of a source are relative to, by name of the source.
         data_version: see :func:`cxr_assets.radiographs.inventory.data_version`.
-        synthetic: whether they are synthetic images.
         unchanged: whether the previous inventory described the same content.
-        inventory: one row per file, see :func:`cxr_assets.radiographs.inventory.inspect`.
+        inventory: one row per file, or per row of a table, with
+            :data:`cxr_assets.radiographs.inventory.COLUMNS`.
+        corrected: what ``data.corrections`` did.
     """
 
     sources: tuple[Source, ...]
     roots: dict[str, Path]
     data_version: str
-    synthetic: bool
     unchanged: bool
     inventory: pd.DataFrame
+    corrected: Corrected
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether all of them are synthetic images."""
+        return all(source.source == "synthetic" for source in self.sources)
 
     def locate(self, source: str, path: str) -> Path:
-        """Where an image of the inventory lies."""
+        """The file of a row of the inventory."""
         return self.roots[source] / path
 
 
-def collect(data: experiment.Data, layout: Layout, progress: Progress) -> RawImages:
+def collect(data: Data, classes: Sequence[str], layout: Layout, progress: Progress) -> RawImages:
     """Download, make or locate the images, verify them, and write their inventory.
 
     Only image headers are decoded. Files with the size and time of the last inventory are not read
-    again.
+    again. Where this fails, the last inventory stays.
 
     Args:
         data: where the images come from.
-        layout: downloads, synthetic images and the inventory go to ``layout.raw``; ``data.folder``
-            is never written to.
+        classes: of the experiment.
+        layout: downloads, synthetic images and the inventory go to ``layout.raw``; folders and
+            tables of others are never written to.
         progress: called with a line per stage.
 
     Raises:
-        RawDataError: there are no images, or a split or a class has none.
+        RawDataError: there are no images, a table cannot be read, or a split or a class has none.
+        WithdrawalError: the record of withdrawn patients is broken.
     """
     layout.raw.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.raw / ".lock"):
-        root = _find_root(_source(data, layout, progress))
         previous = _load(layout)
         if previous is None and (layout.raw / INVENTORY_FILE).exists():
             progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")
-        [source] = data.listed
-        same = previous is not None and previous.roots == {source.name: root}
-        known = previous.inventory if previous is not None and same else None
-        splits = (root / split for split in naming.SPLITS)
-        found = files.walk(split for split in splits if split.is_dir())
-        progress(f"checking {len(found):,} files in {root}")
-        inventory = _of_source(source.name, inspect(root, found, known))
-        _require_images(root, inventory)
-        version = data_version(inventory)
-        images = RawImages(
-            sources=(source,),
-            roots={source.name: root},
-            data_version=version,
-            synthetic=data.source == "synthetic",
-            unchanged=previous is not None and previous.data_version == version,
-            inventory=inventory,
-        )
+        roots = {source.name: _root(source, data, layout, progress) for source in data.listed}
+        gone = withdrawal.read(layout)
+        images = _list(data.listed, roots, classes, previous, data.corrections, gone, progress)
+        listing.require(images.inventory, data.listed, roots, classes)
         _save(images, layout)
-    skipped = int(inventory["problem"].notna().sum())
+    skipped = int(images.inventory["problem"].notna().sum())
     progress(
-        f"{len(inventory) - skipped:,} images, {skipped:,} files skipped, "
-        f"data version {version[:12]}{', unchanged' if images.unchanged else ''}"
+        f"{len(images.inventory) - skipped:,} images, {skipped:,} files or rows skipped, "
+        f"data version {images.data_version[:12]}{', unchanged' if images.unchanged else ''}"
     )
     return images
+
+
+def check(source: Source, classes: Sequence[str], progress: Progress) -> RawImages:
+    """List the images of a folder or a table as :func:`collect` would, without a data root.
+
+    Raises:
+        RawDataError: there is no such folder or table, or it cannot be read.
+    """
+    roots = {source.name: _place(source)}
+    return _list((source,), roots, classes, None, None, {}, progress)
 
 
 def read(layout: Layout) -> RawImages:
@@ -119,134 +121,130 @@ def read(layout: Layout) -> RawImages:
         raise RawDataError(
             f"no intact {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first"
         )
-    for row in images.inventory.itertuples():
-        path = images.locate(row.source, row.path)
-        if stat(path) != (row.bytes, row.mtime_ns):
+    noted = images.inventory[["source", "path", "bytes", "mtime_ns"]]
+    for source, path, *before in noted.itertuples(index=False):
+        if stat(images.roots[source], path) != tuple(before):
             raise RawDataError(
-                f"{path} is missing or has changed since raw_kaggle checked it: "
-                "materialise raw_kaggle again"
+                f"{images.locate(source, path)} is missing or has changed since raw_kaggle checked "
+                "it: materialise raw_kaggle again"
             )
     return images
 
 
-def survey(folder: Path, progress: Progress) -> pd.DataFrame:
-    """Inventory of a folder to evaluate a model on; splits and classes may be missing.
+def survey(place: Path, classes: Sequence[str], progress: Progress) -> pd.DataFrame:
+    """Inventory of images to evaluate a model on; splits and classes may be missing.
 
-    If the folder has ``test/``, only that is listed, otherwise every ``NORMAL/`` and ``PNEUMONIA/``
-    in it. Every image is decoded once, to find the broken ones.
+    If a folder has ``test/``, only that is listed, otherwise every ``NORMAL/`` and ``PNEUMONIA/``
+    in it. A table has columns of the default names, and names of classes or Kaggle's ``bacteria``
+    and ``virus`` as labels. Every image is decoded once, to find the broken ones.
 
     Args:
-        folder: has the images, itself or in ``chest_xray/``; nothing is written there.
+        place: a folder that has the images, itself or in ``chest_xray/``, or a table; nothing is
+            written there.
+        classes: of the model.
         progress: called with a line per stage.
 
     Returns:
-        As :attr:`RawImages.inventory`, with paths below ``folder``.
+        As :attr:`RawImages.inventory`, with paths below the folder, or that of the table.
 
     Raises:
         RawDataError: there is no readable image.
     """
-    if not folder.is_dir():
-        raise RawDataError(f"{folder.absolute()} is not a directory; {_HELP}")
-    _require_utf8(folder.absolute())
-    tops = [folder, folder / "chest_xray", folder / "chest_xray" / "chest_xray"]
-    root = next((top / "test" for top in tops if (top / "test").is_dir()), folder)
-    found = files.walk([root])
-    progress(f"checking {len(found):,} files in {root}")
-    inventory = inspect(folder, found, None)
+    words = {word: label for word, label in naming.CLASS_OF_CAUSE.items() if label in classes}
+    if place.is_file():
+        source = Source(name="table", source="table", table=place, labels=words)
+        root = annotations.root(source)
+        rows = annotations.read(source, progress)
+        expected = f"the columns path, label and patient, and labels such as {classes[0]}"
+    else:
+        source = Source(name="folder", source="folder", folder=place)
+        tops = folder.candidates(root := folder.require_utf8(place.absolute()))
+        top = next((top / "test" for top in tops if (top / "test").is_dir()), root)
+        rows = folder.read(source.name, root, [top], progress)
+        expected = f"NORMAL/ and PNEUMONIA/ with names like {', '.join(folder.EXAMPLES.values())}"
+    rows = examine(rows, root, None)
+    inventory = listing.finished(listing.labelled(rows, Words(source.labels, classes)))
     named = inventory.index[inventory["problem"].isna()]
-    with ThreadPoolExecutor() as pool:
-        problems = pool.map(_undecodable, (folder / inventory["path"][index] for index in named))
+    with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
+        files = (root / path for path in inventory["path"][named])
+        problems = pool.map(lambda file: _undecodable(file, reader), files)
         for index, problem in zip(named, problems, strict=True):
             inventory.loc[index, "problem"] = problem
     if inventory["problem"].notna().all():
         first = f": {inventory['problem'].iloc[0]}" if len(inventory) else ""
         raise RawDataError(
-            f"no image could be read in {root.absolute()}{first}. Expected NORMAL/ and PNEUMONIA/ "
-            f"with names like {', '.join(_EXAMPLES.values())}; {_HELP}"
+            f"no image could be read in {place.absolute()}{first}. Expected {expected}; "
+            f"{folder.HELP}"
         )
     return inventory
 
 
-def _undecodable(path: Path) -> str | None:
+def _list(
+    sources: tuple[Source, ...],
+    roots: dict[str, Path],
+    classes: Sequence[str],
+    previous: RawImages | None,
+    corrected: Path | None,
+    gone: Mapping[str, Withdrawal],
+    progress: Progress,
+) -> RawImages:
+    words = {source.name: Words(source.labels, classes) for source in sources}
+    parts = []
+    for source in sources:
+        known = None
+        if previous is not None and previous.roots.get(source.name) == roots[source.name]:
+            known = previous.inventory[previous.inventory["source"] == source.name]
+        parts.append(
+            listing.listed(source, roots[source.name], words[source.name], known, progress)
+        )
+    rows = pd.concat(parts, ignore_index=True)
+    done = Corrected()
+    if corrected is not None:
+        done = corrections.apply(corrected.expanduser(), rows, words, roots, progress)
+    listing.withdraw(rows, gone)
+    inventory = listing.finished(rows)
+    version = data_version(inventory)
+    return RawImages(
+        sources=sources,
+        roots=roots,
+        data_version=version,
+        unchanged=previous is not None and previous.data_version == version,
+        inventory=inventory,
+        corrected=done,
+    )
+
+
+def _undecodable(path: Path, reader: ImageReader) -> str | None:
     try:
-        Preprocessing(size=32).decode(path)
+        reader.read(path.read_bytes(), Preprocessing(size=32))
     except (OSError, ImageError) as error:
         return f"corrupt: {error}"
     return None
 
 
-def _source(data: experiment.Data, layout: Layout, progress: Progress) -> Path:
-    if data.source == "folder":
-        if data.folder is None:
-            raise RawDataError(f"data.source=folder needs data.folder; {_HELP}")
-        return data.folder.expanduser()
-    if data.source == "kaggle":
-        if data.dataset is None:
-            raise RawDataError("data.source=kaggle needs data.dataset, owner/name on Kaggle")
+def _root(source: Source, data: Data, layout: Layout, progress: Progress) -> Path:
+    if source.source == "kaggle":
+        assert source.dataset is not None  # Source checks it
         try:
-            return kaggle.fetch(data.dataset, layout.raw / "kaggle", progress)
+            return folder.root(
+                kaggle.fetch(source.dataset, layout.raw / "kaggle", progress), source
+            )
         except kaggle.KaggleError as error:
             raise RawDataError(str(error)) from error
-    root = layout.raw / "synthetic" / f"{data.synthetic_patients}-patients-seed-{data.seed}"
-    progress(f"making synthetic images of {data.synthetic_patients} patients per class in {root}")
-    synthesis.make(root, data.synthetic_patients, data.seed, progress)
-    return root
+    if source.source == "synthetic":
+        patients = source.synthetic_patients
+        made = layout.raw / "synthetic" / f"{patients}-patients-seed-{data.seed}"
+        progress(f"making synthetic images of {patients} patients per class in {made}")
+        synthesis.make(made, patients, data.seed, progress)
+        return folder.root(made, source)
+    return _place(source)
 
 
-def _find_root(folder: Path) -> Path:
-    """The directory with train/ and test/: the folder, or chest_xray/ up to two levels below."""
-    if not folder.is_dir():
-        raise RawDataError(f"{folder.absolute()} is not a directory; {_HELP}")
-    for root in (folder, folder / "chest_xray", folder / "chest_xray" / "chest_xray"):
-        if any((root / split).is_dir() for split in _NEEDED_SPLITS):
-            break
-    else:
-        raise RawDataError(
-            f"no train/ and test/ in {folder.absolute()} or chest_xray/ in it; {_HELP}"
-        )
-    for split in _NEEDED_SPLITS:
-        for name in _FOLDERS:
-            if not (root / split / name).is_dir():
-                raise RawDataError(
-                    f"no {split}/{name}/ in {root.absolute()}: "
-                    f"train/ and test/ need NORMAL/ and PNEUMONIA/ each; {_HELP}"
-                )
-    return _require_utf8(root.resolve())
-
-
-def _require_utf8(folder: Path) -> Path:
-    if not files.is_utf8(str(folder)):
-        raise RawDataError(
-            f"the name of the folder {files.spelled(folder)} is not UTF-8: rename it"
-        )
-    return folder
-
-
-def _require_images(root: Path, inventory: pd.DataFrame) -> None:
-    for split in _NEEDED_SPLITS:
-        images = inventory[inventory["split"] == split]
-        for label, example in _EXAMPLES.items():
-            if (images["label"] == label).any():
-                continue
-            skipped = images[images["problem"].notna()]
-            aside = (
-                f" ({len(skipped):,} files are skipped, the first is {skipped['path'].iloc[0]}: "
-                f"{skipped['problem'].iloc[0]})"
-                if len(skipped)
-                else ""
-            )
-            raise RawDataError(
-                f"no {label} image could be read in {root / split}{aside}: "
-                f"expected names like {example}; {_HELP}"
-            )
-
-
-def _of_source(name: str, inventory: pd.DataFrame) -> pd.DataFrame:
-    table = inventory.assign(source=name, bits=8, given_label=inventory["label"], age=float("nan"))
-    table["patient"] = (name + "/" + inventory["patient"]).where(inventory["patient"].notna(), None)
-    for column in ("site", "acquired", "view", "sex"):
-        table[column] = pd.Series(None, index=table.index, dtype=object)
-    return table[list(_COLUMNS)]
+def _place(source: Source) -> Path:
+    if source.source == "table":
+        return annotations.root(source)
+    assert source.folder is not None  # Source checks it
+    return folder.root(source.folder.expanduser(), source)
 
 
 def _save(images: RawImages, layout: Layout) -> None:
@@ -255,8 +253,8 @@ def _save(images: RawImages, layout: Layout) -> None:
         "sources": [source.model_dump(mode="json") for source in images.sources],
         "roots": {name: str(root) for name, root in images.roots.items()},
         "data_version": images.data_version,
-        "synthetic": images.synthetic,
         "unchanged": images.unchanged,
+        "corrected": asdict(images.corrected),
     }
     content = table.to_parquet(index=False, write_page_checksum=True)
     atomic.write_file(layout.raw / INVENTORY_FILE, content)
@@ -266,17 +264,18 @@ def _load(layout: Layout) -> RawImages | None:
     """The inventory on disk; None if there is none, or if it is broken or in another format."""
     try:
         inventory = pd.read_parquet(layout.raw / INVENTORY_FILE, page_checksum_verification=True)
-        if tuple(inventory.columns) != _COLUMNS:
+        if tuple(inventory.columns) != COLUMNS:
             return None
         if inventory.attrs["data_version"] != data_version(inventory):
             return None
+        said = inventory.attrs["corrected"]
         return RawImages(
-            sources=tuple(Source.model_validate(one) for one in inventory.attrs["sources"]),
+            sources=tuple(Source.model_validate(source) for source in inventory.attrs["sources"]),
             roots={name: Path(root) for name, root in inventory.attrs["roots"].items()},
             data_version=inventory.attrs["data_version"],
-            synthetic=inventory.attrs["synthetic"],
             unchanged=inventory.attrs["unchanged"],
             inventory=inventory,
+            corrected=Corrected(said["images"], tuple(said["unmatched"])),
         )
     except (OSError, ValueError, KeyError):
         return None

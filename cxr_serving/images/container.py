@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
@@ -50,6 +51,20 @@ _FRAMES = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG"),
     0xF7: "JPEG-LS file",
 }
+
+
+class Header(NamedTuple):
+    """What the header of an image file says.
+
+    Attributes:
+        width: in pixels, as stored.
+        height: in pixels, as stored.
+        bits: significant bits of a sample.
+    """
+
+    width: int
+    height: int
+    bits: int
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cxr_serving.images.container import Header
 from cxr_serving.images.dicom import DicomReader, DicomUnavailable, is_dicom
 from cxr_serving.model.preprocessing import (
     MAX_PIXELS,
     Preprocessing,
     UndecodableImage,
     UnsupportedImage,
+    header,
 )
 
 # Limits for decoding one DICOM file in its own process.
@@ -66,6 +68,19 @@ class ImageReader:
         if self._dicom is None:
             raise UnsupportedImage(_NOT_INSTALLED)
         return preprocessing.resize(self._dicom.read(image))
+
+    def header(self, image: bytes) -> Header:
+        """Size and bits of an image, read without decoding a pixel.
+
+        Raises:
+            ImageError: it cannot be used, as far as its header says; the message says why.
+        """
+        if not is_dicom(image):
+            found = header(image)
+            return Header(found.width, found.height, found.bits)
+        if self._dicom is None:
+            raise UnsupportedImage(_NOT_INSTALLED)
+        return self._dicom.header(image)
 
     def close(self) -> None:
         """End the child process."""

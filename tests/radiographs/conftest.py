@@ -30,6 +30,7 @@ def said() -> list[str]:
 @pytest.fixture
 def collect(layout: Layout, said: list[str]) -> Callable[[Path], raw.RawImages]:
     def run(folder: Path) -> raw.RawImages:
-        return raw.collect(compose("scratch", [f"data.folder={folder}"]).data, layout, said.append)
+        experiment = compose("scratch", [f"data.folder={folder}"])
+        return raw.collect(experiment.data, experiment.classes, layout, said.append)
 
     return run

@@ -44,7 +44,9 @@ def data(source: Path, **changes: object) -> Data:
 
 def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord, bool]:
     settings = data(source, **changes)
-    return prepare(layout, raw.collect(settings, layout, silent), settings, KAGGLE_CLASSES, silent)
+    return prepare(
+        layout, raw.collect(settings, KAGGLE_CLASSES, layout, silent), settings, KAGGLE_CLASSES, silent
+    )
 
 
 def empty(path: Path) -> None:

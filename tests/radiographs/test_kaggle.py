@@ -13,6 +13,7 @@ from radiographs.kaggle_stand_in import KaggleStandIn, point_client_to, serve
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import kaggle, raw, synthesis
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 
 DATASET = "paultimothymooney/chest-xray-pneumonia"
 MIB = 1 << 20
@@ -56,9 +57,9 @@ def archives(tmp_path: Path) -> list[Path]:
 
 def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, said):
     layout = Layout(tmp_path / "data")
-    images = raw.collect(compose("full").data, layout, said.append)
+    images = raw.collect(compose("full").data, KAGGLE_CLASSES, layout, said.append)
     assert (
-        images.root
+        images.roots["kaggle"]
         == (
             layout.raw / "kaggle" / "datasets" / DATASET / "versions" / "2" / "chest_xray"
         ).resolve()
@@ -67,7 +68,7 @@ def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, sai
     assert images.inventory["problem"].isna().all()
     assert set(images.inventory["split"]) == {"train", "val", "test"}
     assert not any(".DS_Store" in path for path in images.inventory["path"])
-    again = raw.collect(compose("full").data, layout, said.append)
+    again = raw.collect(compose("full").data, KAGGLE_CLASSES, layout, said.append)
     assert again.unchanged
     assert stand_in.ranges == [None], "the second collection must download nothing"
     assert not list(layout.raw.rglob("*.archive"))
@@ -197,7 +198,7 @@ def test_without_network_the_error_names_the_host_and_an_experiment_that_works(
     point_client_to(f"http://127.0.0.1:{port}", monkeypatch)
     layout = Layout(tmp_path / "data")
     with pytest.raises(raw.RawDataError, match=r"127\.0\.0\.1 could not be reached") as caught:
-        raw.collect(compose("full").data, layout, said.append)
+        raw.collect(compose("full").data, KAGGLE_CLASSES, layout, said.append)
     message = str(caught.value)
     assert "Connection refused" in message
     assert "experiment=demo" in message

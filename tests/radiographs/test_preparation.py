@@ -101,7 +101,7 @@ def test_a_dataset_that_is_not_whole_is_set_aside_and_made_again(file, damage, s
         damage(victim := next(layout.processed.glob(file)))
         lines: list[str] = []
         settings = data(source)
-        images = raw.collect(settings, layout, silent)
+        images = raw.collect(settings, KAGGLE_CLASSES, layout, silent)
         assert prepare(layout, images, settings, KAGGLE_CLASSES, lines.append) == (first, False)
         assert contents(layout.processed) == whole
         aside = layout.root / "processed.broken"
@@ -140,21 +140,21 @@ def test_grey_levels_are_those_of_the_service(source, layout):
 
 def test_a_file_name_that_is_not_utf8_is_listed_and_left_out(source, layout):
     folder = os.fsencode(source / "train" / "PNEUMONIA")
-    odd = Path(os.fsdecode(folder + b"/person9_bacteria_r\xf6ntgen.jpeg"))
+    odd = Path(os.fsdecode(folder + b"/person1_bacteria_r\xf6ntgen.jpeg"))
     shutil.copy(source / "train/PNEUMONIA/person1_bacteria_7.jpeg", odd)
     (source / "train" / "NORMAL" / "line\u2028separator\n.jpeg").write_bytes(b"")
     first, _ = make(source, layout, max_corrupt_fraction=0.1)
     assert make(source, layout, max_corrupt_fraction=0.1) == (first, True)
     rows = manifest(layout.processed).set_index("path")
-    listed = rows.loc[r"train/PNEUMONIA/person9_bacteria_r\udcf6ntgen.jpeg"]
+    listed = rows.loc[r"train/PNEUMONIA/person1_bacteria_r\udcf6ntgen.jpeg"]
     assert listed["reason"] == "unnamed: the file name is not UTF-8, rename the file"
     assert rows.loc["train/NORMAL/line\u2028separator\n.jpeg", "reason"].startswith("corrupt")
-    odd.rename(odd.with_name("person9_bacteria_1.jpeg"))
+    odd.rename(odd.with_name("person1_bacteria_77.jpeg"))
     assert make(source, layout, max_corrupt_fraction=0.1)[0] != first, "the remedy is followed"
     assert (
         manifest(layout.processed)
         .set_index("path")
-        .loc["train/PNEUMONIA/person9_bacteria_1.jpeg", "reason"]
+        .loc["train/PNEUMONIA/person1_bacteria_77.jpeg", "reason"]
         .startswith("duplicate")
     )
 
@@ -174,7 +174,7 @@ def test_corrupt_images_are_listed_and_too_many_fail(source, layout):
 
 def test_identical_files_are_never_in_two_splits(source, layout):
     test_image = source / "test/NORMAL/IM-0010-0019.jpeg"
-    copies = [source / "train/NORMAL/IM-0077-0001.jpeg", source / "train/NORMAL/IM-0078-0001.jpeg"]
+    copies = [source / "train/NORMAL/IM-0010-0077.jpeg", source / "train/NORMAL/IM-0001-0078.jpeg"]
     copies[0].write_bytes(test_image.read_bytes())
     copies[1].write_bytes((source / "train/NORMAL/IM-0001-0001.jpeg").read_bytes())
     record, _ = make(source, layout)
@@ -255,7 +255,7 @@ def test_a_kill_leaves_the_old_dataset(source, layout):
         "Preprocessing.decode = slow\n"
         f"layout = Layout(Path({str(layout.root)!r}))\n"
         f"settings = compose('scratch', ['data.folder={source}', 'data.image_size=40'])\n"
-        "images = raw.collect(settings.data, layout, print)\n"
+        "images = raw.collect(settings.data, settings.classes, layout, print)\n"
         "preparation.prepare(layout, images, settings.data, settings.classes, print)\n"
     )
     process = subprocess.Popen(

@@ -8,13 +8,14 @@ from radiographs.folders import NAMES, write_image
 
 from cxr_assets.experiment import compose
 from cxr_assets.radiographs import inventory, raw
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 
 REAL_IMAGES = Path(__file__).parents[3] / "shared" / "radiographs" / "chest_xray"
 
 
 def test_every_image_has_a_row(source, collect):
     images = collect(source)
-    assert images.root == source.resolve()
+    assert images.roots == {"folder": source.resolve()}
     assert not images.synthetic
     assert not images.unchanged
     assert tuple(images.inventory.columns) == inventory.COLUMNS
@@ -24,7 +25,7 @@ def test_every_image_has_a_row(source, collect):
     assert (image["split"], image["label"], image["patient"]) == (
         "train",
         "viral_pneumonia",
-        "virus/person12",
+        "folder/virus/person12",
     )
     assert (image["width"], image["height"]) == (40, 30)
     assert image["problem"] is None
@@ -32,7 +33,7 @@ def test_every_image_has_a_row(source, collect):
 
 @pytest.mark.parametrize("given", ["source", "source/chest_xray"])
 def test_a_parent_folder_works_too(source, collect, tmp_path, given):
-    assert collect(tmp_path / given).root == source.resolve()
+    assert collect(tmp_path / given).roots["folder"] == source.resolve()
 
 
 def test_kaggles_doubled_folder_is_found_and_read_once(source, collect):
@@ -42,24 +43,32 @@ def test_kaggles_doubled_folder_is_found_and_read_once(source, collect):
     assert len(collect(source).inventory) == len(NAMES)
     for split in ("train", "test"):
         shutil.rmtree(source / split)
-    assert collect(source).root == (source / "chest_xray").resolve()
+    assert collect(source).roots["folder"] == (source / "chest_xray").resolve()
 
 
 def test_a_folder_whose_name_is_not_utf8_is_named(source, collect):
     odd = source.rename(Path(os.fsdecode(os.fsencode(source.parent) + b"/r\xf6ntgen")))
     said = r"r\\udcf6ntgen is not UTF-8: rename it"
     with pytest.raises(raw.RawDataError, match=said):
-        raw.survey(odd, str)
+        raw.survey(odd, KAGGLE_CLASSES, str)
     link = odd.with_name("link")
     link.symlink_to(odd)
     with pytest.raises(raw.RawDataError, match=said):
         collect(link)
 
 
-@pytest.mark.parametrize("missing", ["train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test"])
-def test_a_missing_folder_is_named(source, collect, missing):
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("train/NORMAL", "no normal image to train on .*chest_xray/train.* like NORMAL/IM"),
+        ("train/PNEUMONIA", "no bacterial_pneumonia image to train on .*chest_xray/train"),
+        ("test/NORMAL", "no normal image to test on .*chest_xray/test"),
+        ("test", "no test/NORMAL/ and no test/PNEUMONIA/ in .*chest_xray"),
+    ],
+)
+def test_a_missing_folder_is_named(source, collect, missing, message):
     shutil.rmtree(source / missing)
-    with pytest.raises(raw.RawDataError, match=rf"no {missing}.* in .*chest_xray.*docs/data"):
+    with pytest.raises(raw.RawDataError, match=rf"{message}.*docs/data"):
         collect(source)
 
 
@@ -99,8 +108,8 @@ def test_the_source_is_never_written_to(source, collect):
 def test_read_returns_what_collect_found(source, collect, layout):
     collected = collect(source)
     images = raw.read(layout)
-    assert (images.root, images.data_version, images.synthetic, images.unchanged) == (
-        collected.root,
+    assert (images.roots, images.data_version, images.synthetic, images.unchanged) == (
+        collected.roots,
         collected.data_version,
         collected.synthetic,
         collected.unchanged,
@@ -156,14 +165,16 @@ def test_a_broken_inventory_is_reported_and_made_again(damage, source, collect, 
 
 def test_synthetic_images_are_made_once(layout, said):
     data = compose("demo", ["data.synthetic_patients=3"]).data
-    images = raw.collect(data, layout, said.append)
+    images = raw.collect(data, KAGGLE_CLASSES, layout, said.append)
     assert images.synthetic
-    assert images.root.is_relative_to(layout.raw.resolve())
+    assert images.roots["synthetic"].is_relative_to(layout.raw.resolve())
     assert images.inventory["problem"].isna().all()
-    assert raw.collect(data, layout, said.append).unchanged
+    assert raw.collect(data, KAGGLE_CLASSES, layout, said.append).unchanged
     assert "unchanged" in said[-1]
     other = compose("demo", ["data.synthetic_patients=3", "data.seed=6"]).data
-    assert raw.collect(other, layout, said.append).data_version != images.data_version
+    assert (
+        raw.collect(other, KAGGLE_CLASSES, layout, said.append).data_version != images.data_version
+    )
 
 
 @pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason=f"no real images in {REAL_IMAGES}")

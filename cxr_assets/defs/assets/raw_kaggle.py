@@ -1,11 +1,15 @@
 """Asset ``raw_kaggle``: the source images, verified and listed."""
 
 import dagster as dg
+import pandas as pd
 
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.radiographs import raw
 from cxr_assets.tracking import Run
+
+# Of each reason for which rows are skipped.
+_EXAMPLES = 3
 
 
 @dg.asset(
@@ -14,9 +18,9 @@ from cxr_assets.tracking import Run
     owners=OWNERS,
     freshness_policy=WEEKLY,
     description=(
-        "The source images: downloaded from Kaggle, read in place from `data.folder`, or "
-        "synthetic. Checks the folder layout, every image header and every hash. The data version "
-        "is a hash of the content: it changes only when the images do."
+        "The source images: downloaded from Kaggle, read in place from a folder or as a table "
+        "lists them, or synthetic. Checks every row, every image header and every hash. The data "
+        "version is a hash of the content: it changes only when images or labels do."
     ),
 )
 def raw_kaggle(
@@ -27,20 +31,50 @@ def raw_kaggle(
 ) -> dg.MaterializeResult[None]:
     settings = experiment.resolve()
     settings.require_runnable()
-    images = raw.collect(settings.data, data_root.layout, context.log.info)
-    named = images.inventory[images.inventory["problem"].isna()]
+    images = raw.collect(settings.data, settings.classes, data_root.layout, context.log.info)
+    inventory = images.inventory
+    named = inventory[inventory["problem"].isna()]
     return dg.MaterializeResult(
         metadata={
-            "source": settings.data.source,
-            "root": dg.MetadataValue.path(", ".join(map(str, images.roots.values()))),
+            "sources": {source.name: source.source for source in images.sources},
+            "roots": {name: str(root) for name, root in images.roots.items()},
             "synthetic": images.synthetic,
             "unchanged": images.unchanged,
             "images": len(named),
-            "skipped": len(images.inventory) - len(named),
-            "megabytes": round(float(images.inventory["bytes"].sum()) / 1e6, 1),
-            "counts": dg.MetadataValue.md(
-                named.groupby(["label", "split"]).size().unstack(fill_value=0).to_markdown()
-            ),
+            "skipped": len(inventory) - len(named),
+            "megabytes": round(_bytes(inventory) / 1e6, 1),
+            "counts": _markdown(_by(named, "source", "site")),
+            "skipped_rows": _markdown(_skipped(inventory)),
+            "corrected": images.corrected.images,
+            "corrections_without_image": list(images.corrected.unmatched),
         },
         data_version=dg.DataVersion(images.data_version),
     )
+
+
+def _by(named: pd.DataFrame, *groups: str) -> pd.DataFrame:
+    """Number of images by source, site and class, and by split."""
+    told = named.assign(
+        site=named["site"].fillna("unknown"), split=named["split"].fillna("to be drawn")
+    )
+    return told.groupby([*groups, "label", "split"]).size().unstack(fill_value=0).reset_index()
+
+
+def _skipped(inventory: pd.DataFrame) -> pd.DataFrame:
+    """Number of rows skipped by source and kind of reason, with the first of each."""
+    rows = inventory[inventory["problem"].notna()]
+    kind = rows["problem"].str.partition(":")[0].rename("reason")
+    text = rows["path"] + ": " + rows["problem"].str.partition(": ")[2]
+    return (
+        text.groupby([rows["source"], kind])
+        .agg(rows="size", examples=lambda group: "; ".join(group.head(_EXAMPLES)))
+        .reset_index()
+    )
+
+
+def _bytes(inventory: pd.DataFrame) -> float:
+    return float(inventory.drop_duplicates(["source", "path"])["bytes"].sum())
+
+
+def _markdown(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(table.to_markdown(index=False))

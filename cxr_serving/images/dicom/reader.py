@@ -12,17 +12,21 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_serving.images.container import Header
 from cxr_serving.images.dicom.rejection import REJECTIONS, DicomUnavailable, Rejection
 from cxr_serving.images.dicom.sandbox import ANSWER, READY, REQUEST, exactly
 
 _log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer", npt.NDArray[np.uint8], Header)
 
 # Importing takes well under a second; on a machine that swaps it may take many.
 _START_SECONDS = 60.0
@@ -86,7 +90,21 @@ class DicomReader:
             DicomUnavailable: the child does not start, which is not the fault of the file.
         """
         with self._lock:
-            answer = self._ask(data)
+            return self._accepted(self._ask(_Worker.pixels, data))
+
+    def header(self, data: bytes) -> Header:
+        """Size and stored bits of an image; its pixels are not decoded.
+
+        Any thread may call this; images wait for one another.
+
+        Raises:
+            UnsupportedImage, ImageTooLarge, UndecodableImage, DicomUnavailable: as :meth:`read`,
+                as far as the elements say.
+        """
+        with self._lock:
+            return self._accepted(self._ask(_Worker.header, data))
+
+    def _accepted(self, answer: _Answer | Rejection) -> _Answer:
         if isinstance(answer, Rejection):
             kind, text = answer.value
             raise kind(text.format(max_pixels=self._max_pixels, seconds=self._seconds))
@@ -97,12 +115,14 @@ class DicomReader:
         with self._lock:
             self._dismiss()
 
-    def _ask(self, data: bytes) -> "npt.NDArray[np.uint8] | Rejection":
+    def _ask(
+        self, question: Callable[["_Worker", bytes], _Answer | Rejection], data: bytes
+    ) -> _Answer | Rejection:
         while True:
             fresh = self._worker is None
             worker = self._start()
             try:
-                answer = worker.ask(data)
+                answer = question(worker, data)
             except TimeoutError:
                 answer = Rejection.LATE
             except (OSError, EOFError):
@@ -180,8 +200,8 @@ class _Worker:
                 self.stop()
                 raise
 
-    def ask(self, dataset: bytes) -> "npt.NDArray[np.uint8] | Rejection":
-        """Send an image to the child, and read its answer.
+    def pixels(self, dataset: bytes) -> "npt.NDArray[np.uint8] | Rejection":
+        """Have an image decoded.
 
         Raises:
             TimeoutError: it took too long, and the child was killed.
@@ -189,20 +209,31 @@ class _Worker:
             OSError: the child is dead.
         """
         with self._within(self._seconds):
-            self._to.write(REQUEST.pack(len(dataset)))
-            self._to.write(dataset)
-            self._to.flush()
-            code, height, width = ANSWER.unpack(exactly(self._from, ANSWER.size))
-            if code:
-                if code > len(REJECTIONS):
-                    raise EOFError
-                rejection: Rejection = REJECTIONS[code - 1]
-                return rejection
-            if not 0 < height * width <= self._max_pixels:
-                raise EOFError
-            pixels = np.frombuffer(exactly(self._from, height * width), np.uint8)
-        grey: npt.NDArray[np.uint8] = pixels.reshape(height, width)
+            found = self._ask(dataset, wanted=True)
+            if isinstance(found, Rejection):
+                return found
+            pixels = np.frombuffer(exactly(self._from, found.height * found.width), np.uint8)
+        grey: npt.NDArray[np.uint8] = pixels.reshape(found.height, found.width)
         return grey
+
+    def header(self, dataset: bytes) -> "Header | Rejection":
+        """Have the elements of an image read; raises as :meth:`pixels`."""
+        with self._within(self._seconds):
+            return self._ask(dataset, wanted=False)
+
+    def _ask(self, dataset: bytes, wanted: bool) -> "Header | Rejection":
+        self._to.write(REQUEST.pack(wanted, len(dataset)))
+        self._to.write(dataset)
+        self._to.flush()
+        code, height, width, bits = ANSWER.unpack(exactly(self._from, ANSWER.size))
+        if code:
+            if code > len(REJECTIONS):
+                raise EOFError
+            rejection: Rejection = REJECTIONS[code - 1]
+            return rejection
+        if not 0 < height * width <= self._max_pixels:
+            raise EOFError
+        return Header(width, height, bits)
 
     def stop(self) -> None:
         """Kill the child."""

@@ -16,10 +16,10 @@ from cxr_serving.images.dicom.header import check, parse
 from cxr_serving.images.dicom.rejection import REJECTIONS, Rejected, Rejection
 
 READY = b"+"
-# To the child: number of bytes that follow. From it: 0 or the number of a rejection, then height
-# and width.
-REQUEST = struct.Struct("<Q")
-ANSWER = struct.Struct("<BII")
+# To the child: whether pixels are wanted, and the number of bytes that follow. From it: 0 or the
+# number of a rejection, then height, width and stored bits; pixels follow where they are wanted.
+REQUEST = struct.Struct("<?Q")
+ANSWER = struct.Struct("<BIIB")
 
 
 def exactly(stream: IO[bytes], size: int) -> bytes:
@@ -51,7 +51,8 @@ def serve(max_pixels: int, seconds: int, memory_bytes: int) -> None:
     outbox.flush()
     while header := inbox.read(REQUEST.size):
         _allow(seconds)
-        outbox.writelines(_answer(exactly(inbox, *REQUEST.unpack(header)), max_pixels))
+        wanted, size = REQUEST.unpack(header)
+        outbox.writelines(_answer(exactly(inbox, size), wanted, max_pixels))
         outbox.flush()
 
 
@@ -82,15 +83,34 @@ def _at_most(limit: int, value: int) -> int:
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
-def _answer(data: bytes, max_pixels: int) -> tuple[bytes, memoryview]:
+def _answer(data: bytes, wanted: bool, max_pixels: int) -> tuple[bytes, memoryview]:
     try:
+        if not wanted:
+            return ANSWER.pack(0, *measure(data, max_pixels)), memoryview(b"")
         pixels = read(data, max_pixels)
-        return ANSWER.pack(0, *pixels.shape), pixels.data
+        return ANSWER.pack(0, *pixels.shape, 8), pixels.data
     except Rejected as rejected:
         rejection = rejected.rejection
     except MemoryError:
         rejection = Rejection.MEMORY
-    return ANSWER.pack(REJECTIONS.index(rejection) + 1, 0, 0), memoryview(b"")
+    return ANSWER.pack(REJECTIONS.index(rejection) + 1, 0, 0, 0), memoryview(b"")
+
+
+def measure(data: bytes, max_pixels: int) -> tuple[int, int, int]:
+    """Height, width and stored bits of an image that is accepted; no pixel is decoded.
+
+    Raises:
+        Rejected: with the reason.
+        MemoryError: there is not enough memory.
+    """
+    try:
+        dataset, _ = parse(data)
+        check(dataset, max_pixels)
+        return dataset.Rows, dataset.Columns, dataset.BitsStored
+    except (Rejected, MemoryError):
+        raise
+    except Exception as error:
+        raise Rejected(Rejection.BROKEN) from error
 
 
 def read(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:

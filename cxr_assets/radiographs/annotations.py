@@ -1,0 +1,163 @@
+"""The rows of a table source: which image, and what the columns say about it."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_assets.progress import Progress
+from cxr_assets.radiographs import table
+from cxr_assets.radiographs.inventory import RawDataError
+from cxr_assets.radiographs.naming import SPLITS
+from cxr_assets.radiographs.table import Wanted
+from cxr_assets.sources import Source
+
+_NEEDED = ("path", "label", "patient")
+# Spellings of frontal projections, without what is no letter: Frontal, PA, P.A., postero-anterior.
+_FRONTAL = {
+    **dict.fromkeys(("pa", "posteroanterior", "posterioranterior"), "PA"),
+    **dict.fromkeys(("ap", "anteroposterior", "anteriorposterior"), "AP"),
+    "frontal": "frontal",
+}
+# What else may stand there: of the chest, and how the patient was placed.
+_ASIDE = (
+    *("chest", "thorax", "view", "projection", "erect", "semierect", "semi", "standing", "sitting"),
+    *("upright", "supine", "horizontal", "bedside", "portable", "mobile"),
+)
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
+_DATE = r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]\d\d:?\d\d.*)?"
+_AGE = r"(\d{1,3}(?:[.,]\d+)?)\s*([YMWD]?)"
+_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}
+_OLDEST = 130
+
+
+def root(source: Source) -> Path:
+    """The folder of the table, which paths are relative to.
+
+    Raises:
+        RawDataError: there is no such table.
+    """
+    assert source.table is not None  # Source checks it
+    path = source.table.expanduser()
+    if not path.is_file():
+        raise RawDataError(f"no table {path.absolute()}: {_setting(source)} must be a file")
+    return path.parent.resolve()
+
+
+def read(source: Source, progress: Progress) -> pd.DataFrame:
+    """One row per row of the table, with what the columns say.
+
+    Args:
+        source: a table source.
+        progress: called with a line about a column that may be meant, but is not read.
+
+    Returns:
+        The columns of the inventory but those that the file or the classes decide, and ``row``, the
+        row's number in a spreadsheet. ``path`` is below :func:`root`, or absolute where it lies
+        outside. ``problem`` is that of the first value that cannot be used.
+
+    Raises:
+        TableError: see :func:`table.read`.
+    """
+    assert source.table is not None
+    wanted = Wanted(source.columns.model_dump(), _NEEDED, _setting(source, "columns.{}"))
+    said = table.read(source.table.expanduser(), wanted, progress)
+    said = said.reindex(columns=list(source.columns.model_dump()), fill_value="")
+    rows = pd.DataFrame({"source": source.name, "row": said.index}, index=said.index)
+    rows["path"] = _paths(said["path"], root(source))
+    rows["given_label"] = said["label"]
+    rows["patient"] = (source.name + "/" + said["patient"]).where(said["patient"] != "", None)
+    rows["site"] = _or_none(said["site"])
+    rows["sex"] = _or_none(said["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
+    problems = [_no_path(said["path"])]
+    for name, interpret in _INTERPRET.items():
+        rows[name], problem = interpret(said[name])
+        problems.append(problem)
+    rows["age"] = rows["age"].astype("float64")
+    rows["problem"] = pd.concat(problems, axis=1).bfill(axis=1).iloc[:, 0].astype(object)
+    return rows.astype({"problem": object})
+
+
+def _setting(source: Source, key: str = "table") -> str:
+    """How a message names a setting: the short form's source has the name of its kind."""
+    short = source.name == source.source
+    return f"data.{key}" if short else f"{key} of the source {source.name} in data.sources"
+
+
+def _paths(said: pd.Series, root: Path) -> list[str]:
+    """Below ``root`` or absolute, each file spelled in one way."""
+    folders: dict[str, str] = {}
+
+    def spelled(path: str) -> str:
+        if "\\" in path and not Path(root, path).exists():
+            slashes = path.replace("\\", "/")
+            path = slashes if Path(root, slashes).exists() else path
+        if path.startswith("/") or ".." in path:
+            folder, slash, name = path.rpartition("/")
+            if folder + slash not in folders:
+                folders[folder + slash] = str(Path(root, folder + slash).resolve()).rstrip("/")
+            path = f"{folders[folder + slash]}/{name}"
+        return os.path.normpath(path).removeprefix(f"{root}/") if path else ""
+
+    return [spelled(path) for path in said]
+
+
+def _no_path(said: pd.Series) -> pd.Series:
+    return _where(said == "", "missing: the row has no path")
+
+
+def _splits(said: pd.Series) -> tuple[pd.Series, pd.Series]:
+    splits = said.str.lower()
+    known = splits.isin([*SPLITS, ""])
+    problem = "split: " + said.map(repr) + f" is none of {', '.join(SPLITS)}; empty is drawn"
+    return _or_none(splits.where(known, "")), problem.where(~known, None)
+
+
+def _views(said: pd.Series) -> tuple[pd.Series, pd.Series]:
+    frontal = {view: _frontal(view) for view in said.unique()}
+    views = said.map(frontal)
+    problem = "view: " + said.map(repr) + " is not frontal, as PA and AP are"
+    return _or_none(views.where(views.notna(), said)), problem.where(
+        views.isna() & (said != ""), None
+    )
+
+
+def _frontal(view: str) -> str | None:
+    words = re.findall(r"[^\W\d_]+", view.lower())
+    return _FRONTAL.get("".join(word for word in words if word not in _ASIDE))
+
+
+def _dates(said: pd.Series) -> tuple[pd.Series, pd.Series]:
+    parts = said.str.extract(f"^{_DATE}$")
+    dates = parts[0].str.cat([parts[1], parts[2]], sep="-")
+    dates = dates.where(pd.to_datetime(dates, format="%Y-%m-%d", errors="coerce").notna())
+    wrong = (said != "") & dates.isna()
+    serial = said.str.fullmatch(r"\d{5}(\.\d+)?")
+    hint = serial.map(
+        {
+            True: " looks like a date of Excel: format the column as YYYY-MM-DD and export again",
+            False: " is no date such as 2024-03-04 or 20240304: write year, month and day so",
+        }
+    )
+    return _or_none(dates.fillna("")), ("date: " + said.map(repr) + hint).where(wrong, None)
+
+
+def _ages(said: pd.Series) -> tuple[pd.Series, pd.Series]:
+    parts = said.str.upper().str.extract(f"^{_AGE}$")
+    numbers = parts[0].str.replace(",", ".").astype("float64")
+    ages = numbers / parts[1].map(_PER_YEAR).astype("float64")
+    ages = ages.where(ages <= _OLDEST)
+    problem = "age: " + said.map(repr) + " is no age in years, such as 34 or DICOM's 034Y"
+    return ages, problem.where((said != "") & ages.isna(), None)
+
+
+_INTERPRET = {"split": _splits, "view": _views, "acquired": _dates, "age": _ages}
+
+
+def _or_none(text: pd.Series) -> pd.Series:
+    return text.astype(object).where(text != "", None)
+
+
+def _where(mask: pd.Series, problem: str) -> pd.Series:
+    return pd.Series(problem, index=mask.index, dtype=object).where(mask, None)

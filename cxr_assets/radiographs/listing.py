@@ -1,0 +1,130 @@
+"""From sources to rows of the inventory: what is listed, read, labelled and compared."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_assets.progress import Progress
+from cxr_assets.radiographs import annotations, conflicts, folder
+from cxr_assets.radiographs.inventory import COLUMNS, RawDataError, examine
+from cxr_assets.radiographs.labels import Words
+from cxr_assets.radiographs.withdrawal import WITHDRAWN, Withdrawal
+from cxr_assets.sources import Source
+
+
+def listed(
+    source: Source,
+    root: Path,
+    words: Words,
+    known: pd.DataFrame | None,
+    progress: Progress,
+) -> pd.DataFrame:
+    """The rows of one source, each file examined and each label a class or a problem.
+
+    Args:
+        source: which one.
+        root: folder that its paths are relative to.
+        words: what its labels mean.
+        known: its rows in an earlier inventory with the same root.
+        progress: called with a line per stage.
+
+    Returns:
+        The columns of the inventory, and ``row``, its number in a spreadsheet, for a table.
+
+    Raises:
+        RawDataError: a table cannot be read.
+    """
+    if source.source == "table":
+        rows = annotations.read(source, progress)
+        progress(f"checking {len(rows):,} rows of {source.table}")
+    else:
+        rows = folder.read(source.name, root, folder.splits(root), progress)
+    return labelled(examine(rows, root, known), words)
+
+
+def labelled(rows: pd.DataFrame, words: Words) -> pd.DataFrame:
+    """Rows of a source with ``label``, and a problem where the given one is no class."""
+    said = rows["given_label"].notna()
+    label, problem = words.classify(rows["given_label"].fillna(""))
+    rows["label"] = label
+    rows["problem"] = rows["problem"].where(rows["problem"].notna() | ~said, problem)
+    return rows
+
+
+def withdraw(rows: pd.DataFrame, withdrawals: Mapping[str, Withdrawal]) -> None:
+    """Mark, in place, all images of patients; also where another row or source has them."""
+    theirs = rows["patient"].isin(withdrawals)
+    images = set(rows.loc[theirs, "sha256"].dropna())
+    images.update(*(withdrawal.images for withdrawal in withdrawals.values()))
+    rows.loc[theirs | rows["sha256"].isin(images), "problem"] = WITHDRAWN
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """The inventory: rows compared with one another; the problem of a table's row says which."""
+    rows["problem"] = conflicts.mark(rows)
+    rows["label"] = rows["label"].where(rows["problem"].isna(), None)
+    numbered = rows["row"].notna() & rows["problem"].notna()
+    numbers = rows.loc[numbered, "row"].astype("int64").astype(str)
+    rows.loc[numbered, "problem"] += " (row " + numbers + ")"
+    return rows[list(COLUMNS)]
+
+
+def require(
+    inventory: pd.DataFrame,
+    sources: Sequence[Source],
+    roots: Mapping[str, Path],
+    classes: Sequence[str],
+) -> None:
+    """Check that there are images of every class to train on, and to test on.
+
+    A class may be absent from one source. A split that is still to be drawn counts as both.
+
+    Raises:
+        RawDataError: there are none; the message names class and places.
+    """
+    use = inventory["source"].map({source.name: source.use for source in sources})
+    split_of = inventory["split"].mask(use == "train", "train")
+    drawn = split_of.isna()
+    for split, splits, uses in (
+        ("train", ("train", "val"), ("all", "train")),
+        ("test", ("test",), ("all",)),
+    ):
+        asked = [source for source in sources if source.use in uses]
+        if not asked:
+            raise RawDataError(
+                "every source in data.sources is for train or test alone: test images are drawn "
+                "from one with use=all"
+            )
+        rows = inventory[(use != "test") & (drawn | split_of.isin(splits))]
+        for label in classes:
+            if not (rows["label"] == label).any():
+                raise RawDataError(_absent(label, split, rows, asked, roots))
+
+
+def _absent(
+    label: str,
+    split: str,
+    rows: pd.DataFrame,
+    sources: Sequence[Source],
+    roots: Mapping[str, Path],
+) -> str:
+    tables = [str(source.table) for source in sources if source.source == "table"]
+    folders = [str(roots[s.name] / split) for s in sources if s.source != "table"]
+    skipped = rows[rows["problem"].notna()]
+    aside = (
+        f" ({len(skipped):,} {'rows' if tables else 'files'} are skipped, the first is "
+        f"{skipped['path'].iloc[0]}: {skipped['problem'].iloc[0]})"
+        if len(skipped)
+        else ""
+    )
+    expected = [f"names like {folder.EXAMPLES[label]}"] * (
+        bool(folders) and label in folder.EXAMPLES
+    )
+    expected += [f"the label {label}, or a word for it in data.labels"] * bool(
+        tables or not expected
+    )
+    return (
+        f"no {label} image to {split} on could be read in {', '.join(folders + tables)}{aside}: "
+        f"expected {', or '.join(expected)}; {folder.HELP}"
+    )
