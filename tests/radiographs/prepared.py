@@ -45,7 +45,11 @@ def data(source: Path, **changes: object) -> Data:
 def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord, bool]:
     settings = data(source, **changes)
     return prepare(
-        layout, raw.collect(settings, KAGGLE_CLASSES, layout, silent), settings, KAGGLE_CLASSES, silent
+        layout,
+        raw.collect(settings, KAGGLE_CLASSES, layout, silent),
+        settings,
+        KAGGLE_CLASSES,
+        silent,
     )
 
 
