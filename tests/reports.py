@@ -12,12 +12,14 @@ from cxr_serving.model.metrics import (
     ClassificationReport,
     Intervals,
     ModelReport,
+    Performance,
 )
 from cxr_serving.model.report import (
     METRICS_FILE,
     Comparison,
     Difference,
     Environment,
+    External,
     McNemar,
     NoAudit,
     Report,
@@ -82,6 +84,20 @@ def of_model(asset: str = "convnext_model", **changes: Any) -> ModelReport:
     return report.model_copy(update=changes)
 
 
+def external(**changes: Any) -> External:
+    """Of 40 images of 9 patients; ``changes`` replace its attributes."""
+    metrics = {name: getattr(of_model(), name) for name in Performance.model_fields}
+    made = External(
+        **metrics | {"images": 40},
+        images_sha256="a" * 64,
+        patients=9,
+        unknown_patients=0,
+        subgroups=[],
+        baseline=Performance(**metrics | {"macro_f1": 0.5}),
+    )
+    return made.model_copy(update=changes)
+
+
 def report(**changes: Any) -> Report:
     """A report on 624 images; ``changes`` replace its attributes."""
     audit = NoAudit(reason="it is the same for all images")
@@ -114,6 +130,7 @@ def report(**changes: Any) -> Report:
         not_compared=None,
         trend=[],
         dataset=None,
+        external={},
     )
     return made.model_copy(update=changes)
 

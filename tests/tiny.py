@@ -28,14 +28,15 @@ from cxr_assets.radiographs.dataset import (
     MANIFEST_FILE,
     DatasetRecord,
 )
+from cxr_assets.radiographs.naming import EXTERNAL, SPLITS
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES as CLASSES
-from cxr_assets.radiographs.naming import SPLITS
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.reference import Reference
 
 SIZE = 32
+SITES = ("east", "north", "west")
 # Overrides of experiment=demo that make its two networks tiny.
 NETWORKS = (
     "model.hidden_sizes=[8,8,16,16]",
@@ -137,27 +138,47 @@ def processed(
     synthetic: bool = True,
     test_images: int = 9,
     images: int = 1,
+    external: int = 0,
     classes: tuple[str, ...] = CLASSES,
 ) -> DatasetRecord:
-    """Write a dataset of noise: ``test_images`` a class in test, ``images`` in the other splits."""
+    """Write a dataset of noise.
+
+    Args:
+        layout: where to write.
+        synthetic: whether the images count as synthetic.
+        test_images: images a class in test, of three sites.
+        images: images a class in train and in val.
+        external: images a class of the source "outside", which has none of the last class.
+        classes: names in index order.
+    """
     rng = np.random.default_rng(0)
-    numbers = {split: test_images if split == "test" else images for split in SPLITS}
+    numbers = {split: dict.fromkeys(classes, images) for split in SPLITS}
+    numbers["test"] = dict.fromkeys(classes, test_images)
+    if external:
+        numbers[EXTERNAL] = dict.fromkeys(classes, external) | {classes[-1]: 0}
     rows = []
-    for split in SPLITS:
-        for label in classes:
+    for split, labels in numbers.items():
+        source = "outside" if split == EXTERNAL else "synthetic"
+        for label, of_class in labels.items():
             folder = layout.processed / split / label
             folder.mkdir(parents=True)
-            for number in range(numbers[split]):
+            for number in range(of_class):
                 low = rng.integers(0, 200)
                 image = rng.integers(low, 256, (SIZE, SIZE), dtype=np.uint8)
                 Image.fromarray(image).save(folder / f"image-{number}.png")
                 file = f"{split}/{label}/image-{number}.png"
-                source = sha256(image.tobytes()).hexdigest()
-                row = {"source": "synthetic", "path": file, "split": split, "class": label}
-                row |= {"given_label": label, "patient": f"synthetic/{file}", "sha256": source}
-                row |= {"width": SIZE, "height": SIZE, "bits": 8, "kept": True, "file": file}
-                rows.append(row)
-    pd.DataFrame(rows, columns=MANIFEST_COLUMNS).to_parquet(layout.processed / MANIFEST_FILE)
+                rows.append(
+                    {
+                        **{"source": source, "path": file, "split": split, "class": label},
+                        **{"given_label": label, "patient": f"{source}/{file}"},
+                        **{"site": SITES[number % 3], "acquired": f"{2024 + number % 2}-03-01"},
+                        **{"view": "PA", "sex": "FM"[number % 2], "age": float(number)},
+                        **{"sha256": sha256(image.tobytes()).hexdigest(), "bits": 8},
+                        **{"width": SIZE, "height": SIZE, "kept": True, "file": file},
+                    }
+                )
+    manifest = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)
+    manifest.to_parquet(layout.processed / MANIFEST_FILE)
     record = DatasetRecord(
         data_version=sha256(str(synthetic).encode()).hexdigest(),
         raw_data_version="0" * 64,
@@ -168,9 +189,15 @@ def processed(
         val_fraction=0.15,
         test_fraction=0.15,
         seed=0,
-        counts={split: dict.fromkeys(classes, number) for split, number in numbers.items()},
-        sources={"synthetic": {split: len(classes) * number for split, number in numbers.items()}},
-        sites={},
+        counts=numbers,
+        sources={
+            source: of_source["split"].value_counts().to_dict()
+            for source, of_source in manifest.groupby("source")
+        },
+        sites={
+            site: of_site["split"].value_counts().to_dict()
+            for site, of_site in manifest.groupby("site")
+        },
         skipped={},
     )
     (layout.processed / DATASET_FILE).write_text(record.model_dump_json())

@@ -61,32 +61,17 @@ def scores(
         drawn: what :func:`draws` returns.
 
     Returns:
-        One row per draw. Columns ``accuracy`` (micro), ``macro_f1``, ``auroc_macro_ovr``,
-        ``average_precision_macro_ovr``, and for each class ``<class>/precision``, ``/recall``,
-        ``/f1``, ``/auroc``, ``/average_precision``. A class that a draw lacks has none (NaN),
-        and the means are over the others; a draw of a single class has neither AUROC nor average
-        precision.
+        One row per draw. The columns of :func:`top1`, then ``auroc_macro_ovr``,
+        ``average_precision_macro_ovr``, and for each class ``<class>/auroc`` and
+        ``/average_precision``. A class that a draw lacks has none (NaN), and the means are over the
+        others; a draw of a single class has neither AUROC nor average precision.
     """
     images = drawn != _NO_IMAGE
     truth = torch.from_numpy(np.asarray(targets, dtype=np.int64))
     beliefs = torch.from_numpy(np.asarray(probabilities, dtype=np.float32))
-    drawn_truth = truth[drawn].masked_fill(~images, _NO_IMAGE)
-    predicted = beliefs.argmax(dim=1)[drawn]
-    counted: dict[str, Any] = {
-        "num_classes": len(classes),
-        "multidim_average": "samplewise",
-        "ignore_index": _NO_IMAGE,
-        "validate_args": False,
-    }
-    there = torch.stack([(drawn_truth == index).any(dim=1) for index in range(len(classes))], dim=1)
-    columns: dict[str, npt.NDArray[np.float64]] = {}
-    for name, metric in (
-        ("precision", classification.multiclass_precision),
-        ("recall", classification.multiclass_recall),
-        ("f1", classification.multiclass_f1_score),
-    ):
-        values = metric(predicted, drawn_truth, average=None, zero_division=0, **counted)
-        columns[name] = values.masked_fill(~there, torch.nan).double().numpy()
+    table = top1(probabilities, targets, classes, drawn)
+    recalls = table[[f"{label}/recall" for label in classes]]
+    there = torch.from_numpy(recalls.notna().to_numpy())
     areas: dict[str, Any] = {
         "num_classes": len(classes),
         "average": None,
@@ -103,19 +88,60 @@ def scores(
             ]
         # torchmetrics gives 0 or 1 where there is nothing to compare with.
         defined = there & (there.sum(dim=1, keepdim=True) > 1)
-        columns[name] = torch.stack(rows).masked_fill(~defined, torch.nan).double().numpy()
-    accuracy = classification.multiclass_accuracy(
-        predicted, drawn_truth, average="micro", **counted
-    )
-    table = {
-        "accuracy": accuracy.double().numpy(),
-        "macro_f1": _mean(columns["f1"]),
-        "auroc_macro_ovr": _mean(columns["auroc"]),
-        "average_precision_macro_ovr": _mean(columns["average_precision"]),
-    }
-    for index, label in enumerate(classes):
-        table |= {f"{label}/{name}": values[:, index] for name, values in columns.items()}
+        values = torch.stack(rows).masked_fill(~defined, torch.nan).double().numpy()
+        table[f"{name}_macro_ovr"] = _mean(values)
+        table[[f"{label}/{name}" for label in classes]] = values
+    return table
+
+
+def top1(
+    probabilities: npt.NDArray[np.floating[Any]],
+    targets: npt.NDArray[np.integer[Any]],
+    classes: Sequence[str],
+    drawn: torch.Tensor,
+) -> pd.DataFrame:
+    """The metrics of the top-1 class in each draw.
+
+    Args:
+        probabilities: [N, C].
+        targets: [N], class indices.
+        classes: C names.
+        drawn: what :func:`draws` or :func:`within` returns.
+
+    Returns:
+        One row per draw. Columns ``accuracy`` (micro), ``macro_f1``, and for each class
+        ``<class>/precision``, ``/recall`` and ``/f1``. A class that a draw lacks has none (NaN),
+        and the means are over the others; a draw without images has no metric.
+    """
+    number = len(classes)
+    draw, place = np.nonzero(drawn.numpy() != _NO_IMAGE)
+    image = drawn.numpy()[draw, place]
+    cells = (draw * number + targets[image]) * number + probabilities.argmax(axis=1)[image]
+    # Confusion matrices, [RESAMPLES, C, C]: a second faster than torchmetrics for each subgroup.
+    counts = np.bincount(cells, minlength=len(drawn) * number**2).reshape(-1, number, number)
+    right = counts.diagonal(axis1=1, axis2=2)
+    support, called = counts.sum(axis=2), counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        recall = right / support
+        precision = np.where(support > 0, right / np.maximum(called, 1), np.nan)
+        f1 = np.where(support > 0, 2 * right / (support + called), np.nan)
+        table = {"accuracy": right.sum(axis=1) / support.sum(axis=1), "macro_f1": _mean(f1)}
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        table |= {f"{label}/{name}": values[:, index] for index, label in enumerate(classes)}
     return pd.DataFrame(table)
+
+
+def within(drawn: torch.Tensor, member: npt.NDArray[np.bool_]) -> torch.Tensor:
+    """The draws with only some of the images left in them, for :func:`top1`.
+
+    Args:
+        drawn: int64 [RESAMPLES, L], what :func:`draws` returns for N images.
+        member: [N], whether an image is left.
+
+    Returns:
+        int64 [RESAMPLES, L], with -1 in place of each other image. A draw may have none left.
+    """
+    return drawn.masked_fill(~torch.from_numpy(member)[drawn], _NO_IMAGE)
 
 
 def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -13,6 +13,11 @@ from cxr_assets.radiographs import dataset, naming, raw
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model.report import ReportError
 
+_COLUMNS = [
+    *("path", "class", "patient", "sha256", "width", "height"),
+    *("source", "site", "acquired", "view", "sex", "age"),
+]
+
 
 @dataclass(frozen=True)
 class Images:
@@ -20,27 +25,37 @@ class Images:
 
     Attributes:
         root: directory that paths are relative to.
-        table: one row per image: ``path`` below the root, ``class``, ``patient``, ``sha256``, and
-            ``width`` and ``height`` of the source image, in pixels.
-        source: what they are, in words.
-        data_version: of the dataset they belong to; None for a folder.
+        table: one row per image: ``path`` below the root, ``class``, ``patient``, ``sha256``,
+            ``width`` and ``height`` of the source image, in pixels, ``source``, and what is known
+            of it, else None: ``site``, ``acquired`` (YYYY-MM-DD), ``view``, ``sex``, and ``age`` in
+            years, else NaN.
+        described: what they are, in words.
+        data_version: of the dataset they belong to; None for a folder or a table.
         synthetic: whether they are synthetic images.
         skipped: files that are left out, with the reason.
-        unknown_patients: images whose patient is unknown, each counted as a patient of its own.
     """
 
     root: Path
     table: pd.DataFrame
-    source: str
+    described: str
     data_version: str | None
     synthetic: bool
     skipped: dict[str, str]
-    unknown_patients: int
 
     @property
     def paths(self) -> list[Path]:
         """Paths of the N files."""
         return [self.root / path for path in self.table["path"]]
+
+    @property
+    def patients(self) -> int:
+        """Number of patients."""
+        return int(self.table["patient"].nunique())
+
+    @property
+    def unknown_patients(self) -> int:
+        """Images whose patient is unknown, each counted as a patient of its own."""
+        return int(self.table["patient"].str.startswith(naming.UNKNOWN).sum())
 
     def targets(self, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
         """Class indices [N].
@@ -54,8 +69,9 @@ class Images:
         shown = sorted(set(self.table["class"]))
         if unknown := [label for label in shown if label not in classes]:
             raise ReportError(
-                f"the {self.source} are of the classes {', '.join(shown)}, but those of the model "
-                f"are {', '.join(classes)}: evaluate a model that knows {', '.join(unknown)}, too"
+                f"the {self.described} are of the classes {', '.join(shown)}, but those of the "
+                f"model are {', '.join(classes)}: evaluate a model that knows "
+                f"{', '.join(unknown)}, too"
             )
         return np.array([classes.index(label) for label in self.table["class"]], dtype=np.int64)
 
@@ -75,41 +91,62 @@ def test_split(processed: Path) -> Images:
             f"{processed / dataset.MANIFEST_FILE} lists {len(rows)} test images, "
             f"{dataset.DATASET_FILE} counts {expected}: materialise processed_dataset again"
         )
-    table = rows[["file", "class", "patient", "sha256", "width", "height"]]
+    return _prepared(processed, data, rows, "the test split")
+
+
+def external(processed: Path) -> dict[str, Images]:
+    """Images of each source that is only for evaluation, ordered by file name, by its name.
+
+    Raises:
+        DatasetError: there is no processed dataset.
+    """
+    data = DatasetRecord.read(processed)
+    rows = dataset.kept(processed, naming.EXTERNAL)
+    return {
+        str(source): _prepared(
+            processed, data, images.reset_index(drop=True), f"the external source {source}"
+        )
+        for source, images in rows.groupby("source")
+    }
+
+
+def _prepared(processed: Path, data: DatasetRecord, rows: pd.DataFrame, what: str) -> Images:
     return Images(
         root=processed,
-        table=table.rename(columns={"file": "path"}),
-        source="synthetic images, the test split"
-        if data.synthetic
-        else "radiographs, the test split",
+        table=rows.drop(columns="path").rename(columns={"file": "path"})[_COLUMNS],
+        described=f"{'synthetic images' if data.synthetic else 'radiographs'}, {what}",
         data_version=data.data_version,
         synthetic=data.synthetic,
         skipped={},
-        unknown_patients=int(rows["patient"].str.startswith(naming.UNKNOWN).sum()),
     )
 
 
-def surveyed(place: Path, classes: Sequence[str], progress: Progress = lambda line: None) -> Images:
+def survey(place: Path, classes: Sequence[str], progress: Progress = lambda line: None) -> Images:
     """Images of any folder in the raw layout, or of a table.
 
-    Of a folder, its ``test/`` where there is one, else all of it. A file that is broken, or that is
-    given no class, is skipped with a reason.
+    Of a folder, its ``test/`` where there is one, else all of it. A file that is broken, or whose
+    class is not known, is skipped with a reason.
+
+    Args:
+        place: the folder, or a CSV or Parquet file.
+        classes: that images may be of.
+        progress: called with a line per stage.
 
     Raises:
         RawDataError: there is no image to evaluate.
     """
     inventory = raw.survey(place, classes, progress)
-    named = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
+    labelled = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
     skipped = inventory[inventory["problem"].notna()]
-    unknown = named["patient"].isna()
-    named["patient"] = named["patient"].where(~unknown, naming.UNKNOWN + named["path"])
-    columns = ["path", "class", "patient", "sha256", "width", "height"]
+    labelled["patient"] = labelled["patient"].where(
+        labelled["patient"].notna(), naming.UNKNOWN + labelled["path"]
+    )
+    kind, root = ("folder", place) if place.is_dir() else ("table", place.parent)
     return Images(
-        root=place if place.is_dir() else place.parent,
-        table=named[columns].sort_values("path", ignore_index=True),
-        source=f"images of the {'folder' if place.is_dir() else 'table'} {place.resolve().name}",
+        root=root,
+        table=labelled.reindex(columns=_COLUMNS).sort_values("path", ignore_index=True),
+        described=f"images of the {kind} {place.resolve().name}",
         data_version=None,
         synthetic=False,
         skipped=dict(zip(skipped["path"], skipped["problem"], strict=True)),
-        unknown_patients=int(unknown.sum()),
     )

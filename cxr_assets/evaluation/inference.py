@@ -1,11 +1,13 @@
 """What models answer to the images: each image is decoded once for all models that can share it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import ImageError, Preprocessing
 from cxr_serving.model.report import ReportError
@@ -27,7 +29,7 @@ def predict(
 
     Args:
         predictors: M models.
-        paths: N files.
+        paths: N JPEG, PNG or DICOM files.
         observe: called with each batch of the first model, in the order of ``paths``: pixels uint8
             [64 or fewer, size, size], and what :meth:`Predictor.answer` returns for them.
 
@@ -54,13 +56,15 @@ def predict(
 
 
 def _batches(preprocessing: Preprocessing, paths: Sequence[Path]) -> Iterator[Pixels]:
-    for start in range(0, len(paths), _BATCH):
-        yield np.stack([_decode(preprocessing, path) for path in paths[start : start + _BATCH]])
+    with closing(ImageReader()) as reader:
+        for start in range(0, len(paths), _BATCH):
+            some = paths[start : start + _BATCH]
+            yield np.stack([_decode(reader, preprocessing, path) for path in some])
 
 
-def _decode(preprocessing: Preprocessing, path: Path) -> Pixels:
+def _decode(reader: ImageReader, preprocessing: Preprocessing, path: Path) -> Pixels:
     try:
-        return preprocessing.decode(path)
+        return reader.read(path.read_bytes(), preprocessing)
     except (OSError, ImageError) as error:
         raise ReportError(
             f"{path} cannot be read ({error}): materialise processed_dataset again, or remove the "

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,9 +41,10 @@ def write_report(
     """Evaluate two bundles on the test split of the processed dataset and write the report.
 
     ``<reports>/<version>/``, the version being the main bundle's, holds ``metrics.json``,
-    ``report.html``, ``predictions.csv``, and the plots with the numbers of each. It is written
-    aside and moved into place whole, where it replaces an earlier report on the same main bundle;
-    then ``<reports>/metrics.json``, ``report.html`` and ``latest.json`` follow.
+    ``report.html``, ``predictions.csv``, ``external-<source>.csv`` with those on each source that
+    is only for evaluation, and the plots with the numbers of each. It is written aside and moved
+    into place whole, where it replaces an earlier report on the same main bundle; then
+    ``<reports>/metrics.json``, ``report.html`` and ``latest.json`` follow.
 
     Args:
         layout: where the dataset lies and the report goes.
@@ -75,7 +77,11 @@ def write_report(
         progress(f"not compared with the last release, because it is broken: {error}")
     evaluation = evaluate_models([*predictors, *([released] if released else [])], images)
     model, probe, *others = evaluation.models
-    _announce([model, probe], progress)
+    _announce(evaluation, progress)
+    external = {}
+    for source, part in evaluated.external(layout.processed).items():
+        external[source] = evaluate_models(predictors, part)
+        _announce(external[source], progress)
     trend = [
         # As when it was new: making a report again changes nothing in it.
         point.model_copy(update={"test_macro_f1": model.metrics.macro_f1, "released": False})
@@ -90,26 +96,28 @@ def write_report(
         not_compared=not_compared,
         trend=trend,
         dataset=Dataset(**data.model_dump()),
+        external=external,
     )
     final = layout.reports / ours.version
-    content = _write(final, REPORT, layout.set_aside, report, evaluation, probe)
+    content = _write(final, REPORT, layout.set_aside, report, evaluation, probe, external)
     write_file(layout.reports / METRICS_FILE, content)
     write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
     store.write_pointer(layout.reports, ours.version)
     return final
 
 
-def report_on_folder(
-    main: Path, folder: Path, out: Path, baseline: Path | None, progress: Progress
+def report_on_images(
+    main: Path, place: Path, out: Path, baseline: Path | None, progress: Progress
 ) -> Path:
-    """Write the same report on any bundle and any folder of images, or a table of them.
+    """Write the same report on any bundle and any images.
 
     Args:
         main: directory of the bundle.
-        folder: images in the raw layout, or a table; classes without images are reported as absent.
+        place: a folder of images in the raw layout, or a table; classes without images are reported
+            as absent.
         out: where the report goes; an earlier one by this function, unchanged, is replaced.
         baseline: directory of a bundle to compare with, if any.
-        progress: called with a line for each model, and while the folder is read.
+        progress: called with a line for each model, and while the images are read.
 
     Returns:
         ``out``.
@@ -122,25 +130,25 @@ def report_on_folder(
             directory that must stay as it is.
     """
     out = out.resolve()
-    _require_free(out, folder.resolve())
+    _require_free(out, place.resolve())
     predictors = [Predictor(main)]
-    images = evaluated.surveyed(folder, predictors[0].record.classes, progress)
+    images = evaluated.survey(place, predictors[0].record.classes, progress)
     if baseline is not None:
         predictors.append(_load(baseline, predictors[0].record.classes))
     evaluation = evaluate_models(predictors, images)
-    _announce(evaluation.models, progress)
+    _announce(evaluation, progress)
     compared = evaluation.models[1] if baseline else None
     report = compile_report(evaluation, compared)
-    _write(out, EVALUATION, out.parent, report, evaluation, compared)
+    _write(out, EVALUATION, out.parent, report, evaluation, compared, {})
     return out
 
 
-def _require_free(out: Path, folder: Path) -> None:
+def _require_free(out: Path, place: Path) -> None:
     reason = written.foreign(out, EVALUATION) if out.exists() else None
     for above in out.parents:
         # What it holds is on record: another file would make it count as altered.
         sealed = (above / written.RECORD_FILE).exists() or store.foreign(above) is None
-        if above == folder or sealed:
+        if above == place or sealed:
             reason = f"{out} lies in {above}, which must stay as it is"
     if reason is not None:
         raise ReportError(f"{reason}: name a new or an empty directory with --out")
@@ -180,11 +188,13 @@ def _trained_on(directory: Path, images: Images, classes: tuple[str, ...]) -> Pr
     return predictor
 
 
-def _announce(models: list[Evaluated], progress: Progress) -> None:
-    for model in models:
+def _announce(evaluation: Evaluation, progress: Progress) -> None:
+    """Say how main model and baseline do."""
+    for model in evaluation.models[:2]:
         progress(
             f"{model.record.asset} {model.record.version}: macro F1 {model.metrics.macro_f1:.3f} "
-            f"and accuracy {model.metrics.accuracy:.3f} on {model.metrics.images} images"
+            f"and accuracy {model.metrics.accuracy:.3f} on {model.metrics.images} images "
+            f"({evaluation.images.described})"
         )
 
 
@@ -203,6 +213,7 @@ def _write(
     report: Report,
     evaluation: Evaluation,
     baseline: Evaluated | None,
+    external: Mapping[str, Evaluation],
 ) -> bytes:
     """Write a report aside and move it to ``final``; returns the contents of metrics.json."""
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -219,12 +230,9 @@ def _write(
                 report = before
         content = report.content()
         (partial / METRICS_FILE).write_bytes(content)
-        table = images.table[["path", "class"]].rename(columns={"class": "target"})
-        for role, model in (("model", main), ("baseline", baseline)):
-            if model is not None:
-                for index, name in enumerate(main.record.classes):
-                    table[f"{role}_{name}"] = model.probabilities[:, index]
-        table.to_csv(partial / PREDICTIONS_FILE, index=False)
+        _write_predictions(partial / PREDICTIONS_FILE, images, main, baseline)
+        for source, part in external.items():
+            _write_predictions(partial / f"external-{source}.csv", part.images, *part.models)
         plots = illustration.draw(
             main, baseline, images.targets(main.record.classes), report.synthetic
         )
@@ -238,3 +246,14 @@ def _write(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return content
+
+
+def _write_predictions(
+    path: Path, images: Images, main: Evaluated, baseline: Evaluated | None
+) -> None:
+    table = images.table[["path", "class"]].rename(columns={"class": "target"})
+    for role, model in (("model", main), ("baseline", baseline)):
+        if model is not None:
+            for index, name in enumerate(main.record.classes):
+                table[f"{role}_{name}"] = model.probabilities[:, index]
+    table.to_csv(path, index=False)

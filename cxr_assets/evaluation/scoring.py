@@ -1,10 +1,11 @@
 """From what the models answer to the typed report."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,10 @@ from cxr_serving.model.metrics import (
     Coverage,
     Intervals,
     ModelReport,
+    Performance,
 )
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import Comparison, Regression, Report, TrendPoint
+from cxr_serving.model.report import Comparison, External, Regression, Report, TrendPoint
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,18 @@ def compile_report(
     *,
     regression: Regression | None = None,
     not_compared: str | None = None,
+    external: Mapping[str, Evaluation] | None = None,
     trend: Sequence[TrendPoint] = (),
     dataset: Dataset | None = None,
 ) -> Report:
-    """The report on the main model; the other arguments are attributes of :class:`Report`."""
+    """The report on the main model.
+
+    Args:
+        evaluation: of the main model, and of others that it is compared with.
+        baseline: the one of them that is the baseline, if any.
+        external: of main model and baseline on each source that is only for evaluation.
+        regression, not_compared, trend, dataset: attributes of :class:`Report`.
+    """
     images, main = evaluation.images, evaluation.models[0]
     classes = main.record.classes
     targets = images.targets(classes)
@@ -175,9 +185,9 @@ def compile_report(
         created_at=datetime.now(UTC).replace(microsecond=0),
         disclaimer=DISCLAIMER,
         synthetic=images.synthetic or main.record.synthetic,
-        images_from=images.source,
+        images_from=images.described,
         images_sha256=_identity(images),
-        patients=int(images.table["patient"].nunique()),
+        patients=images.patients,
         unknown_patients=images.unknown_patients,
         skipped=images.skipped,
         data_version=images.data_version,
@@ -191,7 +201,24 @@ def compile_report(
         not_compared=not_compared,
         trend=list(trend),
         dataset=dataset,
+        external={source: _external(part) for source, part in (external or {}).items()},
     )
+
+
+def _external(evaluation: Evaluation) -> External:
+    images, (main, *others) = evaluation.images, evaluation.models
+    return External(
+        **_performance(main),
+        images_sha256=_identity(images),
+        patients=images.patients,
+        unknown_patients=images.unknown_patients,
+        subgroups=subgroups(images, main.probabilities, main.metrics.classes, evaluation.drawn),
+        baseline=Performance(**_performance(others[0])) if others else None,
+    )
+
+
+def _performance(model: Evaluated) -> dict[str, Any]:
+    return {name: getattr(model.metrics, name) for name in Performance.model_fields}
 
 
 def _identity(images: Images) -> str:

@@ -1,8 +1,6 @@
 """Whether the model is as good on one part of the images as on another."""
 
 import itertools
-import re
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,19 @@ from cxr_serving.model.report import Subgroup
 
 # A patient with more images than this has many.
 _FEW = 2
+# From infants and toddlers to children at 2 years, to adolescents at 12 and to adults at 18 (ICH
+# E11(R1), 2017); old from 65 on (ICH E7, 1993). The band that ends at 5 years is that for which the
+# WHO defines pneumonia of children, and that of the Kermany data set.
+_AGES = {
+    "under 2 years": 2,
+    "2 to 4 years": 5,
+    "5 to 11 years": 12,
+    "12 to 17 years": 18,
+    "18 to 64 years": 65,
+    "65 years and over": np.inf,
+}
+# What naming.parse calls a patient, behind the name of the source. A table names no patient so.
+_SERIES = r"(?:^|/)normal/((?:NORMAL\d*-)?IM-)\d+$"
 
 
 def subgroups(
@@ -25,7 +36,10 @@ def subgroups(
     classes: tuple[str, ...],
     drawn: torch.Tensor,
 ) -> list[Subgroup]:
-    """Metrics on parts of the images, stratified in turn by series, size and images per patient.
+    """Metrics on parts of the images, stratified by one criterion after the other.
+
+    These are the source, site, sex and age of the patient, view, year, the series that Kaggle's
+    names give normal images, size, and images per patient.
 
     Args:
         images: N images.
@@ -35,18 +49,18 @@ def subgroups(
 
     Returns:
         One for each part. ``macro_f1`` is over the classes in it, None where there is only one. A
-        stratification with a single part is left out.
+        stratification with a single part is left out; an image on which a criterion says nothing
+        is in no part.
     """
     targets = images.targets(classes)
     predicted = probabilities.argmax(axis=1)
-    right = torch.from_numpy(predicted == targets)
     rows = []
     for group, part in _strata(images.table).items():
         names = [name for name in part.cat.categories if (part == name).any()]
         if len(names) < 2:
             continue
         for name in names:
-            member = (part == name).to_numpy()
+            member = (part == name).to_numpy(dtype=bool)
             present = np.unique(targets[member])
             f1 = multiclass_f1_score(
                 torch.from_numpy(predicted[member]),
@@ -54,48 +68,51 @@ def subgroups(
                 len(classes),
                 average=None,
             )
+            draws = bootstrap.top1(probabilities, targets, classes, bootstrap.within(drawn, member))
+            several = len(present) > 1
             rows.append(
                 Subgroup(
                     group=group,
                     subgroup=str(name),
                     images=int(member.sum()),
                     patients=int(images.table["patient"][member].nunique()),
-                    accuracy=round(float(right[torch.from_numpy(member)].double().mean()), 6),
-                    interval=bootstrap.interval(_accuracy(right, member, drawn)),
-                    macro_f1=round(float(f1[present].mean()), 6) if len(present) > 1 else None,
+                    accuracy=round(float((predicted == targets)[member].mean()), 6),
+                    interval=bootstrap.interval(draws["accuracy"]),
+                    macro_f1=round(float(f1[present].mean()), 6) if several else None,
+                    macro_f1_interval=bootstrap.interval(draws["macro_f1"]) if several else None,
                 )
             )
     return rows
 
 
-def _accuracy(right: torch.Tensor, member: npt.NDArray[np.bool_], drawn: torch.Tensor) -> pd.Series:
-    """Accuracy of the members in each draw, NaN in a draw without any."""
-    counted = torch.from_numpy(member)[drawn] & (drawn >= 0)
-    shares = (right[drawn] & counted).sum(dim=1) / counted.sum(dim=1)
-    return pd.Series(shares.double().numpy())
-
-
 def _strata(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Category of each image by each criterion, NaN where it has none."""
-    names = table["path"].map(lambda path: PurePosixPath(path).name)
-    series = names.map(_series).astype("category")
     number = table.groupby("patient")["patient"].transform("size")
     of_patient = pd.cut(
         number,
         [0, _FEW, np.inf],
         labels=[f"at most {_FEW} images", f"more than {_FEW} images"],
     )
+    named = {name: _words(table[name]) for name in ("source", "site", "sex", "view")}
     return {
-        "series of normal images": series,
+        "source": named["source"],
+        "site": named["site"],
+        "sex": named["sex"],
+        "age": pd.cut(
+            table["age"].astype(float), [0, *_AGES.values()], labels=list(_AGES), right=False
+        ),
+        "view": named["view"],
+        "year": _words(table["acquired"].astype("string").str[:4]),
+        "series of normal images": _words(table["patient"].str.extract(_SERIES, expand=False)),
         "width of the image": _quartiles(table["width"]),
         "height of the image": _quartiles(table["height"]),
         "images per patient": of_patient,
     }
 
 
-def _series(name: str) -> str | None:
-    match = re.match(r"(NORMAL2-IM|IM)-", name, re.IGNORECASE)
-    return f"{match[1].upper()}-" if match else None
+def _words(column: pd.Series) -> pd.Series:
+    """The words of a column, in alphabetical order, as categories."""
+    return column.astype("string").astype("category")
 
 
 def _quartiles(pixels: pd.Series) -> pd.Series:

@@ -172,13 +172,10 @@ class Coverage(Record):
     macro_f1: float | None
 
 
-class ModelReport(Scores):
-    """All metrics of one model, and where it comes from.
+class Performance(Scores):
+    """All metrics of one model.
 
     Attributes:
-        model: its provenance.
-        training_seconds: wall time of the training; None where it was not recorded.
-        training_joules: energy of the processors during the training; None where not measurable.
         intervals: of the metrics.
         calibration: of its probabilities.
         abnormal: as a detector of anything but normal; None where no class is ``normal``, or the
@@ -186,9 +183,6 @@ class ModelReport(Scores):
         selective: metrics when the least certain images are set aside, coverage descending.
     """
 
-    model: Provenance
-    training_seconds: float | None
-    training_joules: float | None
     intervals: Intervals
     calibration: Calibration
     abnormal: Abnormal | None
@@ -197,3 +191,17 @@ class ModelReport(Scores):
     def headline(self, name: Headline) -> tuple[float | None, Interval | None]:
         """A metric over all classes, and its interval."""
         return getattr(self, name), getattr(self.intervals, name)
+
+
+class ModelReport(Performance):
+    """All metrics of one model, and where it comes from.
+
+    Attributes:
+        model: its provenance.
+        training_seconds: wall time of the training; None where it was not recorded.
+        training_joules: energy of the processors during the training; None where not measurable.
+    """
+
+    model: Provenance
+    training_seconds: float | None
+    training_joules: float | None

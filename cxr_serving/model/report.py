@@ -12,8 +12,8 @@ from typing import Any, Self
 from pydantic import AwareDatetime, ValidationError
 
 from cxr_serving.model import store
-from cxr_serving.model.dataset import Dataset
-from cxr_serving.model.metrics import Interval, ModelReport, Record
+from cxr_serving.model.dataset import Changes, Dataset
+from cxr_serving.model.metrics import Interval, ModelReport, Performance, Record
 
 METRICS_FILE = "metrics.json"
 
@@ -24,6 +24,10 @@ class ReportError(Exception):
 
 class MissingReport(ReportError):
     """There is no report yet."""
+
+
+# Fewer clusters than this are few (Cameron & Miller 2015, doi:10.3368/jhr.50.2.317: from 20 to 50).
+FEW_PATIENTS = 20
 
 
 class Subgroup(Record):
@@ -39,6 +43,12 @@ class Subgroup(Record):
     accuracy: float
     interval: Interval | None
     macro_f1: float | None
+    macro_f1_interval: Interval | None
+
+    @property
+    def few(self) -> bool:
+        """Whether it has so few patients that the intervals are too narrow."""
+        return self.patients < FEW_PATIENTS
 
 
 class Audit(Record):
@@ -134,6 +144,31 @@ class TrendPoint(Record):
     released: bool
 
 
+class External(Performance):
+    """Metrics of the main model on a source that is only for evaluation.
+
+    Nothing is chosen by them: no model, no threshold, no release.
+
+    Attributes:
+        images_sha256: over the hash and the class of each image.
+        patients: number of patients.
+        unknown_patients: images whose patient is unknown, each counted as a patient of its own.
+        subgroups: metrics on parts of the images.
+        baseline: metrics of the model it is compared with, if any.
+    """
+
+    images_sha256: str
+    patients: int
+    unknown_patients: int
+    subgroups: list[Subgroup]
+    baseline: Performance | None
+
+    @property
+    def models(self) -> list[Performance]:
+        """The main model, and the baseline if there is one."""
+        return [self, *([self.baseline] if self.baseline else [])]
+
+
 class Report(ModelReport):
     """The contents of ``metrics.json``.
 
@@ -147,7 +182,7 @@ class Report(ModelReport):
         patients: number of patients.
         unknown_patients: images whose patient is unknown, each counted as a patient of its own.
         skipped: files that were not evaluated, with the reason.
-        data_version: of the dataset; None of a folder.
+        data_version: of the dataset; None of a folder or a table.
         subgroups: metrics on parts of the images.
         shortcuts: what a classifier reaches without seeing the lungs.
         environment: what the report was made with.
@@ -157,7 +192,8 @@ class Report(ModelReport):
         regression: comparison with the last release, where there is another.
         not_compared: why there is no such comparison though there is a release.
         trend: the last trainings, oldest first.
-        dataset: that the test split belongs to; None of a folder.
+        dataset: that the test split belongs to; None of a folder or a table.
+        external: metrics on sources that are only for evaluation, by source.
     """
 
     version: str
@@ -180,6 +216,12 @@ class Report(ModelReport):
     not_compared: str | None
     trend: list[TrendPoint]
     dataset: Dataset | None
+    external: dict[str, External]
+
+    @property
+    def changes(self) -> Changes | None:
+        """Of the dataset since the previous one, where there was one."""
+        return self.dataset.changes if self.dataset else None
 
     @property
     def models(self) -> list[ModelReport]:

@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from reporting import report_on
 
 from cxr_assets.evaluation import bootstrap
-from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
-from cxr_serving.model import store
 
 # Enough for what is not about the intervals themselves.
 FEW = 40
@@ -23,7 +22,7 @@ def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp("untouched"))
     torch.manual_seed(0)
-    data = tiny.processed(layout)
+    data = tiny.processed(layout, external=4)
     tiny.publish(layout, "convnext_model", tiny.convnext(), data.data_version)
     tiny.publish(layout, "dinov2_probe", tiny.dinov2(), data.data_version)
     return layout
@@ -41,11 +40,7 @@ def untouched_report(untouched: Layout, tmp_path_factory: pytest.TempPathFactory
     layout = Layout(Path(shutil.copytree(untouched.root, root)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "RESAMPLES", FEW)
-        write_report(
-            layout,
-            store.latest(layout.models("convnext_model")),
-            store.latest(layout.models("dinov2_probe")),
-        )
+        report_on(layout)
     return layout
 
 

@@ -49,6 +49,20 @@ def test_an_absent_class_has_no_interval_and_is_in_no_mean():
     np.testing.assert_allclose(table["macro_f1"], present)
 
 
+def test_draws_within_a_part_have_the_metrics_of_its_images_alone():
+    member = np.arange(60) % 5 == 0
+    inside = bootstrap.within(bootstrap.draws(PATIENTS), member)
+    table = bootstrap.top1(PROBABILITIES, TARGETS, CLASSES, inside)
+    for index in (0, 7, 23):
+        images = inside[index][inside[index] >= 0].numpy()
+        assert member[images].all()
+        expected = evaluate(PROBABILITIES[images], TARGETS[images], CLASSES)
+        assert table["accuracy"][index] == pytest.approx(expected.accuracy, abs=2e-6)
+        assert table["macro_f1"][index] == pytest.approx(expected.macro_f1, abs=2e-6)
+    nobody = bootstrap.top1(PROBABILITIES, TARGETS, CLASSES, torch.full((2, 3), -1))
+    assert nobody.isna().all(axis=None)
+
+
 def test_many_images_of_few_children_say_less(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
     probabilities, targets = (np.repeat(array, 9, axis=0) for array in (PROBABILITIES, TARGETS))

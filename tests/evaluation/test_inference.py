@@ -1,12 +1,18 @@
+import shutil
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
+from reporting import RELEASED, report_on
 
 from cxr_assets.evaluation import inference
 from cxr_assets.layout import Layout
 from cxr_serving.model import store
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import Preprocessing
+from cxr_serving.model.report import Report, ReportError
 
 
 def test_models_with_other_preprocessing_get_their_own_pass(
@@ -29,3 +35,38 @@ def test_models_with_other_preprocessing_get_their_own_pass(
     pixels = np.stack([main.preprocessing.decode(path) for path in paths])
     for predictor, probabilities in zip((main, other, probe), answers, strict=True):
         np.testing.assert_allclose(probabilities, predictor.predict(pixels), atol=1e-5)
+
+
+def test_each_evaluated_image_is_decoded_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = store.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.releases / RELEASED)
+    store.write_pointer(layout.releases, RELEASED)
+    decoded: Counter[bytes] = Counter()
+    decode = Preprocessing.decode
+
+    def counted(self: Preprocessing, source: bytes) -> np.ndarray:
+        decoded[source] += 1
+        return decode(self, source)
+
+    monkeypatch.setattr(Preprocessing, "decode", counted)
+    report = report_on(layout)
+    assert Report.read(report).regression is not None, "three models were evaluated"
+    assert "class activation map" in (report / "report.html").read_text(), "errors are shown"
+    paths: list[Path] = []
+    for split in ("test", "external"):
+        paths += (layout.processed / split).rglob("*.png")
+    assert decoded == Counter(path.read_bytes() for path in paths)
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_a_damaged_test_image_is_named(layout: Layout, damage: str) -> None:
+    image = layout.processed / "test" / "normal" / "image-3.png"
+    if damage == "missing":
+        image.unlink()
+    else:
+        image.write_bytes(image.read_bytes()[:80])
+    with pytest.raises(ReportError, match="materialise processed_dataset again") as caught:
+        report_on(layout)
+    assert "image-3.png" in str(caught.value)

@@ -1,0 +1,175 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import CXR
+from reporting import Page, bundles
+
+from cxr_assets.evaluation.report import report_on_images
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import synthesis
+from cxr_assets.radiographs.raw import RawDataError
+from cxr_serving.model import store
+from cxr_serving.model.report import Report, ReportError
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic images of thirty patients a class, as they come."""
+    root = tmp_path_factory.mktemp("images")
+    synthesis.make(root, 30, 0)
+    return root
+
+
+def test_any_bundle_on_any_folder_without_dagster(
+    layout: Layout, images: Path, tmp_path: Path
+) -> None:
+    main, baseline = bundles(layout)
+    out = tmp_path / "out"
+    ended = subprocess.run(
+        [
+            *(CXR, "evaluate"),
+            *("--bundle", main, "--baseline", baseline, "--data", images, "--out", out),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert f"report: {out / 'report.html'}" in ended.stderr
+    metrics = Report.read(out)
+    assert metrics.images == len(list((images / "test").rglob("*.*")))
+    assert metrics.shortcuts.border.gain == pytest.approx(
+        metrics.macro_f1 - metrics.shortcuts.border.macro_f1, abs=1e-6
+    )
+    assert metrics.comparison.macro_f1.interval
+
+
+def test_classes_that_a_folder_lacks_are_absent_and_broken_images_are_named(
+    layout: Layout, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hospital" / "NORMAL"
+    folder.mkdir(parents=True)
+    for number, image in enumerate(sorted((images / "test" / "NORMAL").iterdir())):
+        content = image.read_bytes()
+        (folder / image.name).write_bytes(content if number else content[: len(content) // 2])
+    main, _ = bundles(layout)
+    out = report_on_images(main, folder.parent, tmp_path / "out", None, lambda line: None)
+    metrics = Report.read(out)
+    assert metrics.absent_classes == ("bacterial_pneumonia", "viral_pneumonia")
+    assert metrics.classification_report.classes["viral_pneumonia"].recall is None
+    assert metrics.abnormal is None
+    assert metrics.baseline is None
+    [(path, why)] = metrics.skipped.items()
+    assert path.startswith("NORMAL/")
+    assert why.startswith("corrupt: ")
+    text = Page((out / "report.html").read_text()).text
+    assert "neither evaluated nor counted in any mean" in " ".join(text.split())
+    assert path in text
+
+
+def test_unknown_patients_of_a_folder_are_counted_and_reported(
+    layout: Layout, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hospital" / "NORMAL"
+    folder.mkdir(parents=True)
+    paths = sorted((images / "test" / "NORMAL").iterdir())
+    for number, image in enumerate(paths):
+        name = f"scan {number}.jpeg" if number < 2 else image.name
+        (folder / name).write_bytes(image.read_bytes())
+    main, _ = bundles(layout)
+    out = report_on_images(main, folder.parent, tmp_path / "out", None, lambda line: None)
+    metrics = Report.read(out)
+    assert (metrics.unknown_patients, metrics.images) == (2, len(paths))
+    text = " ".join(Page((out / "report.html").read_text()).text.split())
+    assert "The patients of 2 of the evaluated images are unknown" in text
+    assert "released only if" not in text, "no release depends on this folder"
+
+
+def test_what_is_no_report_is_not_replaced(layout: Layout, images: Path, tmp_path: Path) -> None:
+    main, _ = bundles(layout)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ReportError, match="name a new or an empty directory"):
+        report_on_images(main, images, tmp_path, None, lambda line: None)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_lies_beside_the_report_stays(layout: Layout, images: Path, tmp_path: Path) -> None:
+    main, _ = bundles(layout)
+    beside = tmp_path / "home" / ".report.old"
+    leftover = tmp_path / "home" / ".report.123.partial"
+    for directory in (beside, leftover):
+        directory.mkdir(parents=True)
+    report_on_images(main, images, tmp_path / "home" / "report", None, lambda line: None)
+    assert beside.exists()
+    assert not leftover.exists()
+
+
+def test_a_folder_without_images_is_rejected_with_what_was_expected(
+    layout: Layout, tmp_path: Path
+) -> None:
+    main, _ = bundles(layout)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RawDataError, match="Expected NORMAL/ and PNEUMONIA/"):
+        report_on_images(main, tmp_path / "empty", tmp_path / "out", None, lambda line: None)
+
+
+def tree(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def notes(place: Path) -> None:
+    (place / "notes.txt").write_text("mine")
+
+
+def edit(place: Path) -> None:
+    (place / "metrics.json").write_text("{}")
+
+
+@pytest.fixture
+def folder(layout: Layout, tmp_path: Path) -> Path:
+    """Images of a folder in the raw layout."""
+    directory = tmp_path / "images"
+    for label, name in (("NORMAL", "IM-{}-0001.png"), ("PNEUMONIA", "person{}_virus_1.png")):
+        (directory / label).mkdir(parents=True)
+        for number, path in enumerate(sorted(layout.processed.glob("test/normal/*.png"))[:2], 1):
+            shutil.copyfile(path, directory / label / name.format(number))
+    return directory
+
+
+def evaluate_on(folder: Path, layout: Layout, out: Path) -> Path:
+    main = store.latest(layout.models("convnext_model"))
+    return report_on_images(main, folder, out, None, lambda line: None)
+
+
+def test_an_evaluation_replaces_an_earlier_one_and_nothing_else(
+    reported: Layout, folder: Path, tmp_path: Path
+) -> None:
+    out = evaluate_on(folder, reported, tmp_path / "my evaluation")
+    assert evaluate_on(folder, reported, out) == out
+    version = store.latest(reported.models("convnext_model"))
+    release = shutil.copytree(version, reported.releases / version.name)
+    (release / "metrics.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    notes(tmp_path / "notes")
+    edited, extended = (shutil.copytree(out, tmp_path / name) for name in ("edited", "extended"))
+    edit(edited)
+    notes(extended)
+    everything = tree(tmp_path)
+    for place in (
+        reported.reports,
+        reported.reports / version.name,
+        reported.releases / version.name,
+        reported.processed,
+        version,
+        version / "evaluation",
+        folder / "evaluation",
+        tmp_path / "notes",
+        tmp_path / "notes" / "notes.txt",
+        edited,
+        extended,
+    ):
+        with pytest.raises(ReportError, match="name a new or an empty directory with --out"):
+            evaluate_on(folder, reported, place)
+        assert tree(tmp_path) == everything
