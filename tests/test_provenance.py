@@ -12,7 +12,7 @@ from cxr_assets import provenance
 from cxr_assets.learning import embeddings
 from cxr_assets.learning import plan as plans
 from cxr_assets.provenance import closure, code_version, fingerprint
-from cxr_assets.radiographs import preparation, synthesis
+from cxr_assets.radiographs import decoding, synthesis
 
 
 @pytest.fixture
@@ -126,12 +126,14 @@ for file in files:
             ],
         ),
         (
-            preparation.__name__,
+            decoding.__name__,
             [
-                *("cxr_serving/model/preprocessing.py", "cxr_assets/radiographs/naming.py"),
-                *("cxr_assets/radiographs/split.py", "cxr_assets/radiographs/raw.py"),
+                *("cxr_serving/model/preprocessing.py", "cxr_serving/images/reader.py"),
+                *("cxr_serving/images/dicom/display.py", "cxr_assets/radiographs/decoding.py"),
             ],
             [
+                # Their result is part of the version itself.
+                *("cxr_assets/radiographs/split.py", "cxr_assets/radiographs/selection.py"),
                 "cxr_serving/http/app.py",
                 "cxr_assets/learning/fit.py",
                 "cxr_assets/evaluation/report.py",
@@ -152,7 +154,7 @@ for file in files:
             ["cxr_assets/radiographs/raw.py", "cxr_serving/model/preprocessing.py"],
         ),
     ],
-    ids=["training", "dataset", "embeddings", "synthetic images"],
+    ids=["training", "decoded images", "embeddings", "synthetic images"],
 )
 def test_what_is_reused_changes_with_the_code_that_shapes_it_alone(entry, shaping, other, tmp_path):
     """Without a repository, as in an installed wheel."""

@@ -74,3 +74,14 @@ def test_leftovers_are_removed_and_their_likes_are_not(sealed: Path, tmp_path: P
     written.remove_leftovers(sealed, foreign)
     kept = {"place", ".place.19.partial", ".place.old.partial"}
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_intact_files_are_those_that_nobody_changed_or_deleted(sealed):
+    assert written.intact(sealed) == {"page.html", "figures/roc.csv"}
+    add(sealed)
+    change(sealed)
+    assert written.intact(sealed) == {"figures/roc.csv"}
+    (sealed / "figures" / "roc.csv").unlink()
+    assert written.intact(sealed) == set()
+    lose_the_record(sealed)
+    assert written.intact(sealed) == set()

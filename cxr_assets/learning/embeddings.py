@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_assets.provenance import code_version, fingerprint
-from cxr_assets.radiographs.dataset import DatasetRecord, batches
+from cxr_assets.radiographs.dataset import DatasetRecord, batches, manifest
 from cxr_serving.model import atomic
 from cxr_serving.model.preprocessing import Preprocessing
 
@@ -37,7 +37,7 @@ def embed(
 
     The cache (``layout.embeddings``) is keyed by the backbone's weights, the preprocessing and the
     code, and by each image's content. Seed, split and settings of the head do not matter, and new
-    images do not invalidate it.
+    images do not invalidate it. Images that have left the dataset leave it, for every backbone.
 
     Args:
         backbone: a DINOv2; it is put in eval mode.
@@ -54,8 +54,9 @@ def embed(
     size = DatasetRecord.read(layout.processed).image_size
     layout.embeddings.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.embeddings / ".lock"):
-        for leftover in layout.embeddings.glob(".*.safetensors.*"):
-            leftover.unlink()
+        _clean(layout.embeddings)
+        dataset = manifest(layout.processed).query("kept")["sha256"]
+        _retain(layout.embeddings, set(dataset).__contains__, progress)
         path = layout.embeddings / f"{_key(backbone, size)}.safetensors"
         known = _load(path, progress)
         missing = images[~images["sha256"].isin(known)]
@@ -68,11 +69,46 @@ def embed(
             pixels = batches(layout.processed, chunk["file"].tolist(), size, _BATCH)
             rows = _forward(backbone, pixels, Preprocessing(size))
             known.update(zip(chunk["sha256"], rows, strict=True))
-            # Drop images that have left the dataset, or the file would only grow.
-            _save(path, {image: known[image] for image in images["sha256"] if image in known})
+            _save(path, known)
             progress(f"embedded {start + len(chunk):,} of {len(missing):,} images")
         _prune(layout.embeddings)
     return torch.stack([known[image] for image in images["sha256"]])
+
+
+def forget(layout: Layout, images: Iterable[str]) -> int:
+    """Delete the embeddings of images, of every backbone.
+
+    Args:
+        layout: where the embeddings are.
+        images: sha256 of the source images, hexadecimal.
+
+    Returns:
+        How many were deleted.
+    """
+    if not layout.embeddings.exists():
+        return 0
+    forgotten = set(images)
+    with FileLock(layout.embeddings / ".lock"):
+        _clean(layout.embeddings)
+        return _retain(layout.embeddings, lambda image: image not in forgotten, lambda line: None)
+
+
+def _retain(directory: Path, wanted: Callable[[str], bool], progress: Callable[[str], None]) -> int:
+    """Delete the embeddings of unwanted images from every file; returns how many there were.
+
+    A broken file may hold any image: it is deleted.
+    """
+    deleted = 0
+    for path in _files(directory):
+        status, known = path.stat(), _load(path, progress)
+        kept = {image: row for image, row in known.items() if wanted(image)}
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(known):
+            _save(path, kept)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # not used by this
+        deleted += len(known) - len(kept)
+    return deleted
 
 
 def _key(backbone: PreTrainedModel, size: int) -> str:
@@ -134,9 +170,19 @@ def _checksum(*tensors: torch.Tensor) -> str:
     return hashlib.sha256(save(dict(zip("ab", tensors, strict=True)))).hexdigest()
 
 
+def _files(directory: Path) -> list[Path]:
+    """Those of all backbones, the least recently used one first."""
+    ours = (path for path in directory.glob("*.safetensors") if _NAME.fullmatch(path.stem))
+    return sorted(ours, key=lambda file: file.stat().st_mtime_ns)
+
+
+def _clean(directory: Path) -> None:
+    """Delete what interrupted writes left."""
+    for leftover in directory.glob(".*.safetensors.*"):
+        leftover.unlink()
+
+
 def _prune(directory: Path) -> None:
     """Keep the most recently used files."""
-    ours = (path for path in directory.glob("*.safetensors") if _NAME.fullmatch(path.stem))
-    files = sorted(ours, key=lambda file: file.stat().st_mtime_ns)
-    for path in files[:-_KEPT_FILES]:
+    for path in _files(directory)[:-_KEPT_FILES]:
         path.unlink()

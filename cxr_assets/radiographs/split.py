@@ -52,10 +52,10 @@ def assign_splits(
     The split that a source gives is respected, and a recorded patient stays where it was. Any other
     is drawn by a hash of its name and the seed, so that neither other patients nor the order of the
     rows matter. Kaggle's ``train`` and ``val`` are pooled and drawn again, because its ``val`` has
-    16 images, too few for selection. Only patients of a source that gives no ``test`` are drawn
-    into test. Images that their source puts elsewhere, of a patient with images in ``test``, get no
-    split. Where a class has no patient in a split, the one nearest to it by hash is moved there,
-    of those just drawn; if none can be moved without emptying another split, it stays empty.
+    16 images, too few for selection. A share is drawn into test only of a source that gives no
+    ``test``. Images that their source puts elsewhere, of a patient with images in ``test``, get no
+    split. Where a class has no patient in a split, the one of the smallest hash is moved there, of
+    those just drawn; if none can be moved without emptying another split, it stays empty.
 
     Args:
         images: columns ``source``, ``split`` (the source's, or None), ``label`` and ``patient``.
@@ -133,7 +133,7 @@ def _place(patient: _Patient, before: str | None, draws_test: bool, data: Data) 
     elif before is not None:
         patient.split = before
     else:
-        patient.choices = ("test", "val", "train") if draws_test else ("val", "train")
+        patient.choices = ("val", "train") if given == _POOLED else ("test", "val", "train")
         patient.split = "train"
         if patient.position >= 1 - data.val_fraction:
             patient.split = "val"

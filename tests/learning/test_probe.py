@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,7 +22,7 @@ from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.radiographs.dataset import kept, labels, read
+from cxr_assets.radiographs.dataset import MANIFEST_FILE, kept, labels, manifest, read
 from cxr_serving.model import store
 from cxr_serving.model.preprocessing import Preprocessing
 
@@ -252,10 +253,51 @@ def test_embeddings_of_recently_used_backbones_are_kept(layout):
     assert set(files) - left == {files[1]}, "the one that was not used for longest"
 
 
-def test_embeddings_of_removed_images_are_deleted(layout):
+def remove(layout: Layout, images: pd.DataFrame) -> None:
+    """As if images had left the processed dataset."""
+    rows = manifest(layout.processed)
+    rows[~rows["sha256"].isin(images["sha256"])].to_parquet(layout.processed / MANIFEST_FILE)
+
+
+def embedded(layout: Layout) -> list[int]:
+    """How many images each file of embeddings holds."""
+    return [
+        len(load_file(path)["images"]) for path in sorted(layout.embeddings.glob("*.safetensors"))
+    ]
+
+
+def test_embeddings_of_removed_images_are_deleted_for_every_backbone(layout):
+    """Though nothing new is computed."""
+    images = kept(layout.processed, "train")
+    for seed in range(2):
+        embed(backbone(seed), layout, images, lambda line: None)
+    remove(layout, images.iloc[:10])
+    lines: list[str] = []
+    embed(backbone(), layout, images.iloc[10:], lines.append)
+    assert lines == ["embeddings of 8 images reused"]
+    assert embedded(layout) == [8, 8]
+
+
+def test_a_part_of_the_dataset_leaves_the_embeddings_of_the_rest(layout):
     images = kept(layout.processed, "train")
     embed(backbone(), layout, images.iloc[:10], lambda line: None)
     embed(backbone(), layout, images.iloc[10:], lambda line: None)
-    lines: list[str] = []
-    embed(backbone(), layout, images, lines.append)
-    assert lines == ["embeddings of 8 images reused", "embedded 10 of 10 images"]
+    assert embedded(layout) == [18]
+
+
+def test_forgotten_images_leave_every_file_at_once(layout):
+    images = kept(layout.processed, "train")
+    assert embeddings.forget(layout, images["sha256"]) == 0, "there are none yet"
+    for seed in range(2):
+        embed(backbone(seed), layout, images, lambda line: None)
+    expected = embed(backbone(), layout, images, lambda line: None)
+    assert embeddings.forget(layout, images["sha256"].head(3)) == 6
+    assert embedded(layout) == [15, 15]
+    left = embed(backbone(), layout, images.iloc[3:], lambda line: None)
+    assert torch.equal(left, expected[3:])
+    [broken, whole] = layout.embeddings.glob("*.safetensors")
+    broken.write_bytes(b"cut")
+    embeddings.forget(layout, images["sha256"].head(4))
+    assert list(layout.embeddings.glob("*.safetensors")) == [whole], "it might hold them"
+    embeddings.forget(layout, images["sha256"])
+    assert embedded(layout) == []

@@ -1,4 +1,5 @@
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -7,19 +8,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dicoms
 import numpy as np
 import pytest
 from PIL import Image
+from radiographs import handmade
 from radiographs.prepared import alter, cut, data, empty, make, silent, twelve_patients
 
-from cxr_assets.radiographs import raw
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import decoding, raw
 from cxr_assets.radiographs.dataset import (
     DatasetRecord,
     manifest,
 )
+from cxr_assets.radiographs.decoding import Decoder
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
+from cxr_assets.sources import Source
 from cxr_assets.written import RECORD_FILE
+from cxr_serving.images.reader import ImageReader
+from cxr_serving.model.dataset import Change
 from cxr_serving.model.preprocessing import Preprocessing
 
 
@@ -273,3 +281,193 @@ def test_a_kill_leaves_the_old_dataset(source, layout):
     record, reused = make(source, layout, image_size=40)
     assert (record.image_size, reused) == (40, False)
     assert not list(layout.root.glob(".processed.*.*"))
+
+
+def inodes(layout) -> dict[str, int]:
+    rows = manifest(layout.processed).query("kept")
+    places = zip(rows["sha256"], rows["file"], strict=True)
+    return {image: (layout.processed / file).stat().st_ino for image, file in places}
+
+
+def pixels(layout) -> dict[str, bytes]:
+    rows = manifest(layout.processed).query("kept")
+    places = zip(rows["sha256"], rows["file"], strict=True)
+    return {image: (layout.processed / file).read_bytes() for image, file in places}
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the source files that are decoded."""
+    names: list[str] = []
+    write = Decoder.write
+
+    def noted(self, source, expected, target):
+        names.append(source.name)
+        return write(self, source, expected, target)
+
+    monkeypatch.setattr(Decoder, "write", noted)
+    return names
+
+
+def test_only_new_images_are_decoded_and_the_rest_is_linked(layout, tmp_path, decoded):
+    rows = [handmade.row(tmp_path, number) for number in range(12)]
+    handmade.make(layout, handmade.images(tmp_path, rows))
+    before = inodes(layout)
+    decoded.clear()
+    rows += [handmade.row(tmp_path, number) for number in (12, 13)]
+    _, lines = handmade.make(layout, handmade.images(tmp_path, rows))
+    assert sorted(decoded) == ["12.png", "13.png"]
+    assert "12 images are unchanged, 2 are new" in lines
+    after = inodes(layout)
+    assert {image: after[image] for image in before} == before
+    grown = pixels(layout)
+
+    decoded.clear()
+    handmade.make(layout, handmade.images(tmp_path, rows), seed=1)
+    assert not decoded, "another draw has the same images"
+    fresh = Layout(tmp_path / "fresh")
+    handmade.make(fresh, handmade.images(tmp_path, rows))
+    assert pixels(fresh) == grown
+    decoded.clear()
+    handmade.make(layout, handmade.images(tmp_path, rows), image_size=48)
+    assert len(decoded) == 14
+
+
+def test_other_decoding_code_decodes_all_again(layout, tmp_path, decoded, monkeypatch):
+    raw_images = handmade.images(tmp_path, [handmade.row(tmp_path, n) for n in range(12)])
+    first, _ = handmade.make(layout, raw_images)
+    decoded.clear()
+    monkeypatch.setattr(decoding, "version", lambda: "another")
+    second, _ = handmade.make(layout, raw_images)
+    assert len(decoded) == 12
+    assert second.data_version != first.data_version
+
+
+def test_a_changed_file_of_the_last_dataset_is_made_again(layout, tmp_path, decoded):
+    rows = [handmade.row(tmp_path, number) for number in range(12)]
+    handmade.make(layout, handmade.images(tmp_path, rows))
+    whole = pixels(layout)
+    victim = layout.processed / manifest(layout.processed)["file"][0]
+    victim.write_bytes(b"changed")
+    decoded.clear()
+    rows.append(handmade.row(tmp_path, 12))
+    handmade.make(layout, handmade.images(tmp_path, rows))
+    assert sorted(decoded) == ["0.png", "12.png"]
+    assert whole.items() <= pixels(layout).items()
+
+
+def test_without_links_images_are_copied(layout, tmp_path, decoded, monkeypatch):
+    def refuse(*paths: object) -> None:
+        raise OSError("no links on this file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    rows = [handmade.row(tmp_path, number) for number in range(13)]
+    handmade.make(layout, handmade.images(tmp_path, rows[:12]))
+    before = pixels(layout)
+    decoded.clear()
+    handmade.make(layout, handmade.images(tmp_path, rows))
+    assert decoded == ["12.png"]
+    assert before.items() <= pixels(layout).items()
+
+
+def test_an_image_has_the_pixels_that_the_service_reads(layout, tmp_path):
+    """8 and 16 bits of PNG, and DICOM, which all show the same."""
+    rows = [handmade.row(tmp_path, number) for number in range(10)]
+    grey = np.random.default_rng(5).integers(0, 256, (60, 40)).astype(np.uint8)
+    deep = grey.astype(np.uint16) * 257
+    folder = tmp_path / "ours"
+    Image.fromarray(grey).save(folder / "10.png")
+    Image.fromarray(deep).save(folder / "11.png")
+    (folder / "12.dcm").write_bytes(dicoms.dicom(grey))
+    (folder / "13").write_bytes(dicoms.dicom(deep, BitsStored=16))
+    for number, name in enumerate(("10.png", "11.png", "12.dcm", "13"), start=10):
+        rows.append(handmade.row(tmp_path, number, path=name))
+    record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
+    assert record.skipped == {}
+    files = manifest(layout.processed).set_index("path")["file"]
+    reader = ImageReader()
+    for name in ("10.png", "11.png", "12.dcm", "13"):
+        expected = reader.read((folder / name).read_bytes(), Preprocessing(32))
+        with Image.open(layout.processed / files[name]) as image:
+            np.testing.assert_array_equal(np.asarray(image), expected)
+    reader.close()
+
+
+def test_where_dicom_is_not_read_no_image_is_silently_left_out(layout, tmp_path, monkeypatch):
+    rows = [handmade.row(tmp_path, number) for number in range(12)]
+    (tmp_path / "ours" / "12").write_bytes(dicoms.dicom(np.eye(40, dtype=np.uint8) * 255))
+    rows.append(handmade.row(tmp_path, 12, path="12"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "gdcm" else find(n))
+    with pytest.raises(PreparationError, match=r"12: DICOM is not read here.*pip install"):
+        handmade.make(layout, handmade.images(tmp_path, rows))
+    assert not layout.processed.exists()
+
+
+def test_a_file_that_changes_after_it_was_checked_is_an_error(layout, tmp_path):
+    rows = [handmade.row(tmp_path, number) for number in range(12)]
+    handmade.write(tmp_path / "ours" / "3.png", 99)
+    with pytest.raises(PreparationError, match=r"3\.png has changed .*materialise raw_kaggle"):
+        handmade.make(layout, handmade.images(tmp_path, rows))
+
+
+def test_missing_images_count_as_corrupt_and_other_reasons_do_not(layout, tmp_path):
+    rows = [handmade.row(tmp_path, number) for number in range(12)]
+    rows += [
+        handmade.row(tmp_path, n, label=None, problem="label: an unknown word")
+        for n in range(12, 24)
+    ]
+    record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
+    assert record.skipped == {"label": 12}
+    gone = [handmade.row(tmp_path, n, problem="missing: no such file") for n in range(24, 26)]
+    with pytest.raises(PreparationError, match="2 of 26 images are corrupt or missing"):
+        handmade.make(layout, handmade.images(tmp_path, rows + gone))
+
+
+def test_counts_by_source_and_site_and_external_apart(layout, tmp_path):
+    external = Source(name="outside", source="table", table="labels.csv", use="test")
+    rows = [handmade.row(tmp_path, number, site="north") for number in range(20)]
+    rows += [handmade.row(tmp_path, number, "outside") for number in range(20, 23)]
+    record, _ = handmade.make(layout, handmade.images(tmp_path, rows, (external,)))
+    assert sum(record.sources["ours"].values()) == 20
+    assert record.sources["outside"] == {"external": 3}
+    assert list(record.sites) == ["north"]
+    assert record.counts["external"] == {"normal": 2, "viral_pneumonia": 1}
+    assert record.tables == ("ours", "outside")
+    assert record.classes == handmade.KAGGLE_CLASSES
+
+
+@pytest.mark.parametrize("classes", [("normal",), ("a", "normal", "viral_pneumonia")])
+def test_any_classes_and_an_absent_one_is_an_error(classes, layout, tmp_path):
+    rows = [handmade.row(tmp_path, 2 * number) for number in range(12)]
+    if "a" not in classes:
+        record, _ = handmade.make(layout, handmade.images(tmp_path, rows), classes=classes)
+        assert all(list(labels) == ["normal"] for labels in record.counts.values())
+        return
+    with pytest.raises(PreparationError, match=r"no a image is left in train.*class: none"):
+        handmade.make(layout, handmade.images(tmp_path, rows), classes=classes)
+
+
+def test_too_few_patients_are_an_error_that_counts_them(layout, tmp_path):
+    rows = [handmade.row(tmp_path, number) for number in range(4)]
+    with pytest.raises(PreparationError, match=r"no normal image is left in .*add patients"):
+        handmade.make(layout, handmade.images(tmp_path, rows))
+
+
+def test_the_record_says_what_changed_and_an_unchanged_run_repeats_it(layout, tmp_path):
+    rows = [handmade.row(tmp_path, number, site="north") for number in range(20)]
+    first, _ = handmade.make(layout, handmade.images(tmp_path, rows))
+    assert first.changes is None
+    rows[0] |= {"label": "viral_pneumonia"}
+    rows[2:3] = [handmade.row(tmp_path, number, site="south") for number in (20, 22)]
+    second, _ = handmade.make(layout, handmade.images(tmp_path, rows))
+    assert second.changes is not None
+    assert second.changes.since == first.data_version
+    assert second.changes.total == Change(added=2, removed=1, relabelled=1)
+    assert second.changes.classes["viral_pneumonia"] == Change(relabelled=1)
+    assert second.changes.sites == {
+        "north": Change(removed=1, relabelled=1), "south": Change(added=2),
+    }  # fmt: skip
+    assert handmade.make(layout, handmade.images(tmp_path, rows))[0] == second
+    next(layout.processed.rglob("*.png")).unlink()
+    assert handmade.make(layout, handmade.images(tmp_path, rows))[0] == second
