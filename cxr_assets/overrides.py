@@ -1,8 +1,10 @@
 """Overrides as a user types them: quoted as in a shell, values as in Hydra, paths verbatim."""
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -15,6 +17,8 @@ PATHS = (
     *("model.pretrained", "probe.pretrained"),
 )
 
+# Such as a class or a repository: neither a number nor a word that YAML reads otherwise.
+_PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[a-z_][a-z0-9_./@-]*", re.IGNORECASE)
 _FUNCTION = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)")
 
 
@@ -68,6 +72,22 @@ def for_hydra(override: str, sweep: bool = False) -> str:
         paths = value.split(",") if sweep else [value]
         return f"{key}={','.join(map(_quoted, paths))}"
     return override if valid else f"{key}={_quoted(value)}"
+
+
+def literal(value: Any) -> str:
+    """A value of JSON in Hydra's grammar."""
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_key(key)}:{literal(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(literal, value))}]"
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else _quoted(value)
+    return json.dumps(value)
+
+
+def _key(text: str) -> str:
+    """``text`` as the key of a dictionary, where Hydra's grammar knows no quotation marks."""
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", text)
 
 
 def _quoted(text: str) -> str:

@@ -2,11 +2,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_assets.experiment import ExperimentError, compose
-from cxr_assets.overrides import join, split
+from cxr_assets.overrides import join, literal, split
 
 ODD = [
     "/data/my images (2024)/Häuser",
@@ -66,3 +67,16 @@ def test_a_mistake_shows_how_to_quote() -> None:
         split("data.folder=it's")
     with pytest.raises(ExperimentError, match=r"'images/x' is not of the form key=value.*quote"):
         folder(*split("data.folder=/my images/x"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(True, None, 3, 0.1, "true", "a, b", "it's", "facebook/convnextv2-tiny", ""),
+        ["normal", "null", "1"],
+        {"No Finding": "normal", "a:b,(c)": None, "x": [{"y": "z w"}]},
+    ],
+)
+def test_a_literal_is_parsed_to_the_same_value(value: object) -> None:
+    parsed = OverridesParser.create().parse_override(f"key={literal(value)}")
+    assert parsed.value() == value

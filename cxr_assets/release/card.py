@@ -1,19 +1,17 @@
 """The model card: what the model is and is for, its metrics, how to use and reproduce it."""
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cxr_assets.evaluation.wording import score
-from cxr_assets.experiment import Experiment, compose
-from cxr_assets.overrides import PATHS, join
+from cxr_assets.experiment import Experiment
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
-from cxr_assets.release.rights import KERMANY, base_model, licence, terms
+from cxr_assets.release import origin
+from cxr_assets.release.reproduction import command
+from cxr_assets.release.rights import base_model, licence, terms
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.metrics import Headline, ModelReport
 from cxr_serving.model.report import NoAudit, Report
@@ -22,7 +20,6 @@ CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 
 _TEMPLATE = Path(__file__).with_name("card.md")
-_PLACEHOLDER = "/path/to/your/copy"
 
 _SYNTHETIC = (
     "Made from synthetic images: this model has never seen a radiograph of a patient, and its "
@@ -32,46 +29,6 @@ _RANDOM = "Trained from random weights, not pretrained: expect less than from a 
 _FINE_TUNED = "A research model, fine-tuned from weights that were pretrained on other images."
 
 _HUB_DATA = "hf-vision/chest-xray-pneumonia"  # the images of Kaggle, on the Hub
-DATA = {
-    "synthetic": (
-        "Synthetic images, in the layout of the Kermany data set. The classes differ by "
-        "how the images are generated, not by disease."
-    ),
-    "kaggle": (
-        "Anterior-posterior chest radiographs of children of one to five years from Guangzhou "
-        f"Women and Children's Medical Center: {KERMANY}. Fetched from Kaggle."
-    ),
-    "folder": (
-        "Chest radiographs from a folder of the operator, in the layout of the Kermany data set. "
-        "The program that wrote this card does not know where they come from: whoever publishes "
-        "the release must state it, and must have the right to publish. If they are Kermany's: "
-        f"{KERMANY}."
-    ),
-}
-
-_POPULATION = {
-    "synthetic": "none; the images are synthetic.",
-    "kaggle": (
-        "children of one to five years who were X-rayed in routine care at one hospital in "
-        "Guangzhou, China. Sex, exact age and severity are not known."
-    ),
-    "folder": (
-        "not known to the program that wrote this card; whoever publishes the release must state "
-        "it. Other ages, devices and places are out of scope."
-    ),
-}
-
-_LIMITS_SYNTHETIC = (
-    "A demonstration of the pipeline. Its predictions on radiographs are meaningless."
-)
-_LIMITS_REAL = (
-    "Training and test images come from one source: the metrics say nothing about other hospitals, "
-    "devices or ages, and nobody has evaluated the model elsewhere. In the Kermany data set the "
-    "width and height of an image alone separate the classes well; resizing to one square "
-    "hides them, but exposure, collimation and burnt-in marks can still serve as shortcuts. Labels "
-    "come from readings of the images, and bacterial and viral pneumonia look alike in many of "
-    "them."
-)
 
 
 def title(experiment: Experiment) -> str:
@@ -103,18 +60,18 @@ def model_card(
     if report.baseline is None or report.comparison is None:
         raise ValueError(f"the report {report.version} has no baseline")
     difference = report.comparison.macro_f1
-    source = experiment.data.listed[0].source
-    name = licence(record, source)
+    kinds = origin.kinds(experiment)
+    name = licence(record, kinds)
     card_data = ModelCardData(
         license=name,
-        datasets=[_HUB_DATA] if source == "kaggle" else None,
+        datasets=[_HUB_DATA] if "kaggle" in kinds else None,
         library_name="transformers",
         pipeline_tag="image-classification",
         base_model=base_model(record),
-        tags=["chest-x-ray", "pneumonia", *(["synthetic"] if record.synthetic else [])],
+        tags=_tags(record),
         metrics=["f1", "accuracy", "roc_auc"],
         model_name=(repo or experiment.model.name).split("/")[-1],
-        eval_results=_eval_results(record, report, source),
+        eval_results=_eval_results(record, report, origin.names(kinds)),
     )
     notice = _SYNTHETIC if record.synthetic else _FINE_TUNED if record.pretrained else _RANDOM
     card: ModelCard = ModelCard.from_template(
@@ -132,7 +89,8 @@ def model_card(
         margin=f"{experiment.margin:g}",
         plots=plots,
         samples=SAMPLES_FILE,
-        population=_POPULATION[source],
+        population=origin.population(kinds),
+        children=kinds == ("kaggle",),
         overall_table=_overall_table(report.models),
         class_table=_class_table(report),
         difference=score(difference.estimate, difference.interval),
@@ -155,20 +113,25 @@ def model_card(
                 ["made at", record.created_at.isoformat(timespec="seconds")],
             ],
         ),
-        data_text=DATA[source],
-        limits=_LIMITS_SYNTHETIC if record.synthetic else _LIMITS_REAL,
-        command=_command(experiment),
+        data_text=origin.data(kinds),
+        limits=origin.limits(experiment, record.classes),
+        command=command(experiment),
         licence_text=terms(name) + "\n",
     )
     return card
 
 
-def _eval_results(record: BundleRecord, report: Report, source: str) -> list[EvalResult]:
-    name, kind = {
-        "synthetic": ("synthetic images", "synthetic images"),
-        "kaggle": ("Chest X-Ray Images (Pneumonia), Kermany et al.", "chest-xray-pneumonia"),
-        "folder": ("Chest radiographs of the operator", "folder"),
-    }[source]
+def _tags(record: BundleRecord) -> list[str]:
+    pneumonia = any("pneumonia" in name for name in record.classes)
+    return [
+        "chest-x-ray",
+        *(["pneumonia"] if pneumonia else []),
+        *(["synthetic"] if record.synthetic else []),
+    ]
+
+
+def _eval_results(record: BundleRecord, report: Report, names: tuple[str, str]) -> list[EvalResult]:
+    name, kind = names
     return [
         EvalResult(
             task_type="image-classification",
@@ -258,33 +221,3 @@ def _shortcut_table(report: Report) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def _command(experiment: Experiment) -> str:
-    """The command that repeats the training, with the settings that differ from the preset's.
-
-    Paths of the machine it ran on are replaced by a placeholder.
-    """
-    folder = [f"data.folder={experiment.data.folder}"] if experiment.data.folder else []
-    preset = dict(_settings(compose(experiment.preset, folder).model_dump(mode="json")))
-    overrides = []
-    for key, value in _settings(experiment.model_dump(mode="json")):
-        if key in PATHS and value and (key == "data.folder" or Path(value).expanduser().is_dir()):
-            overrides.append(f"{key}={_PLACEHOLDER}")
-        elif value != preset[key]:
-            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            overrides.append(f"{key}={text}")
-    environment = f"CXR_EXPERIMENT={experiment.preset}"
-    if overrides:
-        # Within double quotes a shell still reads these four.
-        quoted = re.sub(r'([\\"$`])', r"\\\1", join(overrides))
-        environment += f' CXR_OVERRIDES="{quoted}"'
-    return f"{environment} \\\n  dagster job execute -m cxr_assets.definitions -j retrain"
-
-
-def _settings(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -12,7 +12,8 @@ from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import leakage
 from cxr_assets.radiographs.dataset import DatasetRecord, samples
-from cxr_assets.release.card import CARD_FILE, DATA, SAMPLES_FILE, model_card, title
+from cxr_assets.release import origin
+from cxr_assets.release.card import CARD_FILE, SAMPLES_FILE, model_card, title
 from cxr_assets.release.rights import CITATION_FILE, LICENCE_FILE, citation, licence, licence_note
 from cxr_serving.model import store
 from cxr_serving.model.bundle import RECORD_FILE, BundleRecord
@@ -80,10 +81,10 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
             )
         card = model_card(record, report, data, experiment, plot_files, repo)
         card.save(release / CARD_FILE)
-        source = experiment.data.listed[0].source
-        cited = citation(record, source, title(experiment), repo)
+        kinds = origin.kinds(experiment)
+        cited = citation(record, kinds, title(experiment), repo)
         (release / CITATION_FILE).write_text(cited)
-        note = licence_note(licence(record, source), DATA[source])
+        note = licence_note(licence(record, kinds), origin.data(kinds))
         (release / LICENCE_FILE).write_text(note)
 
     layout.releases.mkdir(parents=True, exist_ok=True)
@@ -136,8 +137,9 @@ def _check(
         )
     for name, ours, theirs in (
         ("seed", experiment.seed, record.seed),
+        ("classes", experiment.classes, record.classes),
         ("data.image_size", experiment.data.image_size, record.input_size),
-        ("synthetic images", experiment.data.listed[0].source == "synthetic", record.synthetic),
+        ("synthetic images", origin.kinds(experiment) == ("synthetic",), record.synthetic),
         ("base weights", experiment.model.pretrained is not None, record.pretrained is not None),
     ):
         if ours != theirs:

@@ -1,5 +1,6 @@
 """The licence of a release, and how to cite it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import yaml
@@ -73,14 +74,14 @@ def base_model(record: BundleRecord) -> str | None:
     return record.pretrained.split("@")[0]
 
 
-def licence(record: BundleRecord, source: str) -> str:
+def licence(record: BundleRecord, kinds: Collection[str]) -> str:
     """The strictest of the terms of images and base weights, as the Hub spells it.
 
     Args:
         record: of the released bundle.
-        source: of the images, ``data.source``.
+        kinds: of the sources of the images, see :func:`cxr_assets.release.origin.kinds`.
     """
-    if source == "folder":
+    if {"folder", "table"} & set(kinds):
         return "unknown"
     if record.pretrained is None:
         return "apache-2.0" if record.synthetic else "cc-by-4.0"
@@ -111,16 +112,16 @@ def licence_note(name: str, data: str) -> str:
     )
 
 
-def citation(record: BundleRecord, source: str, title: str, repo: str | None) -> str:
+def citation(record: BundleRecord, kinds: Collection[str], title: str, repo: str | None) -> str:
     """The contents of ``CITATION.cff``, format 1.2.0 (https://citation-file-format.github.io).
 
     Args:
         record: of the released bundle.
-        source: of the images, ``data.source``.
+        kinds: of the sources of the images, see :func:`cxr_assets.release.origin.kinds`.
         title: of the release.
         repo: Hub repository, if any.
     """
-    name = licence(record, source)
+    name = licence(record, kinds)
     content: dict[str, Any] = {
         "cff-version": "1.2.0",
         "message": "If you use this model, cite it, and the images and networks it was made from.",
@@ -132,6 +133,6 @@ def citation(record: BundleRecord, source: str, title: str, repo: str | None) ->
     }
     if name in _SPDX:
         content["license"] = _SPDX[name]
-    content["references"] = [_NETWORK, *([_IMAGES] if source == "kaggle" else [])]
+    content["references"] = [_NETWORK, *([_IMAGES] if "kaggle" in kinds else [])]
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return text

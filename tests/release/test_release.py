@@ -199,7 +199,7 @@ def test_how_to_cite(
             "pretrained": experiment.model.pretrained and f"{experiment.model.pretrained}@1",
         }
     )
-    text = rights.citation(record, source, "A title: of it", "my-group/cxr")
+    text = rights.citation(record, [source], "A title: of it", "my-group/cxr")
     cited = yaml.safe_load(text)
     assert cited["cff-version"] == "1.2.0"
     assert cited["title"] == "A title: of it"

@@ -1,0 +1,64 @@
+"""The command that repeats a training, as the model card gives it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cxr_assets.experiment import Experiment, ExperimentError, compose
+from cxr_assets.overrides import PATHS, join, literal
+
+_PLACEHOLDER = "/path/to/your/copy"
+# Their keys are words of the user, or there is a list of them: written whole.
+_WHOLE = ("data.labels", "data.sources")
+
+
+def command(experiment: Experiment) -> str:
+    """The command, with the settings that differ from the preset's.
+
+    Paths of the machine it ran on are replaced by a placeholder.
+    """
+    preset, overrides = dict(_settings(_preset(experiment.preset))), []
+    for key, value in _settings(experiment):
+        if value and _is_place(key, value):
+            overrides.append(f"{key}={_PLACEHOLDER}")
+        elif value != preset[key]:
+            overrides.append(f"{key}={literal(value)}")
+    environment = f"CXR_EXPERIMENT={experiment.preset}"
+    if overrides:
+        # Within double quotes a shell still reads these four.
+        quoted = re.sub(r'([\\"$`])', r"\\\1", join(overrides))
+        environment += f' CXR_OVERRIDES="{quoted}"'
+    return f"{environment} \\\n  dagster job execute -m cxr_assets.definitions -j retrain"
+
+
+def _preset(name: str) -> Experiment:
+    try:
+        return compose(name)
+    except ExperimentError:  # a preset of a folder needs one
+        return compose(name, [f"data.folder={_PLACEHOLDER}"])
+
+
+def _is_place(key: str, value: str) -> bool:
+    """Whether it is a path of this machine, not a hub id."""
+    return key in PATHS and (key.startswith("data.") or Path(value).expanduser().is_dir())
+
+
+def _settings(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+    values = experiment.model_dump(mode="json")
+    values["data"]["sources"] = [
+        {
+            key: _PLACEHOLDER if f"data.{key}" in PATHS else value
+            for key, value in source.model_dump(mode="json", exclude_defaults=True).items()
+        }
+        for source in experiment.data.sources
+    ]
+    return _flat(values)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and prefix + key not in _WHOLE:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
