@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,7 @@ def forget(layout: Layout, images: Iterable[str]) -> int:
         return _retain(layout.embeddings, lambda image: image not in forgotten, lambda line: None)
 
 
-def _retain(directory: Path, wanted: Callable[[str], bool], progress: Callable[[str], None]) -> int:
+def _retain(directory: Path, wanted: Callable[[str], bool], progress: Progress) -> int:
     """Delete the embeddings of unwanted images from every file; returns how many there were.
 
     A broken file may hold any image: it is deleted.
