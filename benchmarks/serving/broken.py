@@ -3,7 +3,6 @@
 Everything is made by the standard library, numpy and Pillow from a seed, the same on every run.
 """
 
-import io
 import random
 import struct
 import zlib
@@ -12,9 +11,25 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, PALETTE, RGBA = 0, 2, 3, 6
-_CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, RGBA: 4}
+from benchmarks.serving.forge import (
+    PALETTE,
+    RGB,
+    RGBA,
+    SIGNATURE,
+    chunk,
+    dicom,
+    element,
+    encode,
+    entry,
+    exif,
+    frame,
+    image,
+    many_scans,
+    nested,
+    of_size,
+    png,
+    with_segment,
+)
 
 Make = Callable[[], bytes]
 
@@ -45,139 +60,6 @@ TYPES = (
     b"",
     b"a" * 3000,
 )
-
-
-def image(width: int = 300, height: int = 240, seed: int = 0) -> Image.Image:
-    """A grey image of smooth waves with grain."""
-    y, x = np.mgrid[0:height, 0:width]
-    waves = 127 + 80 * np.sin(6 * np.pi * x / width) * np.cos(4 * np.pi * y / height)
-    grain = np.random.default_rng(seed).normal(0, 8, waves.shape)
-    return Image.fromarray((waves + grain).clip(0, 255).astype(np.uint8))
-
-
-def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
-    """The bytes of an image file."""
-    stream = io.BytesIO()
-    image.save(stream, file_format, **options)
-    return stream.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(
-    width: int,
-    height: int,
-    colour: int = GREY,
-    depth: int = 8,
-    interlace: int = 0,
-    data: bytes | None = None,
-    extra: bytes = b"",
-) -> bytes:
-    """A PNG, black where ``data``, the compressed rows, is not given; ``extra`` are chunks."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
-    rows = _black(width, height, _CHANNELS.get(colour, 1) * depth) if data is None else data
-    return b"".join(
-        (SIGNATURE, chunk(b"IHDR", header), extra, chunk(b"IDAT", rows), chunk(b"IEND", b""))
-    )
-
-
-def _black(width: int, height: int, bits: int) -> bytes:
-    row = bytes(1 + (width * bits + 7) // 8)
-    compressor = zlib.compressobj()
-    rows = b"".join(compressor.compress(row) for _ in range(height))
-    return rows + compressor.flush()
-
-
-def _marker(kind: int, data: bytes) -> bytes:
-    """A segment of a JPEG."""
-    return struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
-
-
-def _with_segment(jpeg: bytes, kind: int, data: bytes, times: int = 1) -> bytes:
-    return jpeg[:2] + times * _marker(kind, data) + jpeg[2:]
-
-
-def _of_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """A JPEG that claims another size than it has."""
-    at = _frame(jpeg) + 5
-    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
-
-
-def _frame(jpeg: bytes) -> int:
-    """Where the frame header begins."""
-    return min(at for at in (jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2")) if at > 0)
-
-
-def _many_scans(width: int, height: int, times: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated: few bytes, much to do."""
-    jpeg = encode(Image.new("L", (width, height), 99), "JPEG", progressive=True)
-    scan = jpeg[jpeg.rfind(b"\xff\xda") : -2]
-    return jpeg[:-2] + times * scan + b"\xff\xd9"
-
-
-def _exif(ifd: bytes) -> bytes:
-    return b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + ifd
-
-
-def _entry(tag: int, kind: int, count: int, value: int) -> bytes:
-    return struct.pack("<HHII", tag, kind, count, value)
-
-
-def element(group: int, number: int, representation: bytes, value: bytes) -> bytes:
-    """A data element of DICOM, Explicit VR Little Endian."""
-    padded = value + b"\x00" * (len(value) % 2)
-    head = struct.pack("<HH2s", group, number, representation)
-    if representation in (b"OB", b"OW", b"SQ", b"UN"):
-        return head + b"\x00\x00" + struct.pack("<I", len(padded)) + padded
-    return head + struct.pack("<H", len(padded)) + padded
-
-
-def dicom(
-    width: int = 100,
-    height: int = 80,
-    pixels: bytes | None = None,
-    preamble: bytes = bytes(128),
-    syntax: bytes = b"1.2.840.10008.1.2.1",
-    extra: bytes = b"",
-    modality: bytes = b"DX",
-) -> bytes:
-    """A radiograph of 16 bits as DICOM, with a name of nobody; ``extra`` goes before the image."""
-
-    def short(value: int) -> bytes:
-        return struct.pack("<H", value)
-
-    if pixels is None:
-        pixels = (np.asarray(image(width, height)).astype("<u2") * 16).tobytes()
-    meta = element(2, 0x10, b"UI", syntax)
-    body = (
-        element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.1.1"),
-        element(8, 0x18, b"UI", b"1.2.3"),
-        element(8, 0x60, b"CS", modality),
-        element(0x10, 0x10, b"PN", b"NOBODY^KNOWN"),
-        extra,
-        element(0x28, 0x2, b"US", short(1)),
-        element(0x28, 0x4, b"CS", b"MONOCHROME2 "),
-        element(0x28, 0x10, b"US", short(height)),
-        element(0x28, 0x11, b"US", short(width)),
-        element(0x28, 0x100, b"US", short(16)),
-        element(0x28, 0x101, b"US", short(12)),
-        element(0x28, 0x102, b"US", short(11)),
-        element(0x28, 0x103, b"US", short(0)),
-        element(0x7FE0, 0x10, b"OW", pixels),
-    )
-    length = element(2, 0, b"UL", struct.pack("<I", len(meta)))
-    return b"".join((preamble, b"DICM", length, meta, *body))
-
-
-def _nested(depth: int) -> bytes:
-    value = b""
-    for _ in range(depth):
-        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value
-        value = element(0x40, 0x275, b"SQ", item)
-    return value
 
 
 def rejected() -> dict[str, Make]:
@@ -223,8 +105,8 @@ def rejected() -> dict[str, Make]:
         "png without data": SIGNATURE + flat[8:33] + chunk(b"IEND", b""),
         "half a jpeg": jpeg[: len(jpeg) // 2],
         "half a png": flat[: len(flat) // 2],
-        "jpeg of no size": _of_size(jpeg, 0, 0),
-        "jpeg of 65535 x 65535": _of_size(jpeg, 65535, 65535),
+        "jpeg of no size": of_size(jpeg, 0, 0),
+        "jpeg of 65535 x 65535": of_size(jpeg, 65535, 65535),
         "jpeg of five components": jpeg.replace(b"\x01\x01\x11\x00", b"\x05\x01\x11\x00", 1),
         "dicom of nothing": bytes(128) + b"DICM",
         "dicom of noise": bytes(128) + b"DICM" + random.Random(1).randbytes(5000),
@@ -261,8 +143,8 @@ def odd() -> dict[str, Make]:
     colour = Image.merge("RGB", [grey, grey.rotate(180), grey])
     jpeg, flat = encode(grey, "JPEG"), encode(grey, "PNG")
     see_through = grey.convert("P")
-    loop = struct.pack("<H", 1) + _entry(0x8769, 4, 1, 8) + struct.pack("<I", 8)
-    endless = struct.pack("<H", 0xFFFF) + _entry(0x0112, 3, 0xFFFFFFFF, 0xFFFFFFF0) * 40
+    loop = struct.pack("<H", 1) + entry(0x8769, 4, 1, 8) + struct.pack("<I", 8)
+    endless = struct.pack("<H", 0xFFFF) + entry(0x0112, 3, 0xFFFFFFFF, 0xFFFFFFF0) * 40
     rows = zlib.compress(bytes(65 * 64))
     pieces = b"".join(chunk(b"IDAT", rows[at : at + 1]) for at in range(len(rows)))
     icc = b"ICC_PROFILE\x00\x01\xff" + bytes(60_000)
@@ -300,20 +182,18 @@ def odd() -> dict[str, Make]:
         "profile of 64 MB": lambda: png(
             64, 64, extra=chunk(b"iCCP", b"a\x00\x00" + zlib.compress(bytes(2**26)))
         ),
-        "exif in png": lambda: png(64, 64, extra=chunk(b"eXIf", _exif(loop)[6:])),
+        "exif in png": lambda: png(64, 64, extra=chunk(b"eXIf", exif(loop)[6:])),
         "png with html": lambda: png(64, 64, extra=chunk(b"tEXt", b"a\x00<script>alert(1)")),
         "png and zip": lambda: flat + b"PK\x05\x06" + bytes(18),
         "jpeg and zip": lambda: jpeg + b"PK\x05\x06" + bytes(18),
         "jpeg and jpeg": lambda: jpeg + jpeg,
-        "jpeg with php": lambda: _with_segment(jpeg, 0xFE, b"<?php system('true'); ?>"),
-        "jpeg of 500 comments": lambda: _with_segment(jpeg, 0xFE, bytes(100), 500),
-        "jpeg of 40 profiles": lambda: _with_segment(jpeg, 0xE2, icc, 40),
-        "exif that loops": lambda: _with_segment(jpeg, 0xE1, _exif(loop)),
-        "exif of 4 billion": lambda: _with_segment(jpeg, 0xE1, _exif(endless)),
-        "exif of noise": lambda: _with_segment(
-            jpeg, 0xE1, _exif(random.Random(2).randbytes(60_000))
-        ),
-        "pictures in one": lambda: _with_segment(
+        "jpeg with php": lambda: with_segment(jpeg, 0xFE, b"<?php system('true'); ?>"),
+        "jpeg of 500 comments": lambda: with_segment(jpeg, 0xFE, bytes(100), 500),
+        "jpeg of 40 profiles": lambda: with_segment(jpeg, 0xE2, icc, 40),
+        "exif that loops": lambda: with_segment(jpeg, 0xE1, exif(loop)),
+        "exif of 4 billion": lambda: with_segment(jpeg, 0xE1, exif(endless)),
+        "exif of noise": lambda: with_segment(jpeg, 0xE1, exif(random.Random(2).randbytes(60_000))),
+        "pictures in one": lambda: with_segment(
             jpeg, 0xE2, b"MPF\x00" + random.Random(3).randbytes(200)
         ),
         "cmyk": lambda: encode(colour.convert("CMYK"), "JPEG"),
@@ -324,16 +204,16 @@ def odd() -> dict[str, Make]:
         "no tables": lambda: jpeg.replace(b"\xff\xdb", b"\xff\xfe"),
         "no codes": lambda: jpeg.replace(b"\xff\xc4", b"\xff\xfe"),
         "two frames": lambda: (
-            jpeg[: _frame(jpeg)] + jpeg[_frame(jpeg) : _frame(jpeg) + 13] + jpeg[_frame(jpeg) :]
+            jpeg[: frame(jpeg)] + jpeg[frame(jpeg) : frame(jpeg) + 13] + jpeg[frame(jpeg) :]
         ),
-        "larger than it is": lambda: _of_size(jpeg, 5000, 5000),
-        "smaller than it is": lambda: _of_size(jpeg, 3, 3),
-        "wide jpeg": lambda: _of_size(jpeg, 65_500, 900),
+        "larger than it is": lambda: of_size(jpeg, 5000, 5000),
+        "smaller than it is": lambda: of_size(jpeg, 3, 3),
+        "wide jpeg": lambda: of_size(jpeg, 65_500, 900),
         "no end": lambda: jpeg[:-2],
         "dicom": dicom,
         "dicom of a program": lambda: dicom(preamble=b"MZ".ljust(128, b"\x00")),
         "dicom of a tiff": lambda: dicom(preamble=b"II*\x00\x08".ljust(128, b"\x00")),
-        "dicom, nested": lambda: dicom(extra=_nested(2000)),
+        "dicom, nested": lambda: dicom(extra=nested(2000)),
         "dicom of 20,000 elements": lambda: dicom(
             extra=b"".join(element(0x21, n, b"SH", b"x") for n in range(20_000))
         ),
@@ -353,7 +233,7 @@ def heavy() -> dict[str, Make]:
         "32 megapixels of cmyk, progressive": lambda: encode(
             Image.new("CMYK", (8000, 4000)), "JPEG", progressive=True
         ),
-        "1000 scans": lambda: _many_scans(2000, 2000, 1000),
+        "1000 scans": lambda: many_scans(2000, 2000, 1000),
     }
 
 

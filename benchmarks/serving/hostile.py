@@ -17,9 +17,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.measure import machine
-from benchmarks.serving import broken, models
+from benchmarks.serving import models
+from benchmarks.serving.exchange import Answer, Upload, fault, send
+from benchmarks.serving.forge import encode, image
 from benchmarks.serving.server import OURS, Server, free_port, serve
-from benchmarks.serving.uploads import Answer, Upload, fault, heavy, send, uploads
+from benchmarks.serving.uploads import heavy, uploads
 
 AT_ONCE = 8
 MAX_UPLOAD_BYTES = 16 * 2**20
@@ -61,9 +63,9 @@ def attack(server: Server, sent: Sequence[Upload], bound: int) -> list[str]:
 
 def classify(server: Server) -> list[float]:
     """The probabilities of a good image, which is explained, too: that loads what it takes."""
-    image = {"file": ("image.jpeg", broken.encode(broken.image(1330, 970), "JPEG"))}
-    server.client.post("/explain", files=image).raise_for_status()
-    answer = server.client.post("/predict", files=image).raise_for_status()
+    files = {"file": ("image.jpeg", encode(image(1330, 970), "JPEG"))}
+    server.client.post("/explain", files=files).raise_for_status()
+    answer = server.client.post("/predict", files=files).raise_for_status()
     probs: list[float] = answer.json()["probs"]
     return probs
 

@@ -1,63 +1,15 @@
-"""Requests that a service should not trip over, how to send them, and what may be answered."""
+"""Requests that a service should not trip over."""
 
-import http.client
-import json
-import math
 import random
-import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 from benchmarks.serving import broken
+from benchmarks.serving.exchange import Upload
+from benchmarks.serving.forge import encode, image
 
 PREDICT, BATCH, EXPLAIN = "/predict", "/predict/batch", "/explain"
 ROUTES = (PREDICT, BATCH, EXPLAIN)
 _MULTIPART = "multipart/form-data; boundary=x"
-_PAUSE_SECONDS = 0.1
-# Above any deadline of the service: who waits longer was forgotten.
-_TIMEOUT_SECONDS = 90
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One request.
-
-    Attributes:
-        name: what is wrong with it.
-        path: that it is sent to.
-        make: the bytes of the request, in pieces that are sent with a pause between them.
-        rejected: whether no image of it may be classified.
-        form: whether the answer has the service's own form. Where the request is not HTTP, or too
-            large to be read to its end, another 4xx or none will do.
-        leaves: whether the client is gone before it can be answered.
-        heavy: whether the service may give it up for want of time.
-    """
-
-    name: str
-    path: str
-    make: Callable[[], Sequence[bytes]] = field(repr=False)
-    rejected: bool = False
-    form: bool = True
-    leaves: bool = False
-    heavy: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back.
-
-    Attributes:
-        status: of HTTP, or 0 when none came.
-        content_type: of the body.
-        body: of the answer.
-        seconds: from the first byte sent to the last received.
-    """
-
-    status: int
-    content_type: str
-    body: bytes
-    seconds: float
 
 
 def uploads(number: int, seed: int = 0) -> list[Upload]:
@@ -112,81 +64,6 @@ def form(
     return b"".join(head + file + b"\r\n" for file in files) + b"--x--\r\n"
 
 
-def send(port: int, upload: Upload) -> Answer:
-    """Send an upload to the service on a loopback port."""
-    pieces = upload.make()
-    started = time.perf_counter()
-    with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_SECONDS) as connection:
-        response = http.client.HTTPResponse(connection)
-        try:
-            for index, piece in enumerate(pieces):
-                if index:
-                    time.sleep(_PAUSE_SECONDS)
-                connection.sendall(piece)
-        except OSError:
-            pass  # answered, and closed, before all was sent
-        if upload.leaves:
-            return Answer(0, "", b"", time.perf_counter() - started)
-        try:
-            response.begin()
-            status, body = response.status, response.read()
-        except (OSError, http.client.HTTPException):
-            return Answer(0, "", b"", time.perf_counter() - started)
-    kind = response.headers.get_content_type()
-    return Answer(status, kind, body, time.perf_counter() - started)
-
-
-def fault(upload: Upload, answer: Answer) -> str | None:
-    """What is wrong with an answer, or None.
-
-    No answer may be a 5xx or show a traceback; each has the form of the service's answers or
-    errors; and what must be rejected is.
-    """
-    if answer.status >= 500 and not (upload.heavy and answer.status == 504):
-        return f"status {answer.status}: {answer.body[:300]!r}"
-    if b"Traceback" in answer.body or b"site-packages" in answer.body:
-        return f"shows its inside: {answer.body[:300]!r}"
-    if answer.seconds >= _TIMEOUT_SECONDS:
-        return f"neither answered nor closed in {_TIMEOUT_SECONDS} s"
-    if upload.leaves or not upload.form:
-        return None
-    if answer.status == 0:
-        return "no answer"
-    if answer.status == 200:
-        return _classified_wrongly(upload, answer)
-    try:
-        body = json.loads(answer.body)
-        well_formed = bool(
-            body["error"]["code"] and body["error"]["message"] and body["request_id"]
-        )
-    except (ValueError, KeyError, TypeError):
-        well_formed = False
-    return None if well_formed else f"not the form of an error: {answer.body[:300]!r}"
-
-
-def _classified_wrongly(upload: Upload, answer: Answer) -> str | None:
-    if answer.content_type == "image/png":
-        return "classified" if upload.rejected else None
-    try:
-        body = json.loads(answer.body)
-        results = body.get("results", [body])
-        predictions = [result.get("prediction", result) for result in results]
-        found = [prediction for prediction in predictions if prediction is not None]
-        sound = all(
-            abs(math.fsum(prediction["probs"]) - 1) < 1e-3 and min(prediction["probs"]) >= 0
-            for prediction in found
-        ) and all(
-            result["error"]["code"] and result["error"]["message"]
-            for result in results
-            if result.get("prediction", result) is None
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        sound, found = False, []
-    if not sound:
-        return f"not the form of an answer: {answer.body[:300]!r}"
-    return "classified" if upload.rejected and found else None
-
-
 def _post(path: str, body: bytes, content_type: str = _MULTIPART, headers: str = "") -> bytes:
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
@@ -212,7 +89,7 @@ def _files(rng: random.Random) -> Iterator[Upload]:
                 lambda make=make, path=path, lying=lying: [_post(path, form([make()], *lying))],  # type: ignore[misc]
                 rejected,
             )
-    good = broken.encode(broken.image(), "JPEG")
+    good = encode(image(), "JPEG")
     for index, lie in enumerate(broken.NAMES):
         for content_type in broken.TYPES:
             body = form([good], lie, content_type)
@@ -226,7 +103,7 @@ def _files(rng: random.Random) -> Iterator[Upload]:
 
 def _forms() -> Iterator[Upload]:
     """Bodies that are not the multipart that they should be."""
-    good = broken.encode(broken.image(), "JPEG")
+    good = encode(image(), "JPEG")
     whole = form([good])
     part = whole.removesuffix(b"--x--\r\n")
     field_of_text = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
@@ -317,7 +194,7 @@ def _forms() -> Iterator[Upload]:
 
 def _http() -> Iterator[Upload]:
     """Requests that are odd or broken as HTTP."""
-    good = form([broken.encode(broken.image(), "JPEG")])
+    good = form([encode(image(), "JPEG")])
     chunks = b"".join(
         b"%x\r\n%b\r\n" % (len(piece), piece)
         for piece in (good[at : at + 1000] for at in range(0, len(good), 1000))

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from benchmarks.serving.uploads import fault, send, uploads
+from benchmarks.serving.exchange import fault, send
+from benchmarks.serving.uploads import uploads
 
 
 def test_no_upload_breaks_the_service(ready_server: Any, image: bytes) -> None:
