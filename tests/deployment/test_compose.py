@@ -1,16 +1,25 @@
 import ast
 import importlib
 import re
-import shlex
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 import pytest
 import yaml
+from composition import (
+    MONITORING,
+    OURS,
+    ROOT,
+    SERVICES,
+    Service,
+    Services,
+    listening_port,
+    option,
+)
 from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
@@ -18,51 +27,10 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
 import cxr
-from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
 
-ROOT = Path(__file__).parents[2]
-OURS = ["code-location", "webserver", "daemon", "mlflow", "serving"]
-MONITORING = ["prometheus", "grafana"]
-SERVICES = ["postgres", *OURS, *MONITORING]
-DAGSTER = ["code-location", "webserver", "daemon"]
 # Programs of images that are not built here.
 PROGRAMS = {"postgres": "pg_isready", "prometheus": "promtool", "grafana": "wget"}
-# Their default ports.
-PORTS = {"prom/prometheus": 9090, "grafana/grafana": 3000}
-# What other projects document, by who reads it.
-THIRD_PARTY = {
-    "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB",  # the postgres image
-    "PGPASSWORD",  # libpq
-    "MLFLOW_BACKEND_STORE_URI", "MLFLOW_DISABLE_TELEMETRY",  # MLflow
-    "HF_TOKEN", "HF_ENDPOINT",  # huggingface_hub
-    "KAGGLE_USERNAME", "KAGGLE_KEY",  # kagglehub
-}  # fmt: skip
-
-OPENTELEMETRY = set(vars(importlib.import_module("opentelemetry.sdk.environment_variables")))
-
-Service = dict[str, Any]
-Services = dict[str, Service]
-
-
-def environment_names(settings: type[PipelineSettings] | type[ServiceSettings]) -> set[str]:
-    return {f"CXR_{name}".upper() for name in settings.model_fields}
-
-
-def environment_of_deployment_files() -> set[str]:
-    text = "".join(path.read_text() for path in (ROOT / "deploy").glob("*.yaml"))
-    return set(re.findall(r"\{env: (\w+)\}", text))
-
-
-def option(service: Service, name: str) -> str:
-    """The value of ``--name=value`` in a service's command."""
-    [value] = [
-        part.removeprefix(f"--{name}=")
-        for part in service["command"]
-        if part.startswith(f"--{name}=")
-    ]
-    assert isinstance(value, str)
-    return value
 
 
 def probed_url(service: Service) -> str:
@@ -70,13 +38,6 @@ def probed_url(service: Service) -> str:
     [url] = re.findall(r"http://[^']+", service["healthcheck"]["test"][-1])
     assert isinstance(url, str)
     return url
-
-
-def listening_port(service: Service) -> int:
-    if service.get("image", "").partition(":")[0] in PORTS:
-        return PORTS[service["image"].partition(":")[0]]
-    environment = service.get("environment", {})
-    return int(environment["CXR_PORT"] if "CXR_PORT" in environment else option(service, "port"))
 
 
 def parse(program: str, arguments: list[str]) -> None:
@@ -203,113 +164,10 @@ def test_service_listens_beyond_its_own_container(services: Services) -> None:
     assert services["serving"]["environment"]["CXR_HOST"] == "0.0.0.0"
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_environment_names_are_read_by_something(name: str, services: Services) -> None:
-    known = environment_of_deployment_files() | THIRD_PARTY
-    if name == "serving":
-        known = environment_names(ServiceSettings) | OPENTELEMETRY
-    elif name == "grafana":
-        known = {key for key in services[name]["environment"] if key.startswith("GF_")}
-    elif name == "code-location":
-        known |= environment_names(PipelineSettings)
-    assert set(services[name].get("environment", {})) - known == set()
-
-
-@pytest.mark.parametrize("name", DAGSTER)
-def test_deployment_files_find_their_environment(name: str, services: Services) -> None:
-    environment = services[name]["environment"]
-    assert environment_of_deployment_files() <= {
-        key for key, value in environment.items() if value is not None
-    }
-
-
-def test_every_setting_of_the_pipeline_can_be_set(
-    services: Services, stages: dict[str, list[tuple[str, str]]]
-) -> None:
-    fixed = {
-        pair.partition("=")[0]
-        for instruction, arguments in stages["pipeline"]
-        if instruction == "ENV"
-        for pair in shlex.split(arguments)
-    }
-    given = fixed | set(services["code-location"]["environment"])
-    assert environment_names(PipelineSettings) <= given
-
-
-def test_every_setting_of_the_service_can_be_set(services: Services) -> None:
-    given = set(services["serving"]["environment"])
-    # Its image has the CPU build of torch, and sees no other device.
-    assert environment_names(ServiceSettings) - given == {"CXR_DEVICE"}
-
-
 def test_service_is_not_killed_while_it_drains(services: Services) -> None:
     settings = ServiceSettings()
     seconds = float(services["serving"]["stop_grace_period"].removesuffix("s"))
     assert seconds > settings.notice_seconds + settings.drain_seconds
-
-
-def test_fixed_settings_are_valid(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, settings in (("code-location", PipelineSettings), ("serving", ServiceSettings)):
-        for key, value in services[name]["environment"].items():
-            if key.startswith("CXR_") and value is not None:
-                monkeypatch.setenv(key, value)
-        settings()
-
-
-def test_secrets_come_from_outside(services: Services) -> None:
-    values = {
-        (name, key): value
-        for name, service in services.items()
-        for key, value in service.get("environment", {}).items()
-        if re.search("PASSWORD|TOKEN|KEY", key)
-    }
-    assert ("postgres", "POSTGRES_PASSWORD") in values
-    assert {
-        place: value
-        for place, value in values.items()
-        if value is not None and not re.fullmatch(r"\$\{POSTGRES_PASSWORD:\?[^}]+\}", value)
-    } == {}
-
-
-def test_password_is_the_only_variable_and_is_required() -> None:
-    variables = re.findall(r"\$\{([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
-    assert variables
-    assert {variable.partition(":?")[0] for variable in variables} == {"POSTGRES_PASSWORD"}
-    assert all(":?" in variable for variable in variables)
-
-
-def test_dagster_connects_to_the_database_that_postgres_makes(services: Services) -> None:
-    ours, theirs = services["webserver"]["environment"], services["postgres"]["environment"]
-    assert ours["POSTGRES_HOST"] in services
-    assert ours["POSTGRES_PORT"] == "5432"
-    for key in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
-        assert ours[key] == theirs[key]
-    check = services["postgres"]["healthcheck"]["test"]
-    assert check[check.index("--username") + 1] == theirs["POSTGRES_USER"]
-    assert check[check.index("--dbname") + 1] == theirs["POSTGRES_DB"]
-
-
-def test_mlflow_connects_to_the_database_that_postgres_makes(services: Services) -> None:
-    url = urlsplit(services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"])
-    _, driver = url.scheme.split("+")
-    assert find_spec(driver) is not None
-    assert url.hostname in services
-    assert url.port == 5432
-    assert url.username == services["postgres"]["environment"]["POSTGRES_USER"]
-    assert url.password is None
-    database = url.path.removeprefix("/")
-    assert f"CREATE DATABASE {database};" in (ROOT / "deploy" / "mlflow.sql").read_text()
-    assert (
-        "./deploy/mlflow.sql:/docker-entrypoint-initdb.d/mlflow.sql:ro"
-        in (services["postgres"]["volumes"])
-    )
-
-
-def test_training_reaches_mlflow(services: Services) -> None:
-    url = urlsplit(services["code-location"]["environment"]["CXR_MLFLOW_URI"])
-    assert url.hostname == "mlflow"
-    assert url.port == listening_port(services["mlflow"])
-    assert url.netloc in option(services["mlflow"], "allowed-hosts").split(",")
 
 
 def test_workspace_names_the_code_location(services: Services) -> None:
@@ -357,26 +215,6 @@ def test_volumes_are_declared_and_files_exist(compose: dict[str, Any]) -> None:
             else:
                 used.add(source)
     assert used == set(compose["volumes"])
-
-
-def test_service_reads_what_training_writes(services: Services) -> None:
-    assert services["code-location"]["volumes"] == ["data:/data"]
-    assert "data:/data:ro" in services["serving"]["volumes"]
-    assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
-
-
-def test_runs_and_webserver_share_the_storage(services: Services) -> None:
-    storage = PurePosixPath(services["webserver"]["environment"]["DAGSTER_STORAGE_DIR"])
-    assert storage.is_relative_to("/data")
-    assert services["webserver"]["volumes"] == services["code-location"]["volumes"]
-
-
-def test_mlflow_keeps_its_artifacts_on_a_volume(services: Services) -> None:
-    [mount] = services["mlflow"]["volumes"]
-    directory = mount.split(":")[1]
-    assert PurePosixPath(option(services["mlflow"], "artifacts-destination")).is_relative_to(
-        directory
-    )
 
 
 @pytest.mark.parametrize("name", OURS)
