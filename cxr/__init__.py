@@ -175,7 +175,7 @@ def serve() -> None:
       CXR_PORT=9000 cxr serve
 
     \b
-    Environment (the documentation lists all settings):
+    Environment (docs/settings.md lists all settings):
       CXR_DATA_ROOT  where the models lie (default: data)
       CXR_HOST       address to listen on (default: 127.0.0.1)
       CXR_PORT       port to listen on (default: 8000)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cxr_serving.http.settings import Settings
+from cxr_assets.settings import Settings as PipelineSettings
+from cxr_serving.http.settings import Settings as ServiceSettings
 
 ROOT = Path(__file__).parents[1]
-FIELDS = Settings.model_fields
+PAGE = (ROOT / "docs/settings.md").read_text()
+FIELDS = {**PipelineSettings.model_fields, **ServiceSettings.model_fields}
+PROGRAMS = ["cxr*/**/*.py", "deploy/*.*", "*.yml", "*.yaml", "Makefile", "Dockerfile", "*.md"]
 
 
 def test_every_result_in_the_readme_is_in_the_results() -> None:
@@ -24,17 +27,25 @@ def test_every_result_in_the_readme_is_in_the_results() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_of_the_service_is_documented_with_its_default(name: str) -> None:
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
     variable = f"`CXR_{name.upper()}`"
-    page = (ROOT / "docs/settings.md").read_text()
-    rows = [[cell.strip() for cell in line.split(" | ")] for line in page.splitlines()]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in PAGE.splitlines()]
     row = next((row for row in rows if variable in row[0]), None)
     assert row, f"{variable} is missing in docs/settings.md"
     default = FIELDS[name].default
-    if FIELDS[name].default_factory is None and default is not None:
+    if FIELDS[name].default_factory is None and default not in (None, ""):
         variables, defaults = (re.findall(r"`([^`]+)`", cell) for cell in row[:2])
         documented = defaults[variables.index(variable.strip("`"))]
         assert type(default)(documented) == default
+
+
+def test_every_variable_that_is_named_anywhere_is_on_the_page() -> None:
+    documented = set(re.findall(r"CXR_[A-Z_]+", PAGE))
+    assert documented == {f"CXR_{name.upper()}" for name in FIELDS}
+    files = [file for pattern in PROGRAMS for file in ROOT.glob(pattern)]
+    named = {name for file in files for name in re.findall(r"CXR_[A-Z_]*[A-Z]", file.read_text())}
+    assert len(named) > 20
+    assert named - documented == set()
 
 
 def test_dead_links_are_found_on_pages_and_in_the_readme(tmp_path: Path) -> None:

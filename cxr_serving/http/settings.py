@@ -7,7 +7,7 @@ import limits
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cxr_serving.model import bundle, processors, store, validation
+from cxr_serving.model import bundle, extras, processors, store, validation
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
 ASSET = "convnext_model"
@@ -110,6 +110,13 @@ class Settings(BaseSettings):
         default=None,
         description="Rate limit per key, or per address without keys: `100/minute`.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _can_compute(cls, value: str) -> str:
+        if value != "cpu" and (missing := extras.torch_missing()):
+            raise ValueError(f"{value} {missing}")
+        return value
 
     @field_validator("rate_limit")
     @classmethod

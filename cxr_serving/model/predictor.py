@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from cxr_serving.model import bundle, distribution, processors, reference, store
+from cxr_serving.model import bundle, distribution, extras, processors, reference, store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.distribution import Distribution
 from cxr_serving.model.preprocessing import Preprocessing
@@ -205,17 +204,9 @@ class Predictor:
         return forward
 
     def _require_torch(self) -> None:
-        missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-        if missing:
-            reason = (
-                f"{self.directory} computes without {bundle.ONNX_FILE}"
-                if self._device == "cpu"
-                else f"{self.directory} computes on {self._device}"
-            )
-            raise BundleError(
-                f"{reason}, which needs {' and '.join(missing)}: install the extra `cuda` with "
-                "pip install 'cxr-retraining[cuda]'"
-            )
+        if missing := extras.torch_missing():
+            how = f"without {bundle.ONNX_FILE}" if self._device == "cpu" else f"on {self._device}"
+            raise BundleError(f"{self.directory} computes {how}, which {missing}")
 
     def _difference(self, forward: _Forward) -> float:
         return self._reference.difference(softmax(forward(self._reference.images)[0]))

@@ -20,4 +20,7 @@ def problems(error: _Error, spelled: Callable[[tuple[int | str, ...]], str] = _d
         spelled: the place as a user knows it, from the keys and indices that lead to it; joined by
             dots by default, and ``contents`` for the whole.
     """
-    return [f"{spelled(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+    return [
+        f"{spelled(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
+    ]

@@ -69,7 +69,7 @@ def test_every_setting_of_the_pipeline_can_be_set(
 
 def test_every_setting_of_the_service_can_be_set(services: Services) -> None:
     given = set(services["serving"]["environment"])
-    # Its image has the CPU build of torch, and sees no other device.
+    # Its image has no torch, without which there is only the CPU.
     assert environment_names(ServiceSettings) - given == {"CXR_DEVICE"}
 
 

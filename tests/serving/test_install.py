@@ -1,10 +1,12 @@
 """What ``pip install ".[serving,dicom]"`` brings is enough for the service on a CPU."""
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -83,21 +85,40 @@ def environment(site: Path, **settings: object) -> dict[str, str]:
     }
 
 
+Cxr = Callable[..., subprocess.Popen[str]]
+
+
 @pytest.fixture(scope="module")
-def client(
-    site: Path, publish_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("installed")
-    publish_bundle(folder, seed=1)
+def cxr(site: Path) -> Iterator[Cxr]:
+    """``cxr(folder, *arguments, **settings)`` starts a command there, which writes ``log``."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(folder: Path, *arguments: str, **settings: object) -> subprocess.Popen[str]:
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                env=environment(site, data_root=folder / "data", **settings),
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                text=True,
+            )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def serving(
+    cxr: Cxr, folder: Path, met: Callable[[httpx.Response], bool]
+) -> Iterator[tuple[httpx.Client, httpx.Response]]:
+    """A service whose ``/ready`` has met a condition, and that answer; it must end with 0."""
     port = free_port()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "serve"],
-            env=environment(site, data_root=folder, port=port, threads=1, poll_seconds=0.1),
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-        )
+    process = cxr(folder, "serve", port=port, threads=1, poll_seconds=0.1)
     transport = httpx.HTTPTransport(retries=10)
     with httpx.Client(
         base_url=f"http://127.0.0.1:{port}", timeout=60, transport=transport, trust_env=False
@@ -105,13 +126,23 @@ def client(
         while True:
             assert process.poll() is None, (folder / "log").read_text()
             try:
-                if client.get("/ready").status_code == 200:
+                if met(answer := client.get("/ready")):
                     break
             except httpx.TransportError:
                 continue
-        yield client
+        yield client, answer
     process.terminate()
     assert process.wait(30) == 0, (folder / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def client(
+    cxr: Cxr, publish_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("installed")
+    publish_bundle(folder / "data", seed=1)
+    with serving(cxr, folder, lambda ready: ready.status_code == 200) as (client, _):
+        yield client
 
 
 def test_the_service_checks_predicts_and_explains_without_torch(
@@ -129,32 +160,39 @@ def test_the_service_reads_dicom_without_torch(client: httpx.Client) -> None:
 
 
 def test_images_are_classified_on_the_command_line_without_torch(
-    site: Path, publish_bundle: Callable[..., Path], tmp_path: Path, image: bytes
+    cxr: Cxr, publish_bundle: Callable[..., Path], tmp_path: Path, image: bytes
 ) -> None:
     publish_bundle(tmp_path / "data", seed=1)
     (tmp_path / "image.jpeg").write_bytes(image)
-    done = subprocess.run(
-        [*COMMAND, "predict", "image.jpeg"],
-        env=environment(site),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "image.jpeg" in done.stdout
+    status = cxr(tmp_path, "predict", "image.jpeg").wait(60)
+    log = (tmp_path / "log").read_text()
+    assert status == 0, log
+    assert "image.jpeg" in log
 
 
-def test_a_device_that_needs_torch_is_reported_with_the_extra(
-    site: Path, publish_bundle: Callable[..., Path], tmp_path: Path, image: bytes
+EXTRA = (
+    "needs torch and transformers: install the extra `cuda` with pip install 'cxr-retraining[cuda]'"
+)
+
+
+@pytest.mark.parametrize("command", [("serve",), ("predict", "image.jpeg")])
+def test_a_device_that_needs_torch_ends_the_command_and_names_the_extra(
+    cxr: Cxr, command: tuple[str, ...], publish_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
     publish_bundle(tmp_path / "data", seed=1)
-    (tmp_path / "image.jpeg").write_bytes(image)
-    done = subprocess.run(
-        [*COMMAND, "predict", "image.jpeg"],
-        env=environment(site, device="cuda"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "pip install 'cxr-retraining[cuda]'" in done.stderr
+    (tmp_path / "image.jpeg").touch()
+    status = cxr(tmp_path, *command, device="cuda", port=free_port()).wait(60)
+    log = (tmp_path / "log").read_text()
+    assert status == 1, log
+    assert log.splitlines()[-1] == f"CXR_DEVICE: cuda {EXTRA}"
+
+
+def test_a_model_that_needs_torch_does_not_serve_and_the_extra_is_named(
+    cxr: Cxr, publish_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    publish_bundle(tmp_path / "data", 1, finish=lambda made: (made / "model.onnx").unlink())
+    with serving(cxr, tmp_path, lambda ready: "starting" not in ready.text) as (_, ready):
+        assert ready.status_code == 503
+        assert EXTRA in ready.json()["error"]["message"]
+        logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert any(EXTRA in line["message"] and line["level"] == "WARNING" for line in logged)

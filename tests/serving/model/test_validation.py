@@ -1,5 +1,5 @@
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from cxr_serving.model.validation import problems
 
@@ -30,3 +30,17 @@ def test_a_problem_with_the_whole_is_one_of_the_contents() -> None:
 def test_places_can_be_spelled_another_way() -> None:
     lines = problems(error_of({"secrets": {}}), lambda place: f"CXR_{place[0]}".upper())
     assert lines == ["CXR_SIZE: Field required"]
+
+
+def test_the_message_of_a_validator_stands_without_the_kind_of_the_error() -> None:
+    class Even(BaseModel):
+        size: int
+
+        @field_validator("size")
+        @classmethod
+        def _is_even(cls, value: int) -> int:
+            raise ValueError(f"{value} is not even")
+
+    with pytest.raises(ValidationError) as raised:
+        Even(size=3)
+    assert problems(raised.value) == ["size: 3 is not even"]
