@@ -1,4 +1,8 @@
-"""Energy used by a training, if the machine measures it."""
+"""Energy used by a training, if the machine measures it.
+
+``codecarbon`` reads the same counters, estimates from the processor's thermal design power where it
+cannot, and brings eight more packages: too much for one number that is measured or absent.
+"""
 
 import logging
 from functools import cache
