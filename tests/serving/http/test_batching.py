@@ -197,17 +197,23 @@ def test_failing_model_fails_its_own_batch_only() -> None:
     asyncio.run(scenario())
 
 
+async def stalled(batcher: Batcher, seconds: float) -> Model:
+    """A model whose last pass took so long."""
+    model = Model()
+    model.gate.clear()
+    answer = asyncio.create_task(batcher.submit(model, image(0), soon()))
+    await until(lambda: model.batches)
+    end = time.monotonic() + seconds
+    await until(lambda: time.monotonic() > end)
+    model.gate.set()
+    await answer
+    return model
+
+
 def test_a_stall_does_not_set_the_pace_for_ever() -> None:
     async def scenario() -> None:
         async with running(max_batch=1) as (batcher, _):
-            model = Model()
-            model.gate.clear()
-            stalled = asyncio.create_task(batcher.submit(model, image(0), soon()))
-            await until(lambda: model.batches)
-            stall = time.monotonic() + 1
-            await until(lambda: time.monotonic() > stall)
-            model.gate.set()
-            await stalled
+            model = await stalled(batcher, seconds=1)
             # Each has less time than the last pass took; all are answered none the less.
             late = [batcher.submit(model, image(n), time.monotonic() + 0.9) for n in (1, 2, 3)]
             answers = await asyncio.gather(*late)
@@ -219,14 +225,7 @@ def test_a_stall_does_not_set_the_pace_for_ever() -> None:
 def test_retry_after_is_at_most_the_deadline_of_those_before() -> None:
     async def scenario() -> None:
         async with running(deadline_seconds=1.0) as (batcher, _):
-            model = Model()
-            model.gate.clear()
-            stalled = asyncio.create_task(batcher.submit(model, image(0), soon()))
-            await until(lambda: model.batches)
-            stall = time.monotonic() + 0.5
-            await until(lambda: time.monotonic() > stall)
-            model.gate.set()
-            await stalled
+            await stalled(batcher, seconds=0.5)
             with batcher.admitted(8), pytest.raises(ServiceError) as caught, batcher.admitted(1):
                 pass
             assert (caught.value.headers or {})["Retry-After"] == "1"
