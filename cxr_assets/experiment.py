@@ -21,6 +21,7 @@ from cxr_assets.groups import (
     Group,
     Model,
     Probe,
+    Release,
     Seed,
     Tracking,
     Trainer,
@@ -36,6 +37,7 @@ __all__ = [
     "ExperimentError",
     "Model",
     "Probe",
+    "Release",
     "Tracking",
     "Trainer",
     "compose",
@@ -60,7 +62,6 @@ class Experiment(Group):
         seed: of every random choice.
         deterministic: whether to use only reproducible kernels.
         keep_versions: number of bundles, reports and releases kept on disk.
-        margin: macro F1 by which the main model must beat the probe to be released.
         classes: names of the classes, in alphabetical order, which is their index order.
     """
 
@@ -68,12 +69,12 @@ class Experiment(Group):
     seed: Seed
     deterministic: bool
     keep_versions: Count
-    margin: Annotated[float, Field(ge=-1, le=1)]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=50)]
     data: Data
     model: Model
     probe: Probe
     trainer: Trainer
+    release: Release
     tracking: Tracking
 
     @model_validator(mode="after")

@@ -40,6 +40,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=1e-12, le=1e6)]
 Mixing = Annotated[float, Field(ge=0, le=1e6), AfterValidator(_zero_or_concentration)]
 Strength = Annotated[float, Field(ge=0, le=3)]
+Loss = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}$")]
 Revision = Annotated[str, Field(pattern=r"^\w[\w./-]*$")]
 Pretrained = Annotated[str, AfterValidator(_hub_id_or_directory)]
@@ -178,6 +179,36 @@ class Trainer(Group):
                 f"trainer.max_epochs={self.max_epochs}"
             )
         return self
+
+
+class Rule(Group):
+    """What a model must fulfil to be released without a person: one clause for each setting.
+
+    The last model that was released is the champion; differences are those of the new model to it.
+
+    Attributes:
+        margin: macro F1 by which the model must beat the probe: the lower end of the interval.
+        non_inferiority: macro F1 that the model may lose: the lower end of the interval.
+        class_loss: recall that it may lose in any class.
+        site_loss: accuracy that it may lose at any site.
+        calibration_error: highest expected calibration error, as served.
+    """
+
+    margin: Annotated[float, Field(ge=-1, le=1)]
+    non_inferiority: Loss
+    class_loss: Loss
+    site_loss: Loss
+    calibration_error: Loss
+
+
+class Release(Group):
+    """What is released.
+
+    Attributes:
+        rule: what a model must fulfil.
+    """
+
+    rule: Rule
 
 
 class Tracking(Group):

@@ -46,6 +46,11 @@ class Layout:
         """``<version>/`` for each release, and ``latest.json``."""
         return store.releases_directory(self.root)
 
+    @property
+    def decisions(self) -> Path:
+        """``<time>-<version>.json`` for each decision on a release; never deleted."""
+        return self.root / "decisions"
+
     def models(self, asset: str) -> Path:
         """``<version>/`` for each bundle of a model asset, and ``latest.json``."""
         return store.asset_directory(self.root, asset)

@@ -5,6 +5,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from cxr_assets import decisions
+from cxr_assets.decisions import DecisionError
 from cxr_assets.evaluation.wording import score
 from cxr_assets.layout import Layout
 from cxr_assets.settings import SettingsError, load
@@ -19,17 +21,18 @@ def show() -> None:
     """Print the summary of the data root that is configured."""
     try:
         print_summary(load().layout)
-    except (SettingsError, ReportError, BundleError) as error:
+    except (SettingsError, ReportError, BundleError, DecisionError) as error:
         sys.exit(f"error: {error}")
 
 
 def print_summary(layout: Layout) -> None:
-    """Print the newest report and release, and what to do next.
+    """Print the newest report, release and decision, and what to do next.
 
     Raises:
         MissingReport: there is no report yet.
         ReportError: the report is broken.
-        BundleError: the pointer to the newest release is broken.
+        BundleError: the pointer to the released model is broken.
+        DecisionError: a decision on record is broken.
     """
     report = Report.read(layout.reports)
     release = store.read_pointer(layout.releases)
@@ -46,6 +49,9 @@ def print_summary(layout: Layout) -> None:
     console.print(
         f"release  {layout.releases / release if release else 'none yet'}", soft_wrap=True
     )
+    if history := decisions.history(layout):
+        newest = history[-1]
+        console.print(f"decided  {newest.version}: {newest.summary}", soft_wrap=True)
     console.print(
         "\nnext     make dev      the graph in the Dagster UI, http://localhost:3000\n"
         "         make serve    the HTTP service and its page, http://localhost:8000\n"

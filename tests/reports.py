@@ -128,6 +128,7 @@ def report(**changes: Any) -> Report:
         ),
         regression=None,
         not_compared=None,
+        clauses=[],
         trend=[],
         dataset=None,
         external={},

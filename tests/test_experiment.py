@@ -71,7 +71,10 @@ def test_mistakes_are_rejected_by_name(preset, overrides, message):
             r"data\.val_fraction: .*, not 0\.9; it must be above 0 and at most 0\.5",
         ),
         ("model.lr=nan", r"model\.lr: .*, not nan; it must be above 0 and at most 1e\+30$"),
-        ("margin=-inf", r"margin: .*, not -inf; it must be at least -1 and at most 1$"),
+        (
+            "release.rule.margin=-inf",
+            r"release\.rule\.margin: .*, not -inf; it must be at least -1 and at most 1$",
+        ),
         ("trainer.mixup=1e-300", r"trainer\.mixup: it must be 0, or .*, not 1e-300"),
         (
             "model.hidden_sizes=[8,8,8,0]",

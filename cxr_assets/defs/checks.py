@@ -1,15 +1,15 @@
-"""Asset checks: clean data, whole bundles, a main model that is worth releasing."""
+"""Asset checks: clean data, whole bundles, and each clause of the rule for release."""
 
 import math
 
 import dagster as dg
 
-from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.evaluation.comparison import clearly_beats
+from cxr_assets.defs.resources import DataRoot
 from cxr_assets.radiographs import dataset, leakage, naming
+from cxr_assets.release import promotion
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
-from cxr_serving.model.report import Difference, Report
+from cxr_serving.model.report import Report
 
 _SHOWN = 20
 
@@ -93,58 +93,51 @@ def _bundle_check(asset: str) -> dg.AssetChecksDefinition:
     return bundle_verifies
 
 
-@dg.asset_check(
-    asset="metrics_report",
-    blocking=True,
-    description=(
-        "The main model beats the baseline in macro F1 by more than `margin`: the lower end of the "
-        "95 % interval of the difference counts. Otherwise there is no release."
-    ),
-)
-def beats_probe(experiment: Experiment, data_root: DataRoot) -> dg.AssetCheckResult:
-    margin = experiment.resolve().margin
-    report = Report.read(data_root.layout.reports)
-    if report.baseline is None or report.comparison is None:
-        return dg.AssetCheckResult(passed=False, description="the report has no baseline")
-    return dg.AssetCheckResult(
-        passed=clearly_beats(report, margin),
-        metadata={
-            "macro_f1": report.macro_f1,
-            "baseline_macro_f1": report.baseline.macro_f1,
-            **_shown(report.comparison.macro_f1),
-            "margin": margin,
-        },
+def _clause_check(name: str, description: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        name=name,
+        asset="metrics_report",
+        description=f"{description} Otherwise the release is held.",
     )
+    def clause(data_root: DataRoot) -> dg.AssetCheckResult:
+        report = Report.read(data_root.layout.reports)
+        found = next(clause for clause in report.clauses if clause.name == name)
+        low, high = found.interval or (None, None)
+        return dg.AssetCheckResult(
+            passed=found.passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=found.text,
+            metadata={
+                "figure": found.figure,
+                "lower_end_of_95_percent_interval": low,
+                "upper_end_of_95_percent_interval": high,
+                "limit": found.limit,
+                "consequence": "none" if found.passed else promotion.consequence(report.version),
+            },
+        )
 
-
-@dg.asset_check(
-    asset="metrics_report",
-    description="On the same images, the model is not significantly worse than the released one.",
-)
-def not_worse_than_released(data_root: DataRoot) -> dg.AssetCheckResult:
-    report = Report.read(data_root.layout.reports)
-    if report.regression is None:
-        reason = report.not_compared or "no other release"
-        return dg.AssetCheckResult(passed=True, metadata={"released": reason})
-    difference = report.regression.macro_f1
-    return dg.AssetCheckResult(
-        passed=difference.interval is None or difference.interval[1] >= 0,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"released": report.regression.released, **_shown(difference)},
-    )
-
-
-def _shown(difference: Difference) -> dict[str, float | None]:
-    low, high = difference.interval or (None, None)
-    return {
-        "difference": difference.estimate,
-        "lower_end_of_95_percent_interval": low,
-        "upper_end_of_95_percent_interval": high,
-    }
+    return clause
 
 
 convnext_bundle_verifies = _bundle_check("convnext_model")
 probe_bundle_verifies = _bundle_check("dinov2_probe")
+
+clause_checks = [
+    _clause_check(name, description)
+    for name, description in {
+        "beats_probe": (
+            "The main model beats the probe in macro F1 by `margin`, at the lower end of the 95 % "
+            "interval."
+        ),
+        "not_worse_than_released": (
+            "The main model loses at most `non_inferiority` of macro F1 to the released one, at "
+            "the lower end of the 95 % interval, on images that neither has learnt from."
+        ),
+        "no_class_worse": "No class loses more than `class_loss` of recall to the released model.",
+        "no_site_worse": "No site loses more than `site_loss` of accuracy to the released model.",
+        "calibrated": "The expected calibration error as served is at most `calibration_error`.",
+    }.items()
+]
 
 checks = [
     patients_disjoint,
@@ -153,6 +146,5 @@ checks = [
     no_duplicates_across_splits,
     convnext_bundle_verifies,
     probe_bundle_verifies,
-    beats_probe,
-    not_worse_than_released,
+    *clause_checks,
 ]

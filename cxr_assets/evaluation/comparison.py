@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from cxr_assets.evaluation import bootstrap
 from cxr_serving.model.metrics import Scores
-from cxr_serving.model.report import Difference, Differences, McNemar, Report
+from cxr_serving.model.report import Difference, Differences, McNemar
 
 
 def compare(
@@ -34,18 +34,6 @@ def compare(
         if areas[0] is None or areas[1] is None
         else difference("auroc_macro_ovr", areas[0], areas[1]),
     )
-
-
-def clearly_beats(report: Report, margin: float) -> bool:
-    """Whether the model exceeds its baseline in macro F1 by ``margin``, chance allowed for.
-
-    Args:
-        report: a report without a baseline, or without an interval, shows no difference.
-        margin: what the lower end of the 95 % interval must reach.
-    """
-    if report.comparison is None or report.comparison.macro_f1.interval is None:
-        return False
-    return report.comparison.macro_f1.interval[0] >= margin
 
 
 def mcnemar(

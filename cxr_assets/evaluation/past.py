@@ -1,7 +1,8 @@
-"""Earlier trainings and the last release, from their records on disk."""
+"""Earlier trainings and the released model, from their records on disk."""
 
 from pathlib import Path
 
+from cxr_assets import decisions
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_serving.model import store
@@ -44,23 +45,27 @@ def trend(layout: Layout, asset: str, progress: Progress) -> list[TrendPoint]:
     return rows
 
 
-def released(layout: Layout, asset: str, but: str) -> Path | None:
-    """The bundle of the last release, unless it is the version ``but``; None where there is none.
+def champion(layout: Layout, asset: str, version: str) -> Path | None:
+    """The released model that ``version`` is compared with; None where there is none.
 
-    One of an earlier format does not count. A release is a bundle itself, so the bundle that it
-    was made from need not exist any more.
+    Once ``version`` is released itself, it is the one that it took the place of: making its report
+    again changes nothing. A release is a bundle, so the bundle that it was made from need not exist
+    any more.
 
     Raises:
-        BundleError: the release or the pointer to it is broken.
+        BundleError: the released model or the pointer to it is broken, or of another format.
+        DecisionError: a decision on record is broken.
     """
-    version = store.read_pointer(layout.releases)
-    if version is None or version == but:
+    released = store.read_pointer(layout.releases)
+    if released == version:
+        decision = decisions.newest(decisions.history(layout), version)
+        released = decision.champion if decision else None
+        if released is None or not (layout.releases / released).exists():
+            return None
+    if released is None:
         return None
-    directory = layout.releases / version
-    try:
-        record = BundleRecord.read(directory)
-    except FormatError:
-        return None
+    directory = layout.releases / released
+    record = BundleRecord.read(directory)
     if record.asset != asset:
         raise BundleError(f"{directory} is a release of {record.asset}, not of {asset}")
     return directory

@@ -8,22 +8,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from cxr_assets import written
-from cxr_assets.evaluation import comparison, illustration, page, past
+from cxr_assets.evaluation import illustration, page, past, regression
 from cxr_assets.evaluation import images as evaluated
 from cxr_assets.evaluation.images import Images
+from cxr_assets.evaluation.regression import NotComparable
+from cxr_assets.evaluation.rule import judge
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
+from cxr_assets.groups import Rule
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
-from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import (
     METRICS_FILE,
     MissingReport,
-    Regression,
     Report,
     ReportError,
 )
@@ -36,7 +37,11 @@ EVALUATION = "evaluation report"
 
 
 def write_report(
-    layout: Layout, main: Path, baseline: Path, progress: Progress = lambda line: None
+    layout: Layout,
+    main: Path,
+    baseline: Path,
+    progress: Progress = lambda line: None,
+    rule: Rule | None = None,
 ) -> Path:
     """Evaluate two bundles on the test split of the processed dataset and write the report.
 
@@ -51,6 +56,7 @@ def write_report(
         main: directory of the bundle that is to be released.
         baseline: directory of the bundle it is compared with.
         progress: called with a line for each model.
+        rule: what the main model must fulfil to be released; no clause is judged without one.
 
     Returns:
         The report's directory.
@@ -58,24 +64,21 @@ def write_report(
     Raises:
         DatasetError: there is no processed dataset.
         BundleError: a bundle is broken; a broken release or an older bundle is only left out.
+        DecisionError: a decision on record is broken.
         ReportError: the bundles and the dataset do not belong together, or an image is unreadable.
     """
     images = evaluated.test_split(layout.processed)
     data = DatasetRecord.read(layout.processed)
     predictors = [_trained_on(directory, images, data.classes) for directory in (main, baseline)]
     ours = predictors[0].record
-    released, not_compared = None, None
+    champion, not_compared = None, None
     try:
-        directory = past.released(layout, ours.asset, but=ours.version)
-        if directory is not None:
-            released = Predictor(directory)
-            if released.record.classes != data.classes:
-                released, not_compared = None, "the last release has other classes"
-    except (BundleError, ReportError) as error:
-        # The next release replaces it, which needs this report.
-        not_compared = "the last release is broken"
-        progress(f"not compared with the last release, because it is broken: {error}")
-    evaluation = evaluate_models([*predictors, *([released] if released else [])], images)
+        champion = regression.champion(layout, images, ours)
+    except NotComparable as error:
+        not_compared = str(error)
+        progress(f"not compared with the released model: {error}; {error.__cause__ or ''}")
+    models = [*predictors, *([champion.predictor] if champion else [])]
+    evaluation = evaluate_models(models, images)
     model, probe, *others = evaluation.models
     _announce(evaluation, progress)
     external = {}
@@ -92,12 +95,16 @@ def write_report(
     report = compile_report(
         evaluation,
         probe,
-        regression=_regression(model, others[0]) if others else None,
+        regression=regression.compare(images, model, others[0], champion.unseen)
+        if champion
+        else None,
         not_compared=not_compared,
         trend=trend,
         dataset=Dataset(**data.model_dump()),
         external=external,
     )
+    if rule is not None:
+        report = report.model_copy(update={"clauses": judge(report, rule)})
     final = layout.reports / ours.version
     content = _write(final, REPORT, layout.set_aside, report, evaluation, probe, external)
     write_file(layout.reports / METRICS_FILE, content)
@@ -196,14 +203,6 @@ def _announce(evaluation: Evaluation, progress: Progress) -> None:
             f"and accuracy {model.metrics.accuracy:.3f} on {model.metrics.images} images "
             f"({evaluation.images.described})"
         )
-
-
-def _regression(ours: Evaluated, released: Evaluated) -> Regression:
-    return Regression(
-        released=released.record.version,
-        same_data=released.record.data_version == ours.record.data_version,
-        **dict(comparison.compare(ours.metrics, released.metrics, ours.draws, released.draws)),
-    )
 
 
 def _write(

@@ -199,6 +199,7 @@ def compile_report(
         comparison=compared,
         regression=regression,
         not_compared=not_compared,
+        clauses=[],
         trend=list(trend),
         dataset=dataset,
         external={source: _external(part) for source, part in (external or {}).items()},

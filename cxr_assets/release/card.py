@@ -86,7 +86,7 @@ def model_card(
         baseline=report.baseline,
         data=data,
         similar=SIMILAR,
-        margin=f"{experiment.margin:g}",
+        margin=f"{experiment.release.rule.margin:g}",
         plots=plots,
         samples=SAMPLES_FILE,
         population=origin.population(kinds),

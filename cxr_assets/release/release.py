@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cxr_assets import written
 from cxr_assets.evaluation import plots
-from cxr_assets.evaluation.comparison import clearly_beats
 from cxr_assets.evaluation.report import latest_report
+from cxr_assets.evaluation.rule import judge
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import leakage
@@ -33,7 +33,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     files, so that :func:`cxr_serving.model.store.verify`, the predictor and ``from_pretrained``
     all take it. It is written aside, verified and moved into place whole; the same inputs give the
     same bytes. ``<releases>/latest.json`` is left to the caller, who moves it after the upload, if
-    any. The release holds sample images only if they are synthetic.
+    any. The release holds sample images only if they are synthetic. Whether it is released or held
+    is decided by :func:`cxr_assets.release.promotion.decide`.
 
     Args:
         layout: where dataset, bundles and reports lie and the release goes.
@@ -46,8 +47,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     Raises:
         ReportError: there is no report yet.
         BundleError: the bundle is gone or broken.
-        ReleaseError: the dataset or the experiment is not the one of the report, the model does
-            not clearly beat the baseline, or a patient appears to have images in two splits.
+        ReleaseError: the dataset or the experiment is not the one of the report, or a patient
+            appears to have images in two splits.
     """
     directory = latest_report(layout)
     report = Report.read(directory)
@@ -124,10 +125,10 @@ def _check(
             f"the report {report.version} is not about the bundle of that version: "
             "materialise metrics_report again"
         )
-    if not clearly_beats(report, experiment.margin):
+    if report.clauses != judge(report, experiment.release.rule):
         raise ReleaseError(
-            f"{record.asset} {record.version} does not beat the baseline by margin="
-            f"{experiment.margin:g}, chance allowed for: see the check beats_probe"
+            f"the report {report.version} was judged by another rule than the current "
+            "release.rule: materialise metrics_report again"
         )
     if data.data_version != record.data_version:
         raise ReleaseError(

@@ -4,11 +4,13 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -34,6 +36,30 @@ _XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 
 class UploadError(Exception):
     """The release did not reach the hub; the message says why and what to do, never the token."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The repository that releases are pushed to.
+
+    Attributes:
+        push: pushes the release in a directory, and returns the URL of the commit; None where
+            nothing is pushed.
+        reason: why nothing is.
+    """
+
+    push: Callable[[Path], str] | None
+    reason: str | None
+
+
+def configured(repo: str | None) -> Hub:
+    """The repository of ``CXR_HF_REPO``, with the token of the environment."""
+    token = get_token()
+    if repo is None:
+        return Hub(None, "not pushed: CXR_HF_REPO is not set")
+    if token is None:
+        return Hub(None, "not pushed: no token (HF_TOKEN) is set")
+    return Hub(partial(push, repo=repo, token=token), None)
 
 
 def push(directory: Path, repo: str, token: str) -> str:
@@ -75,7 +101,7 @@ def push(directory: Path, repo: str, token: str) -> str:
         time.sleep(wait)
     raise UploadError(
         f"{directory} was not pushed to {repo}: {reason}. The release is complete on this machine; "
-        "materialise hf_release again to push what is missing"
+        "materialise hf_release again, or repeat the promotion, to push what is missing"
     )
 
 

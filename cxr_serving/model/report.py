@@ -120,16 +120,54 @@ class Comparison(Differences):
     mcnemar: McNemar
 
 
+class SiteDifference(Difference):
+    """Of the accuracy at a site, and the images and patients of the site."""
+
+    images: int
+    patients: int
+
+
 class Regression(Differences):
-    """The main model less the last release.
+    """The main model less the released one, on test images that neither has learnt from.
 
     Attributes:
-        released: version of that release.
+        released: version of the released model.
         same_data: whether both were trained on the same version of the data.
+        images: number of these images.
+        patients: number of their patients.
+        left_out: number of test images of patients on whom the released model was trained or
+            selected.
+        classes: differences of the recall by class; None of a class without images.
+        sites: differences of the accuracy by site.
     """
 
     released: str
     same_data: bool
+    images: int
+    patients: int
+    left_out: int
+    classes: dict[str, Difference | None]
+    sites: dict[str, SiteDifference]
+
+
+class Clause(Record):
+    """One clause of the rule for release, and whether the model fulfils it.
+
+    Attributes:
+        name: of the clause, and of the asset check that shows it.
+        figure: what is judged; None where it could not be computed.
+        interval: of the figure.
+        limit: of the setting in ``release.rule``.
+        passed: whether the clause is fulfilled.
+        text: all of this in a sentence.
+    """
+
+    name: str
+    figure: float | None
+    interval: Interval | None
+    limit: float
+    passed: bool
+    text: str
 
 
 class TrendPoint(Record):
@@ -189,8 +227,9 @@ class Report(ModelReport):
         baseline: metrics of the model it is compared with, if any.
         margin: macro F1 less that of the baseline.
         comparison: with the baseline.
-        regression: comparison with the last release, where there is another.
+        regression: comparison with the released model, where there is another.
         not_compared: why there is no such comparison though there is a release.
+        clauses: of the rule for release; empty of a folder.
         trend: the last trainings, oldest first.
         dataset: that the test split belongs to; None of a folder or a table.
         external: metrics on sources that are only for evaluation, by source.
@@ -214,6 +253,7 @@ class Report(ModelReport):
     comparison: Comparison | None
     regression: Regression | None
     not_compared: str | None
+    clauses: list[Clause]
     trend: list[TrendPoint]
     dataset: Dataset | None
     external: dict[str, External]

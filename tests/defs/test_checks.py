@@ -149,7 +149,7 @@ def test_the_probe_must_be_beaten_by_the_margin_beyond_chance(layout, interval, 
     difference = reports.difference(0.05, *interval)
     comparison = reports.report().comparison.model_copy(update={"macro_f1": difference})
     reports.write(layout.reports, reports.report(comparison=comparison).content())
-    experiment = Experiment(preset="demo", overrides="margin=0.02")
+    experiment = Experiment(preset="demo", overrides="release.rule.margin=0.02")
     assert passed(checks.beats_probe, layout, experiment=experiment) is beats
 
 

@@ -216,7 +216,7 @@ def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_suggested(trai
 def test_a_model_that_does_not_beat_the_probe_is_not_released(trained):
     released = store.read_pointer(trained.layout.releases)
     assert released is not None
-    finished = trained.retrain("seed=3", "margin=1")
+    finished = trained.retrain("seed=3", "release.rule.margin=1")
     assert finished.returncode != 0
     assert status(trained) == FAILED
     assert store.latest(trained.layout.models("convnext_model")).name != released

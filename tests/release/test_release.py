@@ -33,7 +33,7 @@ from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import METRICS_FILE, Report, ReportError
 
-OVERRIDES = ("seed=3", f"data.image_size={tiny.SIZE}", "margin=-1")
+OVERRIDES = ("seed=3", f"data.image_size={tiny.SIZE}", "release.rule.margin=-1")
 SYNTHETIC = compose("demo", OVERRIDES)
 FOLDER = compose("scratch", ["data.folder=/home/somebody/patients", *OVERRIDES])
 KAGGLE = compose("full", OVERRIDES)
@@ -221,7 +221,7 @@ def test_the_licence_lies_beside_the_card(reported: Layout, real: Layout) -> Non
 
 
 def test_a_model_that_does_not_clearly_beat_the_baseline_is_not_released(reported: Layout) -> None:
-    experiment = compose("demo", [*OVERRIDES[:2], "margin=0.9"])
+    experiment = compose("demo", [*OVERRIDES[:2], "release.rule.margin=0.9"])
     with pytest.raises(ReleaseError, match=r"does not beat the baseline by margin=0\.9"):
         write_release(reported, None, experiment)
     assert not reported.releases.exists()
@@ -416,7 +416,7 @@ def test_the_released_bundle_is_the_reported_one_not_the_newest(reported: Layout
     ("experiment", "named"),
     [
         (compose("demo", OVERRIDES[1:]), "seed: 3, not 0"),
-        (compose("demo", ["seed=3", "margin=-1"]), "data.image_size: 32, not 64"),
+        (compose("demo", ["seed=3", "release.rule.margin=-1"]), "data.image_size: 32, not 64"),
         (FOLDER, "synthetic images: True, not False"),
     ],
 )

@@ -1,14 +1,14 @@
 """Asset ``hf_release``: the release, pushed to the Hub if that is configured."""
 
 import dagster as dg
-from huggingface_hub import get_token
 from pydantic import Field
 
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.metrics_report import metrics_report
 from cxr_assets.defs.resources import DataRoot, Experiment, settings
+from cxr_assets.release import promotion
 from cxr_assets.release.release import withheld, write_release
-from cxr_assets.release.upload import push
+from cxr_assets.release.upload import configured
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 
@@ -31,9 +31,10 @@ class ReleaseConfig(dg.Config):
     owners=OWNERS,
     freshness_policy=WEEKLY,
     description=(
-        "The main model with its card, metrics and plots, ready for `from_pretrained`. Pushed to "
-        "the Hugging Face Hub if `CXR_HF_REPO` and a token are set. A service that follows "
-        "releases then serves it."
+        "The main model with its card, metrics and plots, ready for `from_pretrained`. Released if "
+        "it fulfils every clause of `release.rule`: then it is pushed to the Hugging Face Hub, if "
+        "`CXR_HF_REPO` and a token are set, and a service that follows releases serves it. Else it "
+        "is held, until a person promotes it with `cxr release promote`."
     ),
 )
 def hf_release(
@@ -45,31 +46,32 @@ def hf_release(
     resolved = experiment.resolve()
     releases = data_root.layout.releases
     directory = write_release(data_root.layout, settings.hf_repo, resolved)
-    reason = None if config.force else withheld(BundleRecord.read(directory))
-    token = get_token()
-    released = True
-    if settings.hf_repo is None:
-        pushed = "not pushed: CXR_HF_REPO is not set"
-    elif token is None:
-        pushed = "not pushed: no token (HF_TOKEN) is set"
-    elif reason is not None:
-        pushed = f"not pushed, and so not released: {reason}; set force: true to push it anyway"
-        released = False
-    else:
-        pushed = push(directory, settings.hf_repo, token)
-    if released:
-        store.write_pointer(releases, directory.name)
+    hub = configured(settings.hf_repo)
+    reason = withheld(BundleRecord.read(directory)) if hub.push and not config.force else None
+    decision = promotion.decide(data_root.layout, directory, hub.push, reason)
+    protected = promotion.newest_held(data_root.layout)
     try:
-        store.prune(releases, resolved.keep_versions)
+        store.prune(releases, resolved.keep_versions, [protected])
     except BundleError as error:
         context.log.warning(f"older releases were not deleted: {error}")
-    context.log.info(f"release {directory.name}: {pushed}")
+    if decision.decision == "held":
+        for clause in decision.failed:
+            context.log.warning(f"{clause.name} failed: {clause.text}")
+        context.log.warning(
+            f"release {directory.name} is {decision.summary}. "
+            f"{promotion.consequence(directory.name)}"
+        )
+    else:
+        context.log.info(f"release {directory.name}: {decision.summary}")
     return dg.MaterializeResult(
         metadata={
             "release": dg.MetadataValue.path(str(directory)),
             "version": directory.name,
-            "hub": pushed,
-            "released": released,
+            "decision": decision.summary,
+            "decided_at": decision.decided_at.isoformat(timespec="seconds"),
+            "champion": decision.champion or "none",
+            **promotion.shown(decision.clauses),
+            "hub": decision.pushed or hub.reason or "not pushed: held",
             "card": dg.MetadataValue.md((directory / "README.md").read_text()),
         },
         data_version=dg.DataVersion(directory.name),

@@ -10,6 +10,7 @@ from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.report import REPORT, write_report
+from cxr_assets.release import promotion
 from cxr_assets.tracking import Run
 from cxr_serving.model import store
 from cxr_serving.model.report import Report
@@ -35,9 +36,11 @@ def metrics_report(
     layout = data_root.layout
     main = store.latest(layout.models("convnext_model"))
     baseline = store.latest(layout.models("dinov2_probe"))
-    directory = write_report(layout, main, baseline, context.log.info)
-    keep = experiment.resolve().keep_versions
-    store.prune(layout.reports, keep, foreign=partial(written.foreign, kind=REPORT))
+    resolved = experiment.resolve()
+    rule = resolved.release.rule
+    directory = write_report(layout, main, baseline, context.log.info, rule)
+    foreign = partial(written.foreign, kind=REPORT)
+    store.prune(layout.reports, resolved.keep_versions, foreign=foreign)
     report = Report.read(directory)
     headline = {
         f"{prefix}{name}": getattr(model, name)
@@ -52,6 +55,7 @@ def metrics_report(
             "convnext_model": main.name,
             "dinov2_probe": baseline.name,
             **headline,
+            **promotion.shown(report.clauses),
             **{
                 path.stem: pictures.markdown(path.read_bytes())
                 for path in sorted(directory.glob("*.png"))

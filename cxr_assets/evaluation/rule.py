@@ -1,0 +1,143 @@
+"""The rule for release: what a report says about each of its clauses."""
+
+from collections.abc import Callable, Mapping
+
+from cxr_assets.evaluation.regression import MIN_PATIENTS
+from cxr_assets.evaluation.wording import score, words
+from cxr_assets.groups import Rule
+from cxr_serving.model.report import Clause, Difference, Regression, Report
+
+FIRST = "There is no released model to compare with."
+
+
+def judge(report: Report, rule: Rule) -> list[Clause]:
+    """Every clause of the rule; a model is released without a person if all are passed.
+
+    A difference from the probe or the released model counts with the lower end of its interval:
+    chance is the burden of the new model. Those of a single class or site count as they are,
+    because their intervals are wide; a class is judged by its recall, since every error is a loss
+    of the recall of exactly one class, whatever the share of that class.
+
+    Args:
+        report: on the model, with the comparisons; its own clauses are not read.
+        rule: the limits.
+    """
+    return [
+        _beats_probe(report, rule.margin),
+        _against(report, "not_worse_than_released", rule.non_inferiority, _not_worse),
+        _against(report, "no_class_worse", rule.class_loss, _no_class_worse),
+        _against(report, "no_site_worse", rule.site_loss, _no_site_worse),
+        _calibrated(report, rule.calibration_error),
+    ]
+
+
+def _beats_probe(report: Report, margin: float) -> Clause:
+    difference = report.comparison.macro_f1 if report.comparison else None
+    return _lower_end(
+        "beats_probe",
+        difference,
+        margin,
+        margin,
+        "Macro F1 less that of the probe: {figure}.",
+    )
+
+
+def _not_worse(found: Regression, limit: float) -> Clause:
+    return _lower_end(
+        "not_worse_than_released",
+        found.macro_f1,
+        limit,
+        0 - limit,
+        f"Macro F1 less that of the released model {found.released}: {{figure}}, on {_on(found)}.",
+    )
+
+
+def _lower_end(
+    name: str, difference: Difference | None, limit: float, least: float, text: str
+) -> Clause:
+    interval = difference.interval if difference else None
+    figure = score(difference.estimate, interval) if difference else "not known"
+    return Clause(
+        name=name,
+        figure=difference.estimate if difference else None,
+        interval=interval,
+        limit=limit,
+        passed=interval is not None and interval[0] >= least,
+        text=f"{text.format(figure=figure)} The lower end of the interval must be at least "
+        f"{least:g}.",
+    )
+
+
+def _no_class_worse(found: Regression, limit: float) -> Clause:
+    without = [words(name) for name, change in found.classes.items() if change is None]
+    changes = {words(name): change for name, change in found.classes.items() if change}
+    clause = _largest_loss("no_class_worse", "recall", changes, found, limit)
+    if not without:
+        return clause
+    text = f"{clause.text} Without images to compare on: {', '.join(without)}."
+    return clause.model_copy(update={"passed": False, "text": text})
+
+
+def _no_site_worse(found: Regression, limit: float) -> Clause:
+    judged = {
+        name: change for name, change in found.sites.items() if change.patients >= MIN_PATIENTS
+    }
+    if judged:
+        return _largest_loss("no_site_worse", "accuracy", judged, found, limit)
+    return Clause(
+        name="no_site_worse",
+        figure=None,
+        interval=None,
+        limit=limit,
+        passed=True,
+        text=f"No site has {MIN_PATIENTS} patients among {_on(found)}: too few to judge one.",
+    )
+
+
+def _largest_loss(
+    name: str, metric: str, changes: Mapping[str, Difference], found: Regression, limit: float
+) -> Clause:
+    worst = min(changes, key=lambda key: changes[key].estimate)
+    change = changes[worst]
+    return Clause(
+        name=name,
+        figure=change.estimate,
+        interval=change.interval,
+        limit=limit,
+        passed=change.estimate >= -limit,
+        text=f"Lowest difference of the {metric} from that of the released model "
+        f"{found.released}: {score(change.estimate, change.interval)}, {worst}, on {_on(found)}. "
+        f"It must be at least {0 - limit:g}.",
+    )
+
+
+def _against(
+    report: Report, name: str, limit: float, judged: Callable[[Regression, float], Clause]
+) -> Clause:
+    if report.regression is not None:
+        return judged(report.regression, limit)
+    reason = report.not_compared
+    return Clause(
+        name=name,
+        figure=None,
+        interval=None,
+        limit=limit,
+        passed=reason is None,
+        text=FIRST if reason is None else f"Not compared with the released model: {reason}.",
+    )
+
+
+def _calibrated(report: Report, limit: float) -> Clause:
+    error = report.calibration.after.ece
+    return Clause(
+        name="calibrated",
+        figure=error,
+        interval=None,
+        limit=limit,
+        passed=error <= limit,
+        text=f"Expected calibration error as served: {score(error)}. It must be at most {limit:g}.",
+    )
+
+
+def _on(found: Regression) -> str:
+    return f"{found.images} images of {found.patients} patients whom neither has learnt from"
