@@ -47,6 +47,8 @@ __all__ = [
 CONF = Path(__file__).parent / "conf"
 
 ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
+# Columns of the table of `cxr predict`, and keys beside the classes in a report.
+_TAKEN = {"image", "label", "model", "accuracy", "macro_average", "weighted_average"}
 
 # Its keys are words of the user.
 _FREE = "data.labels"
@@ -84,6 +86,8 @@ class Experiment(Group):
                 "classes must be in alphabetical order, without repeats: "
                 f"classes=[{','.join(sorted(set(self.classes)))}]"
             )
+        if taken := sorted(_TAKEN & set(self.classes)):
+            raise ValueError(f"no class can be named {' or '.join(taken)}: name it otherwise")
         for source in self.data.listed:
             for word, label in source.labels.items():
                 if label is not None and label not in self.classes:

@@ -55,6 +55,7 @@ def test_overrides_reach_values_and_groups():
         ("demo", ["model=resnet"], "resnet"),
         ("scratch", [], r"data\.folder"),
         ("demo", ["data.val_fraction=1.5"], r"data\.val_fraction"),
+        ("demo", ["classes=[accuracy,image,normal]"], "no class can be named accuracy or image"),
     ],
 )
 def test_mistakes_are_rejected_by_name(preset, overrides, message):

@@ -14,7 +14,7 @@ from cxr_serving.http.settings import Settings
 from cxr_serving.model import DISCLAIMER
 
 _DESCRIPTION = f"""\
-Classifies a frontal chest radiograph of a child as bacterial pneumonia, viral pneumonia or normal.
+Classifies a frontal chest radiograph; `GET /model` names the classes.
 
 **{DISCLAIMER}** Images are processed in memory and never stored.
 """

@@ -80,7 +80,7 @@ class Metrics:
         self.confidence = Histogram(
             "cxr_confidence",
             "Probability of the most probable class.",
-            buckets=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
+            buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
             registry=registry,
         )
         self.uncertain = Counter(

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -42,15 +42,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _network(seed: int) -> ConvNextV2ForImageClassification:
+def _network(seed: int, classes: Sequence[str]) -> ConvNextV2ForImageClassification:
     torch.manual_seed(seed)
     return ConvNextV2ForImageClassification(
         ConvNextV2Config(
             image_size=SIZE,
             hidden_sizes=[4, 4, 8, 8],
             depths=[1, 1, 1, 1],
-            id2label=dict(enumerate(CLASSES)),
-            label2id={name: index for index, name in enumerate(CLASSES)},
+            id2label=dict(enumerate(classes)),
+            label2id={name: index for index, name in enumerate(classes)},
         )
     )
 
@@ -60,9 +60,9 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
     """``publish_bundle(data_root, seed, finish, **record)`` publishes random weights."""
 
     @cache
-    def files(seed: int) -> Path:
+    def files(seed: int, classes: tuple[str, ...]) -> Path:
         directory = tmp_path_factory.mktemp(f"network-{seed}")
-        _network(seed).save_pretrained(directory)
+        _network(seed, classes).save_pretrained(directory)
         Preprocessing(SIZE).write(directory)
         onnx.write(directory, flip_averaging=False)
         images = np.stack([np.roll(pixels(SIZE, SIZE), shift) for shift in (0, 7, 19)])
@@ -76,6 +76,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
         seed: int,
         finish: Callable[[Path], object] = lambda directory: None,
         asset: str = "convnext_model",
+        classes: tuple[str, ...] = CLASSES,
         **changes: object,
     ) -> Path:
         fingerprint = f"{seed:08x}".ljust(64, "0")
@@ -85,7 +86,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
                 "asset": asset,
                 "version": bundle.new_version(fingerprint, now),
                 "fingerprint": fingerprint,
-                "classes": CLASSES,
+                "classes": classes,
                 "input_size": SIZE,
                 "created_at": now,
                 "data_version": "test",
@@ -99,7 +100,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
         )
 
         def write_files(directory: Path) -> None:
-            shutil.copytree(files(seed), directory, dirs_exist_ok=True)
+            shutil.copytree(files(seed, classes), directory, dirs_exist_ok=True)
             finish(directory)
 
         return store.publish(store.asset_directory(data_root, asset), record, write_files)

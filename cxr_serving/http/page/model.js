@@ -4,7 +4,7 @@ import { call, Problem } from "./api.js";
 import { byId, element, say } from "./dom.js";
 import { compare } from "./result.js";
 import { complain } from "./tasks.js";
-import { capital, inWords, percent } from "./words.js";
+import { capital, inWords, oneOf, percent } from "./words.js";
 
 const POLL_MS = 5000;
 const POLLS_PER_MODEL = 12; // its report may come later than the model, and an operator may pin it
@@ -64,6 +64,7 @@ async function look() {
 
 function describe() {
   const { model: record, following, pinned, runtime, confidence, test } = model;
+  byId("classes").textContent = `For frontal chest radiographs: ${oneOf(record.classes)}.`;
   const facts = [
     ["Version", record.version],
     ["Created", new Date(record.created_at).toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" })],

@@ -9,4 +9,6 @@ export const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.r
 
 export const inWords = (name) => name.replaceAll("_", " ");
 
+export const oneOf = (names) => new Intl.ListFormat("en-GB", { type: "disjunction" }).format(names.map(inWords));
+
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -18,6 +18,8 @@ from selenium.webdriver.support.select import Select
 from cxr_serving.model import explanation
 from cxr_serving.model.explanation import grad_cam, overlay
 
+FIVE = ("effusion", "lung_mass", "nodule", "scar", "tuberculosis")
+
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
@@ -188,7 +190,10 @@ def test_new_model_is_announced_and_can_classify_the_image_again(
     page.classify("image.jpeg", image)
     old = page.post("/predict", image)["model"]["version"]
     assert not page.get("outdated").is_displayed()
-    new = publish_bundle(page.server.data_root, seed=2).name
+    assert page.text("classes") == (
+        "For frontal chest radiographs: bacterial pneumonia, normal or viral pneumonia."
+    )
+    new = publish_bundle(page.server.data_root, seed=2, classes=FIVE).name
     reports.write(page.server.data_root / "reports" / new)
 
     page.until(lambda: page.text("news") == f"A new model serves: {new}.", 60)
@@ -204,7 +209,10 @@ def test_new_model_is_announced_and_can_classify_the_image_again(
     assert not page.get("outdated").is_displayed()
     probs = page.post("/predict", image)["probs"]
     assert [bar[1] for bar in page.bars()] == [percent(share) for share in probs]
-    assert "Grad-CAM" in page.text("explanation")
+    assert "effusion, lung mass, nodule, scar or tuberculosis" in page.text("classes")
+    for option, label in zip(Select(page.get("explained")).options, FIVE, strict=True):
+        option.click()
+        assert f"“{label.replace('_', ' ')}”" in page.text("explanation")
 
 
 def test_pasted_picture_is_classified(
