@@ -101,6 +101,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Directory of a model to compare with.", metavar="DIRECTORY"),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a label of the images means, where it is no class of the model; LABEL= "
+            "leaves its images out. May be repeated.",
+            metavar="LABEL=CLASS",
+        ),
+    ] = None,
 ) -> None:
     """Write the report of any model on any folder of images.
 
@@ -109,10 +117,16 @@ def evaluate(
       cxr evaluate --bundle data/models/convnext_model/VERSION \\
         --data /path/to/images --out report
     """
+    labels = {}
+    for pair in label or []:
+        name, equals, meaning = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair}: expected LABEL=CLASS", param_hint="--label")
+        labels[name] = meaning or None
     with _needs("pipeline"):
         from cxr_assets.evaluation.command import evaluate
 
-    evaluate(bundle, data, out, baseline)
+    evaluate(bundle, data, out, baseline, labels)
 
 
 @app.command()

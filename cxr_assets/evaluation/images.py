@@ -1,6 +1,6 @@
 """The labelled images that models are evaluated on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,21 +121,27 @@ def _prepared(processed: Path, data: DatasetRecord, rows: pd.DataFrame, what: st
     )
 
 
-def survey(place: Path, classes: Sequence[str], progress: Progress = lambda line: None) -> Images:
+def survey(
+    place: Path,
+    classes: Sequence[str],
+    labels: Mapping[str, str | None],
+    progress: Progress = lambda line: None,
+) -> Images:
     """Images of any folder in the raw layout, or of a table.
 
     Of a folder, its ``test/`` where there is one, else all of it. A file that is broken, or whose
-    class is not known, is skipped with a reason.
+    class is left out, is skipped with a reason.
 
     Args:
         place: the folder, or a CSV or Parquet file.
         classes: that images may be of.
+        labels: class by label, None for one that is left out; a class needs no entry.
         progress: called with a line per stage.
 
     Raises:
-        RawDataError: there is no image to evaluate.
+        RawDataError: there is no image to evaluate, or a label means no class.
     """
-    inventory = raw.survey(place, classes, progress)
+    inventory = raw.survey(place, classes, labels, progress)
     labelled = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
     skipped = inventory[inventory["problem"].notna()]
     labelled["patient"] = labelled["patient"].where(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from cxr_assets import written
 from cxr_assets.evaluation import illustration, page, past, regression
@@ -114,7 +115,12 @@ def write_report(
 
 
 def report_on_images(
-    main: Path, place: Path, out: Path, baseline: Path | None, progress: Progress
+    main: Path,
+    place: Path,
+    out: Path,
+    baseline: Path | None,
+    progress: Progress,
+    labels: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Path:
     """Write the same report on any bundle and any images.
 
@@ -125,6 +131,7 @@ def report_on_images(
         out: where the report goes; an earlier one by this function, unchanged, is replaced.
         baseline: directory of a bundle to compare with, if any.
         progress: called with a line for each model, and while the images are read.
+        labels: class by label of the images, None for one that is left out; a class needs no entry.
 
     Returns:
         ``out``.
@@ -139,7 +146,7 @@ def report_on_images(
     out = out.resolve()
     _require_free(out, place.resolve())
     predictors = [Predictor(main)]
-    images = evaluated.survey(place, predictors[0].record.classes, progress)
+    images = evaluated.survey(place, predictors[0].record.classes, labels, progress)
     if baseline is not None:
         predictors.append(_load(baseline, predictors[0].record.classes))
     evaluation = evaluate_models(predictors, images)

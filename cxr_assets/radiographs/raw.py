@@ -131,28 +131,33 @@ def read(layout: Layout) -> RawImages:
     return images
 
 
-def survey(place: Path, classes: Sequence[str], progress: Progress) -> pd.DataFrame:
+def survey(
+    place: Path, classes: Sequence[str], labels: Mapping[str, str | None], progress: Progress
+) -> pd.DataFrame:
     """Inventory of images to evaluate a model on; splits and classes may be missing.
 
     If a folder has ``test/``, only that is listed, otherwise every ``NORMAL/`` and ``PNEUMONIA/``
-    in it. A table has columns of the default names, and names of classes or Kaggle's ``bacteria``
-    and ``virus`` as labels. Every image is decoded once, to find the broken ones.
+    in it. A table has columns of the default names. Every image is decoded once, to find the
+    broken ones.
 
     Args:
         place: a folder that has the images, itself or in ``chest_xray/``, or a table; nothing is
             written there.
         classes: of the model.
+        labels: class by label, None for one that is left out; a class, and Kaggle's ``bacteria``
+            and ``virus``, need no entry.
         progress: called with a line per stage.
 
     Returns:
         As :attr:`RawImages.inventory`, with paths below the folder, or that of the table.
 
     Raises:
-        RawDataError: there is no readable image.
+        RawDataError: there is no readable image, or a label means no class of the model.
     """
-    words = {word: label for word, label in naming.CLASS_OF_CAUSE.items() if label in classes}
+    causes = {word: label for word, label in naming.CLASS_OF_CAUSE.items() if label in classes}
+    words = Words({**causes, **labels}, classes)
     if place.is_file():
-        source = Source(name="table", source="table", table=place, labels=words)
+        source = Source(name="table", source="table", table=place)
         root = annotations.root(source)
         rows = annotations.read(source, progress)
         expected = f"the columns path, label and patient, and labels such as {classes[0]}"
@@ -162,8 +167,9 @@ def survey(place: Path, classes: Sequence[str], progress: Progress) -> pd.DataFr
         top = next((top / "test" for top in tops if (top / "test").is_dir()), root)
         rows = folder.read(source.name, root, [top], progress)
         expected = f"NORMAL/ and PNEUMONIA/ with names like {', '.join(folder.EXAMPLES.values())}"
-    rows = examine(rows, root, None)
-    inventory = listing.finished(listing.labelled(rows, Words(source.labels, classes)))
+    rows = listing.labelled(examine(rows, root, None), words)
+    _require_known(place, rows, classes)
+    inventory = listing.finished(rows)
     named = inventory.index[inventory["problem"].isna()]
     with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
         files = (root / path for path in inventory["path"][named])
@@ -177,6 +183,18 @@ def survey(place: Path, classes: Sequence[str], progress: Progress) -> pd.DataFr
             f"{folder.HELP}"
         )
     return inventory
+
+
+def _require_known(place: Path, rows: pd.DataFrame, classes: Sequence[str]) -> None:
+    """What is no class of the model would not count as an error of the model."""
+    unlabelled = rows["problem"].str.startswith("label: ", na=False)
+    if unknown := sorted(filter(None, rows.loc[unlabelled, "given_label"].unique())):
+        given = sorted(rows["given_label"].dropna().unique())
+        raise RawDataError(
+            f"the images of {place.absolute()} have the labels {', '.join(given)}, but the classes "
+            f"of the model are {', '.join(classes)}: say with --label {unknown[0]}=CLASS which of "
+            f"them {unknown[0]} means, or with --label {unknown[0]}= leave its images out"
+        )
 
 
 def _list(

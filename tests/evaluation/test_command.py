@@ -3,9 +3,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tiny
 from command import CXR
 from reporting import Page, bundles
 
+import cxr
 from cxr_assets.evaluation.report import report_on_images
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import synthesis
@@ -173,3 +175,32 @@ def test_an_evaluation_replaces_an_earlier_one_and_nothing_else(
         with pytest.raises(ReportError, match="name a new or an empty directory with --out"):
             evaluate_on(folder, reported, place)
         assert tree(tmp_path) == everything
+
+
+def test_labels_that_the_model_does_not_know_have_to_be_mapped(
+    layout: Layout, images: Path, tmp_path: Path
+) -> None:
+    main, _ = bundles(layout)
+    five = ("effusion", "fibrosis", "mass", "nodule", "tuberculosis")
+    other = tiny.publish(layout, "dinov2_probe", tiny.dinov2(five), "d" * 64)
+    out = tmp_path / "out"
+    with pytest.raises(ReportError, match=f"has the classes {', '.join(five)}, not "):
+        report_on_images(main, images, out, other, lambda line: None)
+    two = tiny.publish(layout, "convnext_model", tiny.convnext(("normal", "pneumonia")), "d" * 64)
+    known = r"labels bacterial_pneumonia, normal, viral_pneumonia, but .* are normal, pneumonia:"
+    for labels in ({}, {"viral_pneumonia": "pneumonia"}):
+        with pytest.raises(RawDataError, match=f"{known}.* --label bacterial_pneumonia=CLASS"):
+            report_on_images(two, images, out, None, lambda line: None, labels)
+
+    def ended(*labels: str) -> object:
+        arguments = ["evaluate", f"--bundle={two}", f"--data={images}", f"--out={out}"]
+        with pytest.raises(SystemExit) as end:
+            cxr.main([*arguments, *(f"--label={label}" for label in labels)])
+        return end.value.code
+
+    assert ended("bacterial_pneumonia") == 2, "it has to be LABEL=CLASS"
+    assert "normal, pneumonia" in str(ended("bacterial_pneumonia=pneumonia", "viral_pneumonia=tb"))
+    assert not ended("bacterial_pneumonia=pneumonia", "viral_pneumonia=")
+    report = Report.read(out)
+    assert (report.classes, report.absent_classes) == (("normal", "pneumonia"), ())
+    assert {why.split(":")[0] for why in report.skipped.values()} == {"excluded"}

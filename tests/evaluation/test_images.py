@@ -60,8 +60,8 @@ def test_of_a_table_paths_are_relative_to_it(
             "problem": [None, None, "missing: there is no such file"],
         }
     )
-    monkeypatch.setattr(raw, "survey", lambda place, progress: inventory)
-    found = images.survey(table)
+    monkeypatch.setattr(raw, "survey", lambda *asked: inventory)
+    found = images.survey(table, (), {})
     assert found.paths == [Path("/elsewhere/a.png"), tmp_path / "b.dcm"]
     assert found.table["class"].tolist() == ["viral_pneumonia", "normal"]
     assert (found.patients, found.unknown_patients) == (2, 1)

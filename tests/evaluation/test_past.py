@@ -69,6 +69,19 @@ def test_a_broken_older_bundle_is_left_out_and_does_not_stop_the_report(
         assert str(layout.reports / RELEASED / "metrics.json") in said[0]
 
 
+def test_a_release_of_other_classes_is_not_compared(reported: Layout) -> None:
+    two = tiny.convnext(("normal", "pneumonia"))
+    released = tiny.publish(reported, "convnext_model", two, "d" * 64)
+    reported.releases.mkdir(exist_ok=True)
+    released.rename(reported.releases / released.name)
+    store.write_pointer(reported.releases, released.name)
+    main = reported.models("convnext_model") / Report.read(reported.reports).version
+    report = write_report(reported, main, store.latest(reported.models("dinov2_probe")))
+    assert Report.read(report).regression is None
+    text = (report / "report.html").read_text()
+    assert "Not compared: the last release has other classes." in text
+
+
 def test_the_released_model_is_evaluated_on_the_same_images(reported: Layout) -> None:
     main, baseline = bundles(reported)
     assert Report.read(reported.reports).regression is None

@@ -52,7 +52,7 @@ def test_pipes_are_listed_and_never_opened(source, collect):
     with pytest.raises(
         raw.RawDataError, match=r"no image could be read in .*: corrupt: it is a pi"
     ):
-        raw.survey(only.parent, KAGGLE_CLASSES, str)
+        raw.survey(only.parent, KAGGLE_CLASSES, {}, str)
 
 
 def test_hidden_images_are_not_ignored(source, collect):
