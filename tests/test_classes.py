@@ -1,0 +1,143 @@
+"""Other classes than Kaggle's, from a dataset to the answers of the service."""
+
+import time
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from fastapi.testclient import TestClient
+from learning.trainings import OVERRIDES
+from PIL import Image
+
+import cxr
+from cxr_assets.evaluation import bootstrap
+from cxr_assets.evaluation.report import PAGE_FILE, PREDICTIONS_FILE, write_report
+from cxr_assets.experiment import Experiment, compose
+from cxr_assets.layout import Layout
+from cxr_assets.learning.export import export
+from cxr_assets.learning.fit import fit
+from cxr_assets.learning.plan import plan
+from cxr_assets.learning.reference import Saved
+from cxr_assets.release.release import write_release
+from cxr_serving.http.app import create_app
+from cxr_serving.http.settings import Settings
+from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.report import Audit, Report
+
+TWO = ("normal", "pneumonia")
+FIVE = ("effusion", "fibrosis", "mass", "nodule", "tuberculosis")
+
+
+@dataclass(frozen=True)
+class Trained:
+    classes: tuple[str, ...]
+    layout: Layout
+    experiment: Experiment
+    main: Path
+    probe: Path
+    report: Path
+    release: Path
+
+
+@pytest.fixture(scope="module", params=[TWO, FIVE], ids=["two", "five"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """All of a run: both models, mixed and class-weighted, their report, and a release."""
+    classes: tuple[str, ...] = request.param
+    layout = Layout(tmp_path_factory.mktemp("classes") / "data")
+    tiny.processed(layout, classes=classes, images=6, test_images=6)
+    experiment = compose(
+        "demo",
+        [
+            *OVERRIDES,
+            *("trainer.max_epochs=1", "trainer.mixup=0.2", "trainer.cutmix=1", "margin=-1"),
+            f"trainer.class_balance={'weights' if classes == TWO else 'sampling'}",
+            f"classes=[{','.join(classes)}]",
+            f"data.image_size={tiny.SIZE}",
+        ],
+    )
+    bundles = []
+    for asset in ("convnext_model", "dinov2_probe"):
+        training = plan(asset, experiment, layout)
+        fit(training, lambda line: None)
+        bundles.append(export(training)[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", 40)
+        report = write_report(layout, *bundles)
+        release = write_release(layout, None, experiment)
+    return Trained(classes, layout, experiment, *bundles, report, release)
+
+
+def test_both_bundles_answer_with_the_classes(trained: Trained) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, tiny.SIZE, tiny.SIZE), dtype=np.uint8)
+    for bundle in (trained.main, trained.probe):
+        assert BundleRecord.read(bundle).classes == trained.classes
+        assert Predictor(bundle).predict(images).shape == (3, len(trained.classes))
+    served, cam = Predictor(trained.main).answer(images)
+    assert cam is not None
+    assert cam.shape[1] == len(trained.classes)
+    np.testing.assert_allclose(served, Saved(trained.main, False).predict(images), atol=1e-4)
+
+
+def test_the_report_is_about_the_classes(trained: Trained) -> None:
+    report = Report.read(trained.report)
+    number = len(trained.classes)
+    assert report.classes == trained.classes
+    assert np.shape(report.confusion_matrix) == (number, number)
+    assert np.sum(report.confusion_matrix) == 6 * number
+    for part in report.models:
+        assert tuple(part.intervals.classes) == trained.classes
+        assert part.auroc_macro_ovr == pytest.approx(np.mean(list(part.auroc_ovr.values())))
+        assert part.intervals.average_precision_macro_ovr is not None
+        assert part.selective[0].images == 6 * number
+        assert (part.abnormal is None) == ("normal" not in trained.classes)
+    assert report.comparison is not None
+    assert isinstance(report.shortcuts.border, Audit)
+    header = (trained.report / PREDICTIONS_FILE).read_text().splitlines()[0].split(",")
+    assert header[2:] == [f"{role}_{c}" for role in ("model", "baseline") for c in trained.classes]
+    page = (trained.report / PAGE_FILE).read_text()
+    assert "Bacterial" not in page
+    assert ("Pneumonia against normal" in page) == (trained.classes == TWO)
+    assert ("no class is named normal" in page) == (trained.classes == FIVE)
+    assert (trained.report / "abnormal_roc.png").exists() == (trained.classes == TWO)
+
+
+def test_the_card_says_nothing_of_other_classes(trained: Trained) -> None:
+    card = (trained.release / "README.md").read_text()
+    assert f"chest radiograph as {', '.join(trained.classes)}." in card
+    assert "bacterial" not in card
+    assert ("- pneumonia\n" in card) == (trained.classes == TWO)
+    assert f"classes=[{','.join(trained.classes)}]" in card
+
+
+def test_the_service_answers_with_the_classes(trained: Trained) -> None:
+    file = BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 40), np.uint8)).save(file, "PNG")
+    settings = Settings(data_root=trained.layout.root, threads=1, poll_seconds=0.05)
+    with TestClient(create_app(settings)) as client:
+        deadline = time.monotonic() + 60
+        while client.get("/ready").status_code != 200:
+            assert time.monotonic() < deadline, client.get("/ready").text
+        upload = {"file": ("image.png", file.getvalue())}
+        answer = client.post("/predict?cam=true", files=upload).json()
+        assert tuple(answer["probabilities"]) == tuple(answer["cam"]) == trained.classes
+        assert answer["label"] == trained.classes[answer["pred"]]
+        for label in trained.classes:
+            assert client.post(f"/explain?label={label}", files=upload).json()["label"] == label
+        error = client.post("/explain?label=viral_pneumonia", files=upload).json()["error"]
+        assert ", ".join(trained.classes) in error["message"]
+        assert f'cxr_predictions_total{{label="{answer["label"]}"}}' in client.get("/metrics").text
+        assert client.get("/model").json()["model"]["classes"] == list(trained.classes)
+
+
+def test_the_table_of_predictions_has_a_column_for_each_class(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next(trained.layout.processed.glob("test/*/*.png"))
+    with pytest.raises(SystemExit):
+        cxr.main(["predict", str(image), "--bundle", str(trained.main)])
+    header = capsys.readouterr().out.splitlines()[0]
+    assert header.split(",") == ["image", "label", *trained.classes, "model"]
