@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from cxr_assets.radiographs import dataset
+from cxr_assets.radiographs.naming import EXTERNAL
 
 # Copies saved again at JPEG quality 30, at half size or with 40 grey levels added have a similarity
 # of at least .91. The maximum over 13.6 million pairs of real images of different patients is .59,
@@ -23,8 +24,9 @@ from cxr_assets.radiographs import dataset
 SIMILAR = 0.9
 
 REMEDY = (
-    "patients seem to have images in two splits: look at each pair, remove one image from the "
-    "source or move both to one split, then materialise raw_kaggle and processed_dataset again"
+    "patients seem to have images in two splits: look at each pair, remove one image from its "
+    "source, or name the same patient for both in a table, then materialise raw_kaggle and "
+    "processed_dataset again"
 )
 
 _SIDE = 32
@@ -46,7 +48,7 @@ class Pair(NamedTuple):
     """Two images in different splits that seem to be of one patient.
 
     Attributes:
-        first, second: the source paths, as in the manifest.
+        first, second: source and path, as in the manifest.
         why: what they have in common, as text.
     """
 
@@ -61,26 +63,27 @@ def pairs_across_splits(directory: Path) -> list[Pair]:
     Raises:
         DatasetError: there is no dataset, or one of its images cannot be read.
     """
+    record = dataset.DatasetRecord.read(directory)
     images = dataset.manifest(directory).query("kept")
     by_manifest = []
     for _, group in images.groupby("patient"):
-        rows = list(zip(group["path"], group["split"], strict=True))
-        by_manifest += _across(rows, "same patient in the manifest")
-    size = dataset.DatasetRecord.read(directory).image_size
-    return [*by_manifest, *by_name(images), *by_image(directory, images, size)]
+        by_manifest += _across(_rows(group), "same patient in the manifest")
+    named = images[~images["source"].isin(record.tables)]
+    return [*by_manifest, *by_name(named), *by_image(directory, images, record.image_size)]
 
 
 def by_name(images: pd.DataFrame) -> list[Pair]:
     """Pairs across splits whose file names suggest one patient.
 
     Either one name marks a copy of the other, or both are Kaggle's names with the same number.
-    Names are compared within a class and case-insensitively.
+    Names are compared within a source and a class, and case-insensitively.
 
     Args:
-        images: columns ``path``, ``split`` and ``class``.
+        images: columns ``source``, ``path``, ``split`` and ``class``; none of a table, where names
+            of files say nothing of a patient.
     """
     pairs = []
-    for _, group in images.groupby("class"):
+    for _, group in images.groupby(["source", "class"]):
         names = [_plain(PurePosixPath(path).stem) for path in group["path"]]
         numbered: dict[tuple[str, int], list[int]] = defaultdict(list)
         copies: dict[str, list[int]] = defaultdict(list)
@@ -89,7 +92,7 @@ def by_name(images: pd.DataFrame) -> list[Pair]:
             copies[originals[index]].append(index)
             if (number := _kaggle_number(name)) is not None:
                 numbered[number].append(index)
-        rows = list(zip(group["path"], group["split"], strict=True))
+        rows = _rows(group)
         for members in numbered.values():
             pairs += _across([rows[index] for index in members], "same number in the name")
         for original, members in copies.items():
@@ -130,11 +133,14 @@ def by_image(directory: Path, images: pd.DataFrame, size: int) -> list[Pair]:
 def _similar(
     images: pd.DataFrame, digests: npt.NDArray[np.str_], described: npt.NDArray[np.float32]
 ) -> list[Pair]:
-    paths, splits, labels = (images[name].to_numpy() for name in ("path", "split", "class"))
+    splits, labels = (images[name].to_numpy() for name in ("split", "class"))
+    names = [name for name, _ in _rows(images)]
     pairs = []
     for label in pd.unique(labels):
         typical = described[labels == label].mean(axis=0)
         for one, other in itertools.combinations(pd.unique(splits), 2):
+            if {one, other} == {"test", EXTERNAL}:
+                continue  # both are reported alone: nothing leaks
             left = np.flatnonzero((splits == one) & (labels == label))
             right = np.flatnonzero(splits == other)
             unit = _unit(described[right] - typical)
@@ -145,7 +151,7 @@ def _similar(
                 similarity[digests[block][:, None] == digests[right][None]] = 1
                 for row, column in np.argwhere(similarity >= SIMILAR):
                     why = f"similarity of the images {similarity[row, column]:.2f}"
-                    pairs.append(Pair(paths[block[row]], paths[right[column]], why))
+                    pairs.append(Pair(names[block[row]], names[right[column]], why))
     return pairs
 
 
@@ -201,6 +207,12 @@ def _kaggle_number(name: str) -> tuple[str, int] | None:
                 series = "".join(tokens[max(0, place - 3) : place])
                 return series if re.fullmatch(r"normal\d+-", series) else "", int(number)
     return None
+
+
+def _rows(images: pd.DataFrame) -> list[tuple[str, str]]:
+    """Name and split of each image."""
+    names = images["source"] + "/" + images["path"]
+    return list(zip(names, images["split"], strict=True))
 
 
 def _across(rows: list[tuple[str, str]], why: str) -> list[Pair]:
