@@ -103,7 +103,7 @@ class Data(Group):
         test_fraction: share of the patients drawn for test, of sources without given splits.
         seed: for the draw of these patients and for synthetic images. It is separate from the
             training's ``seed``, so that trainings with different seeds share dataset and split.
-        max_corrupt_fraction: share of unreadable images above which preparation fails.
+        max_corrupt_fraction: share of unreadable or missing images above which preparation fails.
         unknown_patients: for images without a known patient: ``exclude`` leaves them out,
             ``own`` counts each as one patient, so that leakage cannot be excluded.
         in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset

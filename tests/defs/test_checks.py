@@ -99,7 +99,8 @@ def test_the_same_image_saved_again_under_another_patients_name_is_found(layout)
     assert not result.passed
     assert result.metadata["number_of_pairs"].value == 1
     ((first, second, _),) = result.metadata["pairs"].data
-    assert {first, second} == {"test/normal/image-0.png", "train/viral_pneumonia/image-0.png"}
+    files = ("test/normal/image-0.png", "train/viral_pneumonia/image-0.png")
+    assert {first, second} == {f"synthetic/{file}" for file in files}
 
 
 def test_a_blank_image_in_two_splits_is_found(layout):

@@ -357,10 +357,10 @@ def test_a_changed_file_of_the_last_dataset_is_made_again(layout, tmp_path, deco
 
 
 def test_without_links_images_are_copied(layout, tmp_path, decoded, monkeypatch):
-    def refuse(*paths: object) -> None:
+    def fail(*paths: object) -> None:
         raise OSError("no links on this file system")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", fail)
     rows = [handmade.row(tmp_path, number) for number in range(13)]
     handmade.make(layout, handmade.images(tmp_path, rows[:12]))
     before = pixels(layout)
