@@ -21,6 +21,9 @@ app = typer.Typer(
 releases = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(releases, name="release", help="Decide on releases.")
 
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data", help="Forget a patient.")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; ``sys.argv`` when no arguments are given."""
@@ -228,6 +231,37 @@ def serve() -> None:
         from cxr_serving.http.server import serve
 
     serve()
+
+
+@data.command()
+def forget(
+    patient: Annotated[
+        str,
+        typer.Argument(
+            help="As the source names the patient, or SOURCE/PATIENT.", metavar="PATIENT"
+        ),
+    ],
+) -> None:
+    """Remove a patient who withdrew consent from everything below the data root.
+
+    The withdrawal is recorded first, so that no later run takes the patient's images again. They
+    are removed from the dataset, the embeddings and the reports, and the bundles and releases that
+    know them are listed. The files of the source are not touched. The exit status is 1 if the
+    patient is unknown or something could not be removed; the same command then does the rest.
+
+    \b
+    Examples:
+      cxr data forget 4711
+      cxr data forget clinic/4711
+
+    \b
+    Environment:
+      CXR_DATA_ROOT  where everything lies (default: data)
+    """
+    with _needs("pipeline"):
+        from cxr_assets.data import forget
+
+    forget(patient)
 
 
 @contextmanager

@@ -22,6 +22,16 @@ class Layout:
         return self.root / "raw"
 
     @property
+    def raw_lock(self) -> Path:
+        """Lock held while images are collected."""
+        return self.raw / ".lock"
+
+    @property
+    def processed_lock(self) -> Path:
+        """Lock held while the processed dataset changes."""
+        return self.root / ".processed.lock"
+
+    @property
     def processed(self) -> Path:
         """The processed dataset: ``{train,val,test}/{class}/*.png``, manifest and dataset.json."""
         return self.root / "processed"

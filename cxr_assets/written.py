@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -156,6 +156,55 @@ def replace(new: Path, current: Path, foreign: Callable[[Path], str | None], asi
     logger.warning(
         "%s: it was set aside as %s; delete that when it is no longer needed", reason, kept
     )
+
+
+def revise(directory: Path, contents: Mapping[str, bytes | None]) -> None:
+    """Replace files of a sealed directory by new contents, or delete those of None.
+
+    Others see it as it was or as it becomes, complete. Files that somebody else added or changed
+    are kept, and still count as theirs.
+
+    Args:
+        directory: with an intact record.
+        contents: by path below the directory.
+
+    Raises:
+        OSError, ValidationError: a file or the record cannot be read or written; then nothing
+            has changed.
+    """
+    record = Record.model_validate_json((directory / RECORD_FILE).read_bytes())
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    replaced = {directory / name for name in (RECORD_FILE, *contents)}
+    try:
+        begin(partial, record.kind)
+        shutil.copytree(
+            directory,
+            partial,
+            symlinks=True,
+            dirs_exist_ok=True,
+            copy_function=link,
+            ignore=lambda folder, names: {n for n in names if Path(folder, n) in replaced},
+        )
+        files = dict(record.files or {})
+        for name, content in contents.items():
+            files.pop(name, None)
+            if content is not None:
+                (partial / name).write_bytes(content)
+                files[name] = _file(partial / name)
+        revised = record.model_copy(update={"files": files}).model_dump_json(indent=1)
+        write_file(partial / RECORD_FILE, f"{revised}\n".encode())
+        swap_directory(partial, directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def link(old: str | Path, new: str | Path) -> None:
+    """Make ``new`` a second name of the file ``old``, or a copy where there are no such links."""
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError:  # another device, or too many of them
+        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def remove_leftovers(place: Path, foreign: Callable[[Path], str | None]) -> None:

@@ -11,7 +11,7 @@ from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
 from cxr_serving.model import DISCLAIMER
 
-COMMANDS = ["predict", "evaluate", "train", "summary", "serve"]
+COMMANDS = ["predict", "evaluate", "train", "summary", "serve", "data"]
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
@@ -31,12 +31,12 @@ def test_help_names_the_commands_and_what_they_are_not_for(
     assert DISCLAIMER in " ".join(text.split())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "data forget"])
 def test_help_of_a_command_names_settings_that_exist_with_their_defaults(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields = {**PipelineSettings.model_fields, **ServiceSettings.model_fields}
-    text = output(capsys, command, "--help")
+    text = output(capsys, *command.split(), "--help")
     assert text.isascii(), "it is printed in every locale"
     for name in re.findall(r"CXR_(\w+)", text):
         field = fields[name.lower()]

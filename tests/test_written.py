@@ -85,3 +85,51 @@ def test_intact_files_are_those_that_nobody_changed_or_deleted(sealed):
     assert written.intact(sealed) == set()
     lose_the_record(sealed)
     assert written.intact(sealed) == set()
+
+
+def test_files_are_revised_and_the_record_stays_valid(sealed: Path, tmp_path: Path) -> None:
+    (sealed / "empty").mkdir()
+    written.revise(sealed, {"page.html": b"new", "figures/roc.csv": None})
+    assert (sealed / "page.html").read_text() == "new"
+    assert not (sealed / "figures" / "roc.csv").exists()
+    assert (sealed / "empty").is_dir()
+    assert written.fault(sealed) is None
+    assert foreign(sealed) is None
+    assert list(tmp_path.iterdir()) == [sealed]
+
+
+@pytest.mark.parametrize("meddle", [add, link])
+def test_what_others_added_survives_a_revision_and_stays_theirs(sealed: Path, meddle) -> None:
+    meddle(sealed)
+    before = foreign(sealed)
+    written.revise(sealed, {"page.html": b"new"})
+    assert foreign(sealed) == before
+    assert before is not None
+
+
+def test_a_revision_that_fails_changes_nothing(
+    sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(written, "swap_directory", full)
+    with pytest.raises(OSError, match="No space left"):
+        written.revise(sealed, {"page.html": b"new"})
+    assert (sealed / "page.html").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [sealed]
+
+
+def test_a_link_is_a_copy_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*args: object, **more: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    (tmp_path / "a").write_text("text")
+    written.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+    monkeypatch.setattr(written.os, "link", none)
+    written.link(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "text"
+    assert not (tmp_path / "c").samefile(tmp_path / "a")

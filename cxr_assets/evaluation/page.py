@@ -51,6 +51,7 @@ def _shown(error: Error, images: Images, classes: Sequence[str]) -> dict[str, An
         cam = overlay(error.pixels, grad_cam(error.cam, len(error.pixels)))
     return {
         "name": images.paths[error.image].name,
+        "sha256": images.table["sha256"].iloc[error.image],
         "truth": classes[error.truth],
         "answer": classes[error.answer],
         "confidence": error.confidence,

@@ -257,7 +257,9 @@ def _write(
 def _write_predictions(
     path: Path, images: Images, main: Evaluated, baseline: Evaluated | None
 ) -> None:
-    table = images.table[["path", "class"]].rename(columns={"class": "target"})
+    # By source and hash, an image is found again that has to be removed.
+    table = images.table[["source", "path", "patient", "sha256", "class"]]
+    table = table.rename(columns={"class": "target"})
     for role, model in (("model", main), ("baseline", baseline)):
         if model is not None:
             for index, name in enumerate(main.record.classes):

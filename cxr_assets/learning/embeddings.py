@@ -85,12 +85,25 @@ def forget(layout: Layout, images: Iterable[str]) -> int:
     Returns:
         How many were deleted.
     """
+    forgotten = frozenset(images)
+    return retain(layout, lambda image: image not in forgotten)
+
+
+def retain(layout: Layout, wanted: Callable[[str], bool]) -> int:
+    """Delete the embeddings of all other images, of every backbone.
+
+    Args:
+        layout: where the embeddings are.
+        wanted: whether an image stays, by the sha256 of its source.
+
+    Returns:
+        How many were deleted.
+    """
     if not layout.embeddings.exists():
         return 0
-    forgotten = set(images)
     with FileLock(layout.embeddings / ".lock"):
         _clean(layout.embeddings)
-        return _retain(layout.embeddings, lambda image: image not in forgotten, lambda line: None)
+        return _retain(layout.embeddings, wanted, lambda line: None)
 
 
 def _retain(directory: Path, wanted: Callable[[str], bool], progress: Progress) -> int:

@@ -91,6 +91,7 @@ def export(
     """
     with locked(plan, progress), _publishing(plan):
         if plan.finished:
+            _require_dataset(plan)
             directory = _publish(plan, dagster_run_id, point)
             plan.discard()
             return directory, True
@@ -133,6 +134,16 @@ def _prune_work(lock: Path) -> None:
         if work.exists():
             shutil.rmtree(work)
         lock.unlink()
+
+
+def _require_dataset(plan: Plan) -> None:
+    now = dataset.DatasetRecord.read(plan.layout.processed).data_version
+    if now != plan.dataset.data_version:
+        raise ExportError(
+            f"the processed dataset has changed since {plan.asset} was trained (version {now[:8]}, "
+            f"not {plan.dataset.data_version[:8]}), so the bundle could not say which images it "
+            "knows: train it again"
+        )
 
 
 def _publishing(plan: Plan) -> FileLock:

@@ -100,6 +100,14 @@ def kept(directory: Path, split: str) -> pd.DataFrame:
     return images.sort_values("file", ignore_index=True)
 
 
+def by_split(images: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
+    """Number of images by a column of the manifest and by split; empty values count nowhere."""
+    counts: dict[str, dict[str, int]] = {}
+    for (name, split), number in images.groupby([column, "split"]).size().items():
+        counts.setdefault(name, {})[split] = int(number)
+    return counts
+
+
 def labels(images: pd.DataFrame, classes: tuple[str, ...]) -> torch.Tensor:
     """Class indices in ``classes``, int64 [N], of rows of the manifest."""
     return torch.tensor([classes.index(label) for label in images["class"]], dtype=torch.int64)

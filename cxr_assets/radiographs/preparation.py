@@ -5,7 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_assets.provenance import fingerprint
-from cxr_assets.radiographs import changes, dataset, decoding
+from cxr_assets.radiographs import changes, dataset, decoding, listing, withdrawal
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -72,7 +72,10 @@ def prepare(
             a patient would move to another split, or DICOM is not read on this machine.
     """
     layout.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.root / ".processed.lock"):
+    with FileLock(layout.processed_lock):
+        inventory = raw.inventory.copy()
+        listing.withdraw(inventory, withdrawal.read(layout))  # it may be older than a withdrawal
+        raw = replace(raw, inventory=inventory)
         previous, fault = _previous(layout.processed)
         try:
             images = select(raw, data, classes, previous)
@@ -144,7 +147,7 @@ def _write_images(
         folder.mkdir(parents=True, exist_ok=True)
     known = planned["sha256"].isin(reusable)
     for image, file in planned.loc[known, ["sha256", "file"]].itertuples(index=False):
-        _link(reusable[image], directory / file)
+        written.link(reusable[image], directory / file)
     new = planned[~known]
     if known.any():
         progress(f"{known.sum():,} images are unchanged, {len(new):,} are new")
@@ -167,13 +170,6 @@ def _write_images(
     images["kept"] = images["reason"].isna()
     images.loc[~images["kept"], "file"] = None
     _reject_corrupt(images, data)
-
-
-def _link(old: Path, new: Path) -> None:
-    with suppress(OSError):  # no links here: another device, or too many of them
-        os.link(old, new)
-        return
-    shutil.copy2(old, new)
 
 
 def _describe(
@@ -201,20 +197,13 @@ def _describe(
         test_fraction=data.test_fraction,
         seed=data.seed,
         counts=_count(images, classes, raw),
-        sources=_by_split(kept, "source"),
-        sites=_by_split(kept, "site"),
+        sources=dataset.by_split(kept, "source"),
+        sites=dataset.by_split(kept, "site"),
         tables=tuple(source.name for source in raw.sources if source.source == "table"),
         unknown_patients=int(kept["unknown"].sum()),
         skipped=dict(Counter(reason.split(":")[0] for reason in images["reason"].dropna())),
         changes=changed,
     )
-
-
-def _by_split(kept: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for (name, split), number in kept.groupby([column, "split"]).size().items():
-        counts.setdefault(name, {})[split] = int(number)
-    return counts
 
 
 def _count(

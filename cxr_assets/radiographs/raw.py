@@ -83,8 +83,8 @@ def collect(data: Data, classes: Sequence[str], layout: Layout, progress: Progre
         WithdrawalError: the record of withdrawn patients is broken.
     """
     layout.raw.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.raw / ".lock"):
-        previous = _load(layout)
+    with FileLock(layout.raw_lock):
+        previous = load(layout)
         if previous is None and (layout.raw / INVENTORY_FILE).exists():
             progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")
         roots = {source.name: _root(source, data, layout, progress) for source in data.listed}
@@ -116,7 +116,7 @@ def read(layout: Layout) -> RawImages:
     Raises:
         RawDataError: it never ran, or the files have changed since.
     """
-    images = _load(layout)
+    images = load(layout)
     if images is None:
         raise RawDataError(
             f"no intact {INVENTORY_FILE} in {layout.raw}: materialise raw_kaggle first"
@@ -278,7 +278,7 @@ def _save(images: RawImages, layout: Layout) -> None:
     atomic.write_file(layout.raw / INVENTORY_FILE, content)
 
 
-def _load(layout: Layout) -> RawImages | None:
+def load(layout: Layout) -> RawImages | None:
     """The inventory on disk; None if there is none, or if it is broken or in another format."""
     try:
         inventory = pd.read_parquet(layout.raw / INVENTORY_FILE, page_checksum_verification=True)

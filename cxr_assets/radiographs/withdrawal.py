@@ -64,7 +64,10 @@ def record(layout: Layout, patient: str, images: Iterable[str], now: datetime) -
         before = rows.get(patient)
         time = before.time if before else now.astimezone(UTC).isoformat(timespec="seconds")
         known = before.images if before else frozenset()
-        rows[patient] = Withdrawal(time, known | frozenset(images))
+        row = Withdrawal(time, known | frozenset(images))
+        if row == before:
+            return False
+        rows[patient] = row
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)

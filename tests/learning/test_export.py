@@ -19,6 +19,7 @@ from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import ExportError, ParityError, export, prune
 from cxr_assets.learning.fit import fit, locked
 from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.radiographs import dataset
 from cxr_serving.model import reference, store
 from cxr_serving.model.network import Logits
 from cxr_serving.model.predictor import Predictor
@@ -147,3 +148,14 @@ def test_abandoned_trainings_are_deleted(layout):
     assert not abandoned.lock.exists()
     assert (held.work / "last.ckpt").exists()
     assert (recent.work / "last.ckpt").exists()
+
+
+def test_a_fit_on_another_dataset_is_not_published(layout):
+    plan = make_plan("dinov2_probe", experiment(), layout)
+    fit(plan, lambda line: None)
+    path = layout.processed / "dataset.json"
+    record = dataset.DatasetRecord.read(layout.processed)
+    path.write_text(record.model_copy(update={"data_version": "e" * 64}).model_dump_json())
+    with pytest.raises(ExportError, match=r"version eeeeeeee, not .*train it again"):
+        export(plan)
+    assert not store.versions(plan.bundles)

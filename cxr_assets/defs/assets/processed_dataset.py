@@ -7,6 +7,8 @@ from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation import plots
+from cxr_assets.forgetting import forget_departed
+from cxr_assets.layout import Layout
 from cxr_assets.radiographs import changes, dataset, raw
 from cxr_assets.radiographs.preparation import prepare
 from cxr_assets.tracking import Run
@@ -36,6 +38,12 @@ def processed_dataset(
     layout = data_root.layout
     images = raw.read(layout)
     record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
+    embedded, reports = forget_departed(layout)
+    if embedded or reports:
+        context.log.info(
+            f"images that left the dataset were removed from {len(reports)} reports, and "
+            f"{embedded} embeddings"
+        )
     counts = pd.DataFrame(record.counts)
     what_changed = changes.sentence(record.changes)
     context.log.info(
@@ -62,15 +70,17 @@ def processed_dataset(
             "unknown_patients": record.unknown_patients,
             "corrupt": record.skipped.get("corrupt", 0),
             "skipped": record.skipped,
-            "samples": pictures.markdown(
-                plots.image_grid(
-                    dataset.samples(layout.processed, "train", 3),
-                    "Training images after preparation",
-                    record.synthetic,
-                )
-            ),
+            # Nothing can be removed from Dagster's event log: it gets no image of a patient.
+            **({"samples": _samples(layout)} if record.synthetic else {}),
         },
         data_version=dg.DataVersion(record.data_version),
+    )
+
+
+def _samples(layout: Layout) -> dg.MarkdownMetadataValue:
+    images = dataset.samples(layout.processed, "train", 3)
+    return pictures.markdown(
+        plots.image_grid(images, "Training images after preparation", synthetic=True)
     )
 
 
