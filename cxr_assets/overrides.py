@@ -12,10 +12,8 @@ from hydra.errors import HydraException
 EXAMPLE = "CXR_OVERRIDES=\"seed=7 data.folder='/data/my images (2024)'\""
 # Keys whose values may be paths. Hydra's grammar requires parentheses, commas, braces and non-ASCII
 # letters to be escaped.
-PATHS = (
-    *("data.folder", "data.table", "data.corrections"),
-    *("model.pretrained", "probe.pretrained"),
-)
+PLACES = ("data.folder", "data.table", "data.corrections")
+PATHS = (*PLACES, "model.pretrained", "probe.pretrained")
 
 # Such as a class or a repository: neither a number nor a word that YAML reads otherwise.
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[a-z_][a-z0-9_./@-]*", re.IGNORECASE)
@@ -38,6 +36,15 @@ def split(text: str) -> list[str]:
         raise ExperimentError(
             f"the overrides {text!r} cannot be read ({error}): quote as in a shell, as in {EXAMPLE}"
         ) from error
+
+
+def without_places(overrides: Sequence[str]) -> list[str]:
+    """Overrides but those that name a folder or a table of this machine: such may name people."""
+    return [
+        override
+        for override in overrides
+        if override.partition("=")[0].lstrip("+") not in (*PLACES, "data.sources")
+    ]
 
 
 def join(overrides: Sequence[str]) -> str:

@@ -149,3 +149,16 @@ class Data(Group):
             return self.sources
         shared = Source.model_fields.keys() & Data.model_fields.keys()
         return (Source(name=self.source, **{key: getattr(self, key) for key in shared}),)
+
+    def without_places(self) -> "Data":
+        """The same without folders and tables of this machine: their names may name people."""
+        paths = dict.fromkeys(("folder", "table", "corrections"))
+        return self.model_copy(
+            update={
+                **paths,
+                "sources": tuple(
+                    source.model_copy(update={"folder": None, "table": None})
+                    for source in self.sources
+                ),
+            }
+        )

@@ -26,7 +26,7 @@ from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.overrides import for_hydra, join, split
+from cxr_assets.overrides import for_hydra, join, split, without_places
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
@@ -228,7 +228,7 @@ def main(overrides: Sequence[str], multirun: bool) -> None:
         sys.exit(f"error: these overrides make {len(jobs)} jobs: train them all with -m")
     progress = partial(print, file=sys.stderr, flush=True)
     required = any(job.experiment.tracking.required for job in jobs)
-    sweep = tracking.training_run("sweep", {"overrides": join(overrides)})
+    sweep = tracking.training_run("sweep", {"overrides": join(without_places(overrides))})
     table = layout.sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     rows: list[dict[str, Any]] = []
     try:

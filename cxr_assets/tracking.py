@@ -260,7 +260,10 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
         if not force and (settled := plan.settled()):
             progress(f"{plan.asset}: {settled}")
             return
-        with training_run(plan.asset, plan.experiment.model_dump()) as run:
+        settings = plan.experiment.model_dump()
+        # The server may be shared, and paths may name people.
+        settings["data"] = plan.experiment.data.without_places().model_dump()
+        with training_run(plan.asset, settings) as run:
             run.set_tags(
                 {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
             )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_assets.experiment import ExperimentError, compose
-from cxr_assets.overrides import join, literal, split
+from cxr_assets.overrides import join, literal, split, without_places
 
 ODD = [
     "/data/my images (2024)/Häuser",
@@ -80,3 +80,8 @@ def test_a_mistake_shows_how_to_quote() -> None:
 def test_a_literal_is_parsed_to_the_same_value(value: object) -> None:
     parsed = OverridesParser.create().parse_override(f"key={literal(value)}")
     assert parsed.value() == value
+
+
+def test_places_are_left_out_where_others_may_read() -> None:
+    overrides = ["seed=1", "data.folder=/x", "+data.sources=[{table: t.csv}]", "data=table"]
+    assert without_places(overrides) == ["seed=1", "data=table"]
