@@ -54,6 +54,9 @@ def test_checks_guard_data_models_and_release():
         ("dinov2_probe", "bundle_verifies"),
         ("metrics_report", "beats_probe"),
         ("metrics_report", "not_worse_than_released"),
+        ("metrics_report", "no_class_worse"),
+        ("metrics_report", "no_site_worse"),
+        ("metrics_report", "calibrated"),
     }
 
 

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from cxr_assets.groups import Rule
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
 from cxr_assets.learning.reference import Saved
@@ -46,6 +47,10 @@ NETWORKS = (
     "probe.num_attention_heads=2",
     "probe.weight_decays=[1,0.1,0.01]",
 )
+
+# A rule for release that every model fulfils, and the overrides that set it.
+RULE = Rule(margin=-1, non_inferiority=1, class_loss=1, site_loss=1, calibration_error=1)
+LIMITS = tuple(f"release.rule.{name}={limit:g}" for name, limit in RULE)
 
 
 def _labels(classes: Sequence[str]) -> dict[str, Any]:

@@ -140,4 +140,4 @@ def _calibrated(report: Report, limit: float) -> Clause:
 
 
 def _on(found: Regression) -> str:
-    return f"{found.images} images of {found.patients} patients whom neither has learnt from"
+    return f"{found.images} images of {found.patients} patients that neither has learnt from"

@@ -40,7 +40,7 @@ def untouched(root: Path, synthetic: bool) -> Layout:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "RESAMPLES", FEW)
-        write_report(layout, *bundles)
+        write_report(layout, *bundles, rule=tiny.RULE)
     return layout
 
 

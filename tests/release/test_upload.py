@@ -37,7 +37,7 @@ both_ways = pytest.mark.parametrize("hub", ["xet", "lfs"], indirect=True)
 def written(untouched_synthetic: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("written") / "synthetic_images"
     layout = Layout(Path(shutil.copytree(untouched_synthetic.root, root)))
-    overrides = ["seed=3", f"data.image_size={tiny.SIZE}", "release.rule.margin=-1"]
+    overrides = ["seed=3", f"data.image_size={tiny.SIZE}", *tiny.LIMITS]
     experiment = compose("demo", overrides)
     return write_release(layout, REPO, experiment)
 
