@@ -1,6 +1,6 @@
 """The rule for release: what a report says about each of its clauses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from cxr_assets.evaluation.regression import MIN_PATIENTS
 from cxr_assets.evaluation.wording import score, words
@@ -24,10 +24,40 @@ def judge(report: Report, rule: Rule) -> list[Clause]:
     """
     return [
         _beats_probe(report, rule.margin),
-        _against(report, "not_worse_than_released", rule.non_inferiority, _not_worse),
-        _against(report, "no_class_worse", rule.class_loss, _no_class_worse),
-        _against(report, "no_site_worse", rule.site_loss, _no_site_worse),
+        *(
+            against(report.regression, rule)
+            if report.regression
+            else _without(report.not_compared, rule)
+        ),
         _calibrated(report, rule.calibration_error),
+    ]
+
+
+def against(found: Regression, rule: Rule) -> list[Clause]:
+    """The clauses on the comparison with the released model."""
+    return [
+        _not_worse(found, rule.non_inferiority),
+        _no_class_worse(found, rule.class_loss),
+        _no_site_worse(found, rule.site_loss),
+    ]
+
+
+def _without(reason: str | None, rule: Rule) -> list[Clause]:
+    """The same where there is no comparison: passed if there is no released model either."""
+    return [
+        Clause(
+            name=name,
+            figure=None,
+            interval=None,
+            limit=limit,
+            passed=reason is None,
+            text=f"Not compared with the released model: {reason}." if reason else FIRST,
+        )
+        for name, limit in (
+            ("not_worse_than_released", rule.non_inferiority),
+            ("no_class_worse", rule.class_loss),
+            ("no_site_worse", rule.site_loss),
+        )
     ]
 
 
@@ -108,22 +138,6 @@ def _largest_loss(
         text=f"Lowest difference of the {metric} from that of the released model "
         f"{found.released}: {score(change.estimate, change.interval)}, {worst}, on {_on(found)}. "
         f"It must be at least {0 - limit:g}.",
-    )
-
-
-def _against(
-    report: Report, name: str, limit: float, judged: Callable[[Regression, float], Clause]
-) -> Clause:
-    if report.regression is not None:
-        return judged(report.regression, limit)
-    reason = report.not_compared
-    return Clause(
-        name=name,
-        figure=None,
-        interval=None,
-        limit=limit,
-        passed=reason is None,
-        text=FIRST if reason is None else f"Not compared with the released model: {reason}.",
     )
 
 

@@ -45,7 +45,7 @@ def decide(
     champion = store.read_pointer(layout.releases)
     standing = decisions.newest(decisions.history(layout), version)
     if champion == version and standing is not None and standing.decision != "held":
-        decision = standing
+        decision = standing.model_copy(update={"decided_at": datetime.now(UTC)})
     else:
         clauses = Report.read(directory).clauses
         held = bool(withheld) or not all(clause.passed for clause in clauses)

@@ -9,11 +9,12 @@ import tiny
 from PIL import Image
 
 from cxr_assets.defs import checks
-from cxr_assets.defs.resources import DataRoot, Experiment
+from cxr_assets.defs.resources import DataRoot
+from cxr_assets.evaluation.rule import judge
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, MANIFEST_FILE
 from cxr_serving.model import bundle
-from cxr_serving.model.report import Regression
+from cxr_serving.model.report import Clause
 
 
 @pytest.fixture
@@ -143,35 +144,24 @@ def test_a_bundle_that_is_not_whole_is_found(layout):
     assert not passed(check, layout)
 
 
-@pytest.mark.parametrize(
-    ("interval", "beats"), [([0.03, 0.07], True), ([0.01, 0.09], False), ([-0.01, 0.3], False)]
-)
-def test_the_probe_must_be_beaten_by_the_margin_beyond_chance(layout, interval, beats):
-    difference = reports.difference(0.05, *interval)
-    comparison = reports.report().comparison.model_copy(update={"macro_f1": difference})
-    reports.write(layout.reports, reports.report(comparison=comparison).content())
-    experiment = Experiment(preset="demo", overrides="release.rule.margin=0.02")
-    assert passed(checks.beats_probe, layout, experiment=experiment) is beats
-
-
-@pytest.mark.parametrize(("interval", "worse"), [([-0.1, 0.02], False), ([-0.1, -0.02], True)])
-def test_a_model_that_is_worse_than_the_released_one_beyond_chance_is_a_warning(
-    layout, interval, worse
-):
-    difference = reports.difference(-0.04, *interval)
-    regression = Regression(
-        released="before",
-        same_data=True,
-        macro_f1=difference,
-        accuracy=difference,
-        auroc_macro_ovr=None,
+@pytest.mark.parametrize("check", checks.clause_checks)
+@pytest.mark.parametrize("fulfilled", [True, False])
+def test_each_clause_of_the_rule_is_a_warning_with_its_figures(layout, check, fulfilled):
+    name = check.check_key.name
+    clause = Clause(
+        name=name, figure=-0.04, interval=(-0.1, 0.02), limit=0.03, passed=fulfilled, text="It is."
     )
-    reports.write(layout.reports, reports.report(regression=regression).content())
-    result = checks.not_worse_than_released(data_root=DataRoot(path=str(layout.root)))
-    assert result.passed is not worse
+    reports.write(layout.reports, reports.report(clauses=[clause]).content())
+    result = check(data_root=DataRoot(path=str(layout.root)))
+    assert result.passed is fulfilled
     assert result.severity == dg.AssetCheckSeverity.WARN
+    assert result.description == "It is."
+    assert result.metadata["figure"].value == -0.04
+    assert result.metadata["limit"].value == 0.03
+    consequence = result.metadata["consequence"].value
+    assert (f"cxr release promote {reports.VERSION}" in consequence) is not fulfilled
 
 
-def test_without_a_release_there_is_nothing_to_be_worse_than(layout):
-    reports.write(layout.reports)
-    assert passed(checks.not_worse_than_released, layout)
+def test_there_is_a_check_for_each_clause():
+    judged = judge(reports.report(), tiny.RULE)
+    assert [check.check_key.name for check in checks.clause_checks] == [one.name for one in judged]

@@ -37,9 +37,12 @@ def test_a_broken_release_is_reported_and_the_next_report_is_made(
     report = write_report(layout, main, baseline, lines.append)
     metrics = Report.read(report)
     assert metrics.regression is None
-    assert metrics.not_compared == "the last release is broken"
-    assert "Not compared: the last release is broken." in (report / "report.html").read_text()
-    (said,) = [line for line in lines if line.startswith("not compared with the last release")]
+    assert metrics.not_compared == "it is broken"
+    assert (
+        "Not compared with the released model: it is broken."
+        in (report / "report.html").read_text()
+    )
+    (said,) = [line for line in lines if line.startswith("not compared with the released model")]
     assert str(layout.releases / file) in said
 
 
@@ -98,7 +101,7 @@ def test_the_released_model_is_evaluated_on_the_same_images(reported: Layout) ->
     before = Report.read(reported.reports / main.name).macro_f1
     now = Report.read(report).macro_f1
     assert regression.macro_f1.estimate == pytest.approx(now - before, abs=2e-6)
-    assert "Compared with the last release" in (report / "report.html").read_text()
+    assert "Compared with the released model" in (report / "report.html").read_text()
 
 
 def test_the_trend_has_every_training_that_is_kept(layout: Layout) -> None:

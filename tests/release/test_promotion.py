@@ -1,0 +1,176 @@
+"""What is released, held and promoted, on release folders that hold little more than a report."""
+
+import getpass
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import reports
+
+from cxr_assets import decisions
+from cxr_assets.decisions import Decision, DecisionError
+from cxr_assets.layout import Layout
+from cxr_assets.release import promotion
+from cxr_assets.release.promotion import PromotionError, decide, promote
+from cxr_serving.model import bundle, store
+from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.report import METRICS_FILE, Clause
+
+NOW = datetime(2026, 1, 4, 3, tzinfo=UTC)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
+
+
+def clause(passed: bool) -> Clause:
+    return Clause(
+        name="calibrated", figure=0.2, interval=None, limit=0.1, passed=passed, text="It is 0.2."
+    )
+
+
+def release(layout: Layout, week: int, passed: bool = True) -> Path:
+    fingerprint = f"{week:064x}"
+    record = BundleRecord(
+        asset="convnext_model",
+        version=bundle.new_version(fingerprint[::-1], NOW.replace(day=week)),
+        fingerprint=fingerprint[::-1],
+        classes=("a", "b"),
+        input_size=32,
+        created_at=NOW,
+        data_version="d",
+        code_version="c",
+        seed=0,
+        pretrained=None,
+        synthetic=False,
+        validation={},
+    )
+
+    def write(directory: Path) -> None:
+        content = reports.report(clauses=[clause(passed)]).content()
+        (directory / METRICS_FILE).write_bytes(content)
+
+    return store.publish(layout.releases, record, write, point=False)
+
+
+def test_what_fulfils_every_clause_is_released(layout: Layout) -> None:
+    first, second = release(layout, 1), release(layout, 2)
+    assert decide(layout, first).champion is None
+    decision = decide(layout, second)
+    assert (decision.decision, decision.champion, decision.by) == ("released", first.name, None)
+    assert decision.clauses == [clause(True)]
+    assert store.read_pointer(layout.releases) == second.name
+    assert [one.version for one in decisions.history(layout)] == [first.name, second.name]
+
+
+def test_what_fails_a_clause_is_held_and_not_pushed(layout: Layout) -> None:
+    first, second = release(layout, 1), release(layout, 2, passed=False)
+    decide(layout, first)
+    decision = decide(layout, second, push=lambda directory: pytest.fail("pushed"))
+    assert decision.summary == "held: calibrated"
+    assert store.read_pointer(layout.releases) == first.name
+    assert promotion.newest_held(layout) == second.name
+
+
+def test_what_is_withheld_is_held_with_the_reason(layout: Layout) -> None:
+    decision = decide(layout, release(layout, 1), withheld="it was made from synthetic images")
+    assert decision.summary == "held: it was made from synthetic images"
+    assert store.read_pointer(layout.releases) is None
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_same_again_writes_no_second_record(layout: Layout, passed: bool) -> None:
+    directory = release(layout, 1, passed)
+    first = decide(layout, directory)
+    assert decide(layout, directory) == first
+    assert len(list(layout.decisions.iterdir())) == 1
+
+
+def test_a_kill_between_record_and_pointer_is_completed_by_the_next_call(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion, directory = release(layout, 1), release(layout, 2)
+    decide(layout, champion)
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_pointer", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decide(layout, directory)
+    assert store.read_pointer(layout.releases) == champion.name
+    assert len(decisions.history(layout)) == 2, "on record before the pointer moves"
+    assert decide(layout, directory).champion == champion.name
+    assert store.read_pointer(layout.releases) == directory.name
+    assert len(decisions.history(layout)) == 2
+
+
+def test_what_is_not_pushed_is_not_decided(layout: Layout) -> None:
+    def offline(directory: Path) -> str:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        decide(layout, release(layout, 1), offline)
+    assert not layout.decisions.exists()
+    assert store.read_pointer(layout.releases) is None
+
+
+def test_a_released_model_stays_released_and_its_later_push_is_on_record(layout: Layout) -> None:
+    directory = release(layout, 1)
+    decide(layout, directory)
+    decision = decide(layout, directory, lambda directory: "https://hub/commit/1", "withheld now")
+    assert (decision.decision, decision.pushed) == ("released", "https://hub/commit/1")
+    assert len(decisions.history(layout)) == 2
+
+
+def test_a_person_promotes_what_was_held(layout: Layout) -> None:
+    champion, held = release(layout, 1), release(layout, 2, passed=False)
+    decide(layout, champion)
+    decide(layout, held)
+    before = {path.name: path.read_bytes() for path in held.iterdir()}
+    decision = promote(layout, held.name, " read by two ", lambda directory: "https://hub/2")
+    assert decision.decision == "promoted"
+    assert (decision.by, decision.because) == (getpass.getuser(), "read by two")
+    assert (decision.champion, decision.pushed) == (champion.name, "https://hub/2")
+    assert store.read_pointer(layout.releases) == held.name
+    assert decisions.history(layout)[-1] == decision
+    assert promotion.newest_held(layout) is None
+    assert {path.name: path.read_bytes() for path in held.iterdir()} == before
+    # The next weekly run on the same model leaves the decision of the person alone.
+    assert decide(layout, held) == decision.model_copy(update={"pushed": "https://hub/2"})
+    assert store.read_pointer(layout.releases) == held.name
+
+
+def test_what_cannot_be_promoted(layout: Layout) -> None:
+    with pytest.raises(PromotionError, match="there is none"):
+        promote(layout, "20260101T000000Z-00000000", "because")
+    first = release(layout, 1)
+    decide(layout, first)
+    with pytest.raises(PromotionError, match=f"there are: {first.name}"):
+        promote(layout, "20260101T000000Z-00000000", "because")
+    with pytest.raises(PromotionError, match="is released already"):
+        promote(layout, first.name, "because")
+    with pytest.raises(PromotionError, match="needs a reason"):
+        promote(layout, release(layout, 2).name, " ")
+    assert len(decisions.history(layout)) == 1
+
+
+def test_the_last_held_release_is_not_pruned(layout: Layout) -> None:
+    held, *later = [release(layout, week, passed=week != 1) for week in range(1, 5)]
+    for directory in (held, *later):
+        decide(layout, directory)
+    store.prune(layout.releases, 1, [promotion.newest_held(layout)])
+    assert store.versions(layout.releases) == [held.name, later[-1].name]
+
+
+def test_a_broken_record_of_a_decision_is_named(layout: Layout) -> None:
+    decide(layout, release(layout, 1))
+    [path] = layout.decisions.iterdir()
+    record = json.loads(path.read_text())
+    assert Decision.model_validate(record).version == record["version"]
+    path.write_text("{")
+    with pytest.raises(DecisionError, match=path.name):
+        decide(layout, release(layout, 2))
