@@ -9,6 +9,7 @@ from cxr_assets import decisions
 from cxr_assets.decisions import DecisionError
 from cxr_assets.evaluation.wording import score
 from cxr_assets.layout import Layout
+from cxr_assets.radiographs import changes
 from cxr_assets.settings import SettingsError, load
 from cxr_serving.model import DISCLAIMER, store
 from cxr_serving.model.bundle import BundleError
@@ -43,8 +44,18 @@ def print_summary(layout: Layout) -> None:
         table.add_column(heading, justify="right")
     for model in report.models:
         table.add_row(model.model.asset, *(score(getattr(model, name)) for name in COLUMNS))
+    for source, part in report.external.items():
+        where = f"{report.model.asset} on {source} (external, {part.images} images)"
+        table.add_row(where, *(score(getattr(part, name)) for name in COLUMNS))
     console = Console()
     console.print(table)
+    if report.dataset is not None:
+        console.print(changes.sentence(report.changes))
+        if unknown := report.dataset.unknown_patients:
+            console.print(
+                f"The patients of {unknown:,} images of the dataset are unknown: leakage between "
+                "the splits cannot be excluded."
+            )
     console.print(f"report   {layout.reports / METRICS_FILE}")
     console.print(
         f"release  {layout.releases / release if release else 'none yet'}", soft_wrap=True

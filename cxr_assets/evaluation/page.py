@@ -9,7 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.errors import Error
 from cxr_assets.evaluation.images import Images
-from cxr_assets.evaluation.wording import p_value, score, share, words
+from cxr_assets.evaluation.wording import FEW_NOTE, p_value, score, share, words
+from cxr_assets.radiographs import changes
 from cxr_serving.model.explanation import data_url, grad_cam, overlay, png
 from cxr_serving.model.report import Report
 
@@ -41,6 +42,9 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
     return environment.get_template("report.html.j2").render(
         m=report,
         plots=embedded,
+        few_note=FEW_NOTE,
+        changed=changes.sentence(report.changes),
+        changes=changes.table(report.changes).to_dict("index") if report.changes else {},
         errors=[_shown(error, images, report.classes) for error in errors],
     )
 

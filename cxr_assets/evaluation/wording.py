@@ -1,6 +1,12 @@
 """How numbers and names are written in the page and the model card."""
 
 from cxr_serving.model.metrics import Interval
+from cxr_serving.model.report import FEW_PATIENTS
+
+FEW_NOTE = (
+    f"Fewer than {FEW_PATIENTS} patients: too few for a bootstrap over patients, whose intervals "
+    "are then too narrow."
+)
 
 
 def score(value: float | None, interval: Interval | None = None) -> str:

@@ -9,7 +9,7 @@ from cxr_assets.evaluation.wording import score
 from cxr_assets.experiment import Experiment
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
-from cxr_assets.release import origin
+from cxr_assets.release import origin, sections
 from cxr_assets.release.reproduction import command
 from cxr_assets.release.rights import base_model, licence, terms
 from cxr_serving.model.bundle import BundleRecord
@@ -94,7 +94,9 @@ def model_card(
         overall_table=_overall_table(report.models),
         class_table=_class_table(report),
         difference=score(difference.estimate, difference.interval),
-        subgroup_table=_subgroup_table(report),
+        subgroup_table=sections.subgroups(report.subgroups),
+        external_table=sections.external(report),
+        changed=sections.changed(report),
         calibration_table=_calibration_table(report),
         shortcut_table=_shortcut_table(report),
         count_table=_table(
@@ -180,14 +182,6 @@ def _class_table(report: Report) -> str:
             ]
         )
     return _table(["class", "precision", "recall", "F1", "AUROC", "images"], rows)
-
-
-def _subgroup_table(report: Report) -> str | None:
-    rows = [
-        [row.group, row.subgroup, score(row.accuracy, row.interval), row.images]
-        for row in report.subgroups
-    ]
-    return _table(["stratified by", "subgroup", "accuracy", "images"], rows) if rows else None
 
 
 def _calibration_table(report: Report) -> str:

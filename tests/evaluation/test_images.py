@@ -19,7 +19,7 @@ def test_the_test_split_comes_with_all_that_is_known_of_its_images(layout: Layou
     assert len(found.paths) == 27
     assert all(path.is_file() for path in found.paths)
     first = found.table.iloc[1]
-    assert first[KNOWN].tolist() == ["folder", "north", "2025-03-01", "PA", "M", 1.0]
+    assert first[KNOWN].tolist() == ["synthetic", "north", "2025-03-01", "PA", "M", 1.0]
     assert found.described == "synthetic images, the test split"
 
 
@@ -29,7 +29,7 @@ def test_images_of_a_source_for_evaluation_alone_are_apart(layout: Layout) -> No
     manifest.loc[second, "source"] = "abroad"
     manifest.loc[second, "patient"] = "unknown/abroad/" + manifest["path"]
     manifest.to_parquet(layout.processed / MANIFEST_FILE)
-    assert set(images.test_split(layout.processed).table["source"]) == {"folder"}
+    assert set(images.test_split(layout.processed).table["source"]) == {"synthetic"}
     found = images.external(layout.processed)
     assert {source: len(part.paths) for source, part in found.items()} == {
         "abroad": 2,

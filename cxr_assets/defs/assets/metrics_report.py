@@ -10,7 +10,8 @@ from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.report import REPORT, write_report
-from cxr_assets.release import promotion
+from cxr_assets.radiographs import changes
+from cxr_assets.release import promotion, sections
 from cxr_assets.tracking import Run
 from cxr_serving.model import store
 from cxr_serving.model.report import Report
@@ -47,6 +48,7 @@ def metrics_report(
         for prefix, model in zip(("", "baseline_"), report.models, strict=True)
         for name in ("accuracy", "macro_f1", "auroc_macro_ovr")
     }
+    external = sections.external(report)
     mlflow.log_metrics({f"test_{name}": value for name, value in headline.items()})
     return dg.MaterializeResult(
         metadata={
@@ -55,6 +57,9 @@ def metrics_report(
             "convnext_model": main.name,
             "dinov2_probe": baseline.name,
             **headline,
+            "unknown_patients": report.unknown_patients,
+            "changes_of_the_data": changes.sentence(report.changes),
+            **({"external": dg.MetadataValue.md(external)} if external else {}),
             **promotion.shown(report.clauses),
             **{
                 path.stem: pictures.markdown(path.read_bytes())
