@@ -12,6 +12,7 @@ from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.wording import FEW_NOTE, p_value, score, share, words
 from cxr_assets.radiographs import changes
 from cxr_serving.model.explanation import data_url, grad_cam, overlay, png
+from cxr_serving.model.metrics import Interval
 from cxr_serving.model.report import Report
 
 
@@ -31,7 +32,7 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": score, "share": share, "words": words, "p": p_value}
+    environment.filters |= {"score": _score, "share": share, "words": words, "p": p_value}
     embedded = {
         path.stem: data_url(path.read_bytes()) for path in sorted(plots_directory.glob("*.png"))
     }
@@ -47,6 +48,11 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
         changes=changes.table(report.changes).to_dict("index") if report.changes else {},
         errors=[_shown(error, images, report.classes) for error in errors],
     )
+
+
+def _score(value: float | None, interval: Interval | None = None) -> str:
+    """On a narrow screen an interval stays on one line."""
+    return score(value, interval).replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
 
 
 def _shown(error: Error, images: Images, classes: Sequence[str]) -> dict[str, Any]:

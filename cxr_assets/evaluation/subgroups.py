@@ -69,13 +69,15 @@ def subgroups(
                 average=None,
             )
             draws = bootstrap.top1(probabilities, targets, classes, bootstrap.within(drawn, member))
-            several = len(present) > 1
+            several, patients = len(present) > 1, images.table["patient"][member].nunique()
+            if patients < 2:  # nothing to resample
+                draws[:] = np.nan
             rows.append(
                 Subgroup(
                     group=group,
                     subgroup=str(name),
                     images=int(member.sum()),
-                    patients=int(images.table["patient"][member].nunique()),
+                    patients=int(patients),
                     accuracy=round(float((predicted == targets)[member].mean()), 6),
                     interval=bootstrap.interval(draws["accuracy"]),
                     macro_f1=round(float(f1[present].mean()), 6) if several else None,

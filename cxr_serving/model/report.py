@@ -33,7 +33,8 @@ FEW_PATIENTS = 20
 class Subgroup(Record):
     """Metrics on the part ``subgroup`` of the images, when they are stratified by ``group``.
 
-    ``interval`` is that of the accuracy; ``macro_f1`` is None where the part has one class only.
+    ``interval`` is that of the accuracy; ``macro_f1`` is None where the part has one class only. A
+    single patient has no interval.
     """
 
     group: str

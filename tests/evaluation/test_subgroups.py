@@ -79,6 +79,17 @@ def test_the_interval_of_a_macro_f1_is_over_the_classes_of_the_part():
     assert low < row["macro_f1"] < high
 
 
+def test_a_part_of_few_patients_is_shown_and_marked_and_one_patient_has_no_interval():
+    site = np.where(np.arange(120) == 50, "one", np.where(np.arange(120) > 110, "nine", "many"))
+    known = images(site=site)
+    drawn = bootstrap.draws(known.table["patient"])
+    found = {row.subgroup: row for row in subgroups(known, np.eye(3)[TARGETS], CLASSES, drawn)}
+    assert [found[name].few for name in ("one", "nine", "many")] == [True, True, False]
+    assert [found[name].patients for name in ("one", "nine")] == [1, 9]
+    assert found["one"].interval is None
+    assert found["nine"].interval == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("age", "band"),
     [
