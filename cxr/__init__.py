@@ -89,8 +89,11 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Option(
-            help="Folder of images: NORMAL/ and PNEUMONIA/, below test/ if there is one.",
-            metavar="FOLDER",
+            help=(
+                "Folder of images: NORMAL/ and PNEUMONIA/, below test/ if there is one. Or a CSV "
+                "or Parquet file with the columns path, label and patient."
+            ),
+            metavar="FOLDER|TABLE",
         ),
     ],
     out: Annotated[
@@ -113,12 +116,14 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Write the report of any model on any folder of images.
+    """Write the report of any model on any labelled images.
 
     \b
-    Example:
+    Examples:
       cxr evaluate --bundle data/models/convnext_model/VERSION \\
         --data /path/to/images --out report
+      cxr evaluate --bundle data/models/convnext_model/VERSION \\
+        --data labels.csv --out report
     """
     labels = {}
     for pair in label or []:

@@ -45,8 +45,7 @@ def print_summary(layout: Layout) -> None:
     for model in report.models:
         table.add_row(model.model.asset, *(score(getattr(model, name)) for name in COLUMNS))
     for source, part in report.external.items():
-        where = f"{report.model.asset} on {source} (external, {part.images} images)"
-        table.add_row(where, *(score(getattr(part, name)) for name in COLUMNS))
+        table.add_row(f"on {source} (external)", *(score(getattr(part, name)) for name in COLUMNS))
     console = Console()
     console.print(table)
     if report.dataset is not None:

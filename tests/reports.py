@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_serving.model.bundle import Provenance
+from cxr_serving.model.dataset import Change, Changes, Dataset
 from cxr_serving.model.metrics import (
     Averages,
     Calibration,
@@ -94,6 +95,32 @@ def external(**changes: Any) -> External:
         unknown_patients=0,
         subgroups=[],
         baseline=Performance(**metrics | {"macro_f1": 0.5}),
+    )
+    return made.model_copy(update=changes)
+
+
+def dataset(**changes: Any) -> Dataset:
+    """A dataset of two classes that has changed; ``changes`` replace its attributes."""
+    made = Dataset(
+        data_version="d" * 64,
+        raw_data_version="0" * 64,
+        classes=("normal", "viral_pneumonia"),
+        synthetic=True,
+        image_size=224,
+        decoding="c" * 64,
+        val_fraction=0.15,
+        test_fraction=0.15,
+        seed=0,
+        counts={},
+        sources={},
+        sites={},
+        skipped={},
+        changes=Changes(
+            since="b" * 64,
+            total=Change(added=50, removed=2),
+            classes={"normal": Change(added=50), "viral_pneumonia": Change(removed=2)},
+            sites={"north wing": Change(added=50)},
+        ),
     )
     return made.model_copy(update=changes)
 

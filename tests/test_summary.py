@@ -29,6 +29,23 @@ def test_both_models_stand_with_what_they_were_tested_on(
         assert words in found
 
 
+def test_external_sources_changes_and_unknown_patients_are_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = reports.report(
+        external={"outside": reports.external()}, dataset=reports.dataset(unknown_patients=1200)
+    )
+    layout = Layout(tmp_path)
+    reports.write(layout.reports, report.content())
+    found = text(layout, capsys)
+    for words in (
+        "on outside (external) │ 0.800 │ 0.750",
+        "50 added (50 normal)",
+        "The patients of 1,200 images of the dataset are unknown",
+    ):
+        assert words in found
+
+
 def test_the_release_is_named_once_there_is_one(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

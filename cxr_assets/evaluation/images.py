@@ -150,7 +150,7 @@ def survey(
     kind, root = ("folder", place) if place.is_dir() else ("table", place.parent)
     return Images(
         root=root,
-        table=labelled.reindex(columns=_COLUMNS).sort_values("path", ignore_index=True),
+        table=labelled[_COLUMNS].sort_values("path", ignore_index=True),
         described=f"images of the {kind} {place.resolve().name}",
         data_version=None,
         synthetic=False,

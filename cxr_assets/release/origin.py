@@ -50,7 +50,7 @@ _LIMITS_SYNTHETIC = (
 )
 _LIMITS = (
     "Training and test images come from the same {sources}: the metrics say nothing about other "
-    "hospitals, devices or ages. {size}; resizing to one square hides them, but exposure, "
+    "hospitals, devices or ages{but}. {size}; resizing to one square hides them, but exposure, "
     "collimation and burnt-in marks can still serve as shortcuts. {labels}"
 )
 _SIZE_KERMANY = (
@@ -92,8 +92,10 @@ def limits(experiment: Experiment, classes: Collection[str]) -> str:
     alike = _ALIKE if set(classes) >= _PNEUMONIAS else ""
     # Whoever has a folder in Kermany's layout has most likely Kermany's images.
     kermany = found <= {"kaggle", "folder"}
+    external = [source.name for source in experiment.data.listed if source.use == "test"]
     return _LIMITS.format(
-        sources="source" if len(experiment.data.listed) == 1 else "sources",
+        sources="source" if len(experiment.data.listed) - len(external) == 1 else "sources",
+        but=f", but for the external validation on {' and '.join(external)}" if external else "",
         size=_SIZE_KERMANY if found & {"kaggle", "folder"} else _SIZE,
         labels=(_LABELS_KERMANY if kermany else _LABELS).format(alike=alike),
     )

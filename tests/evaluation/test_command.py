@@ -2,9 +2,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from command import CXR
+from dicoms import dicom
+from PIL import Image
 from reporting import Page, bundles
 
 import cxr
@@ -46,6 +49,29 @@ def test_any_bundle_on_any_folder_without_dagster(
         metrics.macro_f1 - metrics.shortcuts.border.macro_f1, abs=1e-6
     )
     assert metrics.comparison.macro_f1.interval
+
+
+def test_a_table_is_evaluated_with_its_dicom_files_sites_and_what_is_skipped(
+    layout: Layout, tmp_path: Path
+) -> None:
+    main, _ = bundles(layout)
+    lines = ["path,label,patient,site"]
+    for number, image in enumerate(sorted((layout.processed / "test" / "normal").iterdir())):
+        file = tmp_path / f"{number}.dcm"
+        with Image.open(image) as pixels:
+            file.write_bytes(dicom(np.asarray(pixels)))
+        label, site = ("normal", "east") if number % 2 else ("viral_pneumonia", "west")
+        lines.append(f"{file.name},{label},p{number},{site}")
+    lines.append("lost.png,normal,p99,east")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(lines))
+    metrics = Report.read(report_on_images(main, table, tmp_path / "out", None, lambda line: None))
+    assert (metrics.images, metrics.patients) == (9, 9)
+    assert metrics.images_from == "images of the table labels.csv"
+    assert {row.subgroup for row in metrics.subgroups if row.group == "site"} == {"east", "west"}
+    assert list(metrics.skipped) == ["lost.png"]
+    assert not metrics.external
+    assert metrics.dataset is None
 
 
 def test_classes_that_a_folder_lacks_are_absent_and_broken_images_are_named(
@@ -133,10 +159,11 @@ def edit(place: Path) -> None:
 def folder(layout: Layout, tmp_path: Path) -> Path:
     """Images of a folder in the raw layout."""
     directory = tmp_path / "images"
+    images = sorted(layout.processed.glob("test/normal/*.png"))
     for label, name in (("NORMAL", "IM-{}-0001.png"), ("PNEUMONIA", "person{}_virus_1.png")):
         (directory / label).mkdir(parents=True)
-        for number, path in enumerate(sorted(layout.processed.glob("test/normal/*.png"))[:2], 1):
-            shutil.copyfile(path, directory / label / name.format(number))
+        for number in (1, 2):
+            shutil.copyfile(images.pop(), directory / label / name.format(number))
     return directory
 
 

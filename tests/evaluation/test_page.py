@@ -1,9 +1,11 @@
 import re
 
-from reporting import Page
+from reporting import Page, report_on
 
 from cxr_assets.evaluation.report import latest_report
 from cxr_assets.layout import Layout
+from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
+from cxr_serving.model.dataset import Change, Changes
 from cxr_serving.model.report import Report
 
 
@@ -37,6 +39,32 @@ def test_its_numbers_are_those_of_the_metrics(reported: Layout) -> None:
     assert f"{difference.estimate:.3f} ({low:.3f} to {high:.3f})" in text
     assert metrics.model.fingerprint in text
     assert metrics.images_sha256 in text
+
+
+def test_subgroups_external_sources_and_changes_are_on_it(reported: Layout) -> None:
+    data = DatasetRecord.read(reported.processed)
+    changes = Changes(
+        since="b" * 64,
+        total=Change(added=50, removed=2),
+        classes={"normal": Change(added=50, removed=2)},
+        sites={"north wing": Change(added=50)},
+    )
+    data = data.model_copy(update={"changes": changes, "unknown_patients": 12})
+    (reported.processed / DATASET_FILE).write_text(data.model_dump_json())
+    text = " ".join(Page((report_on(reported) / "report.html").read_text()).text.split())
+    metrics = Report.read(reported.reports)
+    for rows in (metrics.subgroups, metrics.external["outside"].subgroups):
+        assert {"site", "sex", "age", "year"} <= {row.group for row in rows}
+        for row in rows:
+            mark = "*" if row.few else ""
+            place = f"{row.group}{row.subgroup}{row.images}{row.patients}{mark}{row.accuracy:.3f}"
+            assert place in text
+    assert "* Fewer than 20 patients" in text
+    assert "neither the metrics above nor a release depends on them" in text
+    assert "outside 8 images of 8 patients" in text
+    assert "The patients of 12 images of the dataset are unknown" in text
+    assert "50 added (50 normal), 2 removed (2 normal)" in text
+    assert "site north wing50" in text
 
 
 def test_the_most_confident_errors_are_in_the_page_only(reported: Layout) -> None:

@@ -40,3 +40,17 @@ def test_limits_are_those_of_these_images_and_classes(experiment, classes, said,
     text = origin.limits(experiment, classes)
     assert [words for words in said if words not in text] == []
     assert [words for words in unsaid if words in text] == []
+
+
+def test_a_source_for_evaluation_alone_is_no_training_data_in_the_limits() -> None:
+    outside = compose(
+        "full",
+        [
+            "data=sources",
+            "data.sources=[{name: public, source: kaggle, dataset: owner/name},"
+            "{name: north, source: table, table: a.csv, use: test}]",
+        ],
+    )
+    text = origin.limits(outside, KAGGLE_CLASSES)
+    assert "from the same source:" in text
+    assert "but for the external validation on north." in text

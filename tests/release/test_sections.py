@@ -1,0 +1,69 @@
+import pytest
+import reports
+
+from cxr_assets.release import sections
+from cxr_serving.model.dataset import Change
+from cxr_serving.model.report import Subgroup
+
+
+def site(name: str, patients: int, macro_f1: float | None) -> Subgroup:
+    return Subgroup(
+        group="site",
+        subgroup=name,
+        images=40,
+        patients=patients,
+        accuracy=0.8,
+        interval=(0.7, 0.9),
+        macro_f1=macro_f1,
+        macro_f1_interval=None if macro_f1 is None else (0.6, 0.8),
+    )
+
+
+def cells(table: str, first: str) -> list[str]:
+    """The cells of the row that starts with a word."""
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {first} ")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_an_external_source_is_a_row_with_intervals_and_with_the_baseline() -> None:
+    outside = reports.external(absent_classes=("viral_pneumonia",), auroc_macro_ovr=None)
+    table = sections.external(reports.report(external={"outside": outside}))
+    assert cells(table, "outside") == [
+        *("outside", "40", "9 \\*", "viral_pneumonia", "0.750 (0.600 to 0.800)"),
+        *("0.800 (0.700 to 0.850)", "not defined", "0.500 (0.600 to 0.800)"),
+    ]
+    assert "Fewer than 20 patients" in table
+    assert "Fewer than" not in sections.external(
+        reports.report(external={"outside": reports.external(patients=20)})
+    )
+
+
+def test_without_an_external_source_or_a_subgroup_there_is_no_table() -> None:
+    assert sections.external(reports.report()) is None
+    assert sections.subgroups([]) is None
+
+
+def test_a_subgroup_of_few_patients_is_marked() -> None:
+    table = sections.subgroups([site("large", 20, 0.7), site("small", 19, None)])
+    rows = [line for line in table.splitlines() if line.startswith("| site")]
+    assert "| 20 " in rows[0]
+    assert "0.700 (0.600 to 0.800)" in rows[0]
+    assert "| 19 \\* " in rows[1]
+    assert "one class only" in rows[1]
+    assert table.endswith("are then too narrow.")
+    assert "\\*" not in sections.subgroups([site("large", 20, 0.7)])
+
+
+@pytest.mark.parametrize("place", ["all", "normal", "site north wing"])
+def test_what_changed_is_a_sentence_and_a_table(place: str) -> None:
+    text = sections.changed(reports.report(dataset=reports.dataset()))
+    assert text.startswith("Images since the previous dataset: 50 added (50 normal), 2 removed (")
+    assert cells(text, place)[1] == "50"
+
+
+def test_an_unchanged_dataset_and_the_first_one_have_no_table() -> None:
+    same = reports.dataset().changes.model_copy(update={"total": Change()})
+    for changes, sentence in ((same, "No image has changed"), (None, "This is the first dataset")):
+        text = sections.changed(reports.report(dataset=reports.dataset(changes=changes)))
+        assert text.startswith(sentence)
+        assert "|" not in text
