@@ -27,7 +27,7 @@ class MissingReport(ReportError):
 
 
 # Fewer clusters than this are few (Cameron & Miller 2015, doi:10.3368/jhr.50.2.317: from 20 to 50).
-FEW_PATIENTS = 20
+FEW_PATIENTS = 30
 
 
 class Subgroup(Record):

@@ -32,9 +32,9 @@ def test_an_external_source_is_a_row_with_intervals_and_with_the_baseline() -> N
         *("outside", "40", "9 \\*", "viral_pneumonia", "0.750 (0.600 to 0.800)"),
         *("0.800 (0.700 to 0.850)", "not defined", "0.500 (0.600 to 0.800)"),
     ]
-    assert "Fewer than 20 patients" in table
+    assert "Fewer than 30 patients" in table
     assert "Fewer than" not in sections.external(
-        reports.report(external={"outside": reports.external(patients=20)})
+        reports.report(external={"outside": reports.external(patients=30)})
     )
 
 
@@ -44,14 +44,14 @@ def test_without_an_external_source_or_a_subgroup_there_is_no_table() -> None:
 
 
 def test_a_subgroup_of_few_patients_is_marked() -> None:
-    table = sections.subgroups([site("large", 20, 0.7), site("small", 19, None)])
+    table = sections.subgroups([site("large", 30, 0.7), site("small", 29, None)])
     rows = [line for line in table.splitlines() if line.startswith("| site")]
-    assert "| 20 " in rows[0]
+    assert "| 30 " in rows[0]
     assert "0.700 (0.600 to 0.800)" in rows[0]
-    assert "| 19 \\* " in rows[1]
+    assert "| 29 \\* " in rows[1]
     assert "one class only" in rows[1]
     assert table.endswith("are then too narrow.")
-    assert "\\*" not in sections.subgroups([site("large", 20, 0.7)])
+    assert "\\*" not in sections.subgroups([site("large", 30, 0.7)])
 
 
 @pytest.mark.parametrize("place", ["all", "normal", "site north wing"])
