@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     mlflow_uri: str | None = Field(
         None, description="MLflow tracking URI; a SQLite file below the data root when unset."
     )
-    schedule_timezone: str = Field("UTC", description="Timezone of the weekly schedule.")
+    schedule_timezone: str = Field("UTC", description="Time zone of the weekly schedule.")
     hf_repo: str | None = Field(
         None, description="Hub repository to push releases to, such as my-group/cxr."
     )

@@ -174,7 +174,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
 
 
 class _Patience(EarlyStopping):
-    """Early stopping that remembers, after a resume, that patience had run out."""
+    """Early stopping that knows, when resuming, whether patience had run out."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.wait_count >= self.patience:

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(
         default=30.0,
         gt=0,
-        description="Longest time from a request's head to its answer; later answers are given up.",
+        description="Longest time from a request's head to its answer; later ones are abandoned.",
     )
     notice_seconds: float = Field(
         default=1.0,

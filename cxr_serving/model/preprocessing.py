@@ -51,7 +51,7 @@ class Preprocessing:
     Attributes:
         size: side of the square network input, in pixels.
         mean: per-channel mean subtracted after scaling to [0, 1].
-        std: per-channel standard deviation divided by.
+        std: per-channel standard deviation to divide by.
     """
 
     size: int

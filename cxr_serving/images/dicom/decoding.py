@@ -160,8 +160,8 @@ def _tiles(frame: bytes) -> bytes:
     """A codestream of JPEG 2000 that ends with its last tile (ISO 15444-1 A.4.2).
 
     A tile whose length is left open (Psot is 0) ends with the frame, and the byte that pads this to
-    an even length would be a part of it. Others pad by a comment behind the last tile, where
-    OpenJPEG takes it for broken.
+    an even length would be a part of it. Others pad by a comment behind the last tile, which
+    OpenJPEG takes for damage.
     """
     end = frame.rfind(_END)
     if end < 0 or not frame.startswith(b"\xff\x4f"):

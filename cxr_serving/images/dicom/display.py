@@ -82,7 +82,7 @@ def _voi(
     """0 to 1 by the first usable look-up table or window, or else by range (PS3.3 C.11.2).
 
     Done here because pydicom 3.0's ``apply_voi`` wraps around in tables of 8 bits, and its
-    ``apply_windowing`` turns an image to its negative where the rescale slope is negative.
+    ``apply_windowing`` turns an image negative where the rescale slope is negative.
     """
     for item in items(dataset, "VOILUTSequence"):
         grey = _look_up(levels, seen, item)
