@@ -116,9 +116,9 @@ class Witness:
         self._waiting.clear()
         self._lost.clear()
         if lost:
-            all_of_them = f"{len(lost)} records are lost, the first of them"
+            what = f"{len(lost)} records are lost, the first of them"
             self._report(
-                f"{self._name}: {all_of_them if len(lost) > 1 else 'a record is lost:'} {lost[0]}. "
+                f"{self._name}: {what if len(lost) > 1 else 'a record is lost:'} {lost[0]}. "
                 "The curves of a training are in history.csv of its bundle"
             )
 

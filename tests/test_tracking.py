@@ -96,7 +96,7 @@ def test_an_end_that_the_store_missed_is_delivered_by_the_next(layout, lines, tm
     run.end("FINISHED")
     tracking.close("KILLED")
     assert "out of reach" in lines[0]
-    assert "lost, the first of them end of the run training" in lines[-1]
+    assert "a record is lost: end of the run training" in lines[-1]
     layout.mlflow_database.rmdir()
     hidden.rename(layout.mlflow_database)
     assert runs(client(layout))["training"].info.status == "RUNNING"
