@@ -56,7 +56,7 @@ def week(experiment: Experiment, layout: Layout, backbone: PreTrainedModel) -> S
         embed(backbone, layout, rows, quiet)
 
     return Seconds(
-        clocked(lambda: raw.collect(experiment.data, layout, quiet)),
+        clocked(lambda: raw.collect(experiment.data, experiment.classes, layout, quiet)),
         clocked(processed),
         clocked(embedded),
         clocked(lambda: leakage.pairs_across_splits(layout.processed)),

@@ -21,7 +21,7 @@ DATASET_FILE = "dataset.json"
 MANIFEST_COLUMNS = [
     "source", "path", "split", "class", "given_label", "patient",
     "site", "acquired", "view", "sex", "age",
-    "sha256", "width", "height", "bits", "kept", "reason", "file",
+    "sha256", "width", "height", "bits", "kept", "reason", "file", "pixels",
 ]  # fmt: skip
 
 
@@ -94,10 +94,13 @@ def manifest(directory: Path) -> pd.DataFrame:
 
 
 def kept(directory: Path, split: str) -> pd.DataFrame:
-    """Rows of the manifest for the images of a split, sorted by file name."""
+    """Rows of the manifest for the images of a split.
+
+    They are sorted by their pixels: training does not depend on the names or formats of the files.
+    """
     images = manifest(directory)
     images = images[images["kept"] & (images["split"] == split)]
-    return images.sort_values("file", ignore_index=True)
+    return images.sort_values(["pixels", "file"], ignore_index=True)
 
 
 def by_split(images: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:

@@ -4,7 +4,7 @@ import threading
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from PIL import Image
 
@@ -16,6 +16,18 @@ from cxr_serving.model.preprocessing import ImageError, Preprocessing
 
 class DecodingError(Exception):
     """No image of this kind can be decoded now, or it is another file than was checked."""
+
+
+class Written(NamedTuple):
+    """What became of an image: one of both is None.
+
+    Attributes:
+        pixels: sha256 of the grey levels, row by row, hexadecimal.
+        reason: why the image is left out.
+    """
+
+    pixels: str | None = None
+    reason: str | None = None
 
 
 def version() -> str:
@@ -35,7 +47,7 @@ class Decoder:
         self._own = threading.local()
         self._readers: list[ImageReader] = []
 
-    def write(self, source: Path, expected: str, target: Path) -> str | None:
+    def write(self, source: Path, expected: str, target: Path) -> Written:
         """Write the PNG of an image.
 
         Args:
@@ -43,16 +55,13 @@ class Decoder:
             expected: its sha256, hexadecimal.
             target: the PNG.
 
-        Returns:
-            None, or why the image is left out.
-
         Raises:
             DecodingError: the file has changed, or DICOM is not read on this machine.
         """
         try:
             content = source.read_bytes()
         except OSError as error:
-            return f"corrupt: the file cannot be read: {error.strerror}"
+            return Written(reason=f"corrupt: the file cannot be read: {error.strerror}")
         if sha256(content).hexdigest() != expected:
             raise DecodingError(
                 f"{source} has changed since raw_kaggle checked it: materialise raw_kaggle again"
@@ -64,10 +73,10 @@ class Decoder:
             # Otherwise the dataset would lack images that are not at fault.
             if is_dicom(content) and reader.dicom_problem is not None:
                 raise DecodingError(f"{source}: {reader.dicom_problem}") from error
-            return f"corrupt: {error}"
+            return Written(reason=f"corrupt: {error}")
         # Level 6 takes three times as long and makes files a tenth smaller.
         Image.fromarray(pixels).save(target, "PNG", compress_level=1)
-        return None
+        return Written(pixels=sha256(pixels.tobytes()).hexdigest())
 
     def _reader(self) -> ImageReader:
         """That of this thread; its process for DICOM starts with the first DICOM file."""

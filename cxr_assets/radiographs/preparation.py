@@ -18,7 +18,7 @@ from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_assets.provenance import fingerprint
-from cxr_assets.radiographs import changes, dataset, decoding, listing, withdrawal
+from cxr_assets.radiographs import changes, copies, dataset, decoding, listing, withdrawal
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -98,8 +98,8 @@ def prepare(
         unfinished = layout.root / f".processed.{os.getpid()}.partial"
         try:
             written.begin(unfinished, KIND)
-            reusable = {} if previous is None else _reusable(old, previous, data)
-            _write_images(unfinished, images, reusable, raw, data, progress)
+            reusable = _reusable(old, previous, data)
+            _write_images(unfinished, images, old, reusable, raw, data, progress)
             record = _describe(images, version, raw, data, classes, previous)
             images[MANIFEST_COLUMNS].to_parquet(unfinished / MANIFEST_FILE, index=False)
             (unfinished / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
@@ -121,55 +121,61 @@ def _previous(directory: Path) -> tuple[Previous | None, str | None]:
         return None, str(error)
 
 
-def _reusable(directory: Path, previous: Previous, data: Data) -> dict[str, Path]:
-    """PNGs that need not be made again, by the sha256 of their source."""
+def _reusable(directory: Path, previous: Previous | None, data: Data) -> pd.DataFrame:
+    """PNGs that need not be made again: their ``file`` and ``pixels``, by sha256 of the source."""
+    if previous is None:
+        return pd.DataFrame(columns=["file", "pixels"], dtype=object)
     made = (previous.record.image_size, previous.record.decoding)
+    rows = previous.kept.drop_duplicates("sha256").set_index("sha256")[["file", "pixels"]]
     if made != (data.image_size, decoding.version()):
-        return {}
-    intact = written.intact(directory)
-    rows = previous.kept[previous.kept["file"].isin(intact)]
-    return {
-        image: directory / file for image, file in zip(rows["sha256"], rows["file"], strict=True)
-    }
+        return rows.iloc[:0]
+    return rows[rows["file"].isin(written.intact(directory))]
 
 
 def _write_images(
     directory: Path,
     images: pd.DataFrame,
-    reusable: dict[str, Path],
+    old: Path,
+    reusable: pd.DataFrame,
     raw: RawImages,
     data: Data,
     progress: Progress,
 ) -> None:
-    """Write the PNGs of all planned images; fills ``kept``, and ``reason`` of undecodable ones."""
+    """Write the PNGs of all planned images; fills ``kept``, ``pixels``, ``reason`` of others."""
     planned = images[images["reason"].isna()]
     for folder in {(directory / file).parent for file in planned["file"]}:
         folder.mkdir(parents=True, exist_ok=True)
-    known = planned["sha256"].isin(reusable)
+    known = planned["sha256"].isin(reusable.index)
     for image, file in planned.loc[known, ["sha256", "file"]].itertuples(index=False):
-        written.link(reusable[image], directory / file)
+        written.link(old / reusable.at[image, "file"], directory / file)
     new = planned[~known]
     if known.any():
         progress(f"{known.sum():,} images are unchanged, {len(new):,} are new")
     with Decoder(data.image_size) as decoder, ThreadPoolExecutor(processors.count()) as pool:
 
-        def convert(source: str, path: str, image: str, file: str) -> str | None:
+        def convert(source: str, path: str, image: str, file: str) -> decoding.Written:
             return decoder.write(raw.locate(source, path), image, directory / file)
 
-        reasons: list[str | None] = []
+        done: list[decoding.Written] = []
         columns = (new[name] for name in ("source", "path", "sha256", "file"))
         try:
-            for reason in pool.map(convert, *columns):
-                reasons.append(reason)
-                if len(reasons) % 1000 == 0:
-                    progress(f"prepared {len(reasons):,} of {len(new):,} images")
+            for one in pool.map(convert, *columns):
+                done.append(one)
+                if len(done) % 1000 == 0:
+                    progress(f"prepared {len(done):,} of {len(new):,} images")
         except DecodingError as error:
             pool.shutdown(cancel_futures=True)
             raise PreparationError(str(error)) from error
-    images.loc[new.index, "reason"] = pd.Series(reasons, index=new.index, dtype=object)
+    images["pixels"] = planned["sha256"].map(reusable["pixels"]).astype(object)
+    made = pd.DataFrame(done, index=new.index, columns=decoding.Written._fields, dtype=object)
+    images.loc[new.index, made.columns] = made
     images["kept"] = images["reason"].isna()
-    images.loc[~images["kept"], "file"] = None
     _reject_corrupt(images, data)
+    copies.leave_out(images, raw.sources)
+    images["kept"] = images["reason"].isna()
+    for file in planned.loc[~images["kept"], "file"]:
+        (directory / file).unlink(missing_ok=True)
+    images.loc[~images["kept"], ["file", "pixels"]] = None
 
 
 def _describe(

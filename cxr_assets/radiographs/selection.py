@@ -18,6 +18,8 @@ UNKNOWN_PATIENT = (
     "unknown patient: the source names none; data.unknown_patients=own keeps such images and "
     "counts each as one patient"
 )
+# Columns that are known after decoding.
+_DECODED = ("kept", "pixels")
 # Of the name of the source file, so that no name is longer than the 255 bytes of file systems.
 _STEM = 60
 
@@ -78,8 +80,8 @@ def select(
 
     Returns:
         One row per row of the inventory, sorted by source and path, with the columns of the
-        manifest besides ``kept``, and ``unknown``: whether the patient of an image is not known.
-        ``reason`` is None for images to keep; ``file`` is None for others.
+        manifest besides ``kept`` and ``pixels``, and ``unknown``: whether the patient of an image
+        is not known. ``reason`` is None for images to keep; ``file`` is None for others.
 
     Raises:
         SplitError: a patient would move to another split.
@@ -95,7 +97,7 @@ def select(
     images["split"] = splits.reindex(images.index).astype(object)
     images.loc[splits.index[splits.isna()], "reason"] = "leak: the patient has images in test"
     images["file"] = _files(images)
-    return images[[column for column in (*MANIFEST_COLUMNS, "unknown") if column != "kept"]]
+    return images[[column for column in (*MANIFEST_COLUMNS, "unknown") if column not in _DECODED]]
 
 
 def _name_patients(images: pd.DataFrame, data: Data) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
+from cxr_assets.radiographs.corrections import Corrected
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.inventory import data_version
 from cxr_assets.radiographs.preparation import prepare
@@ -58,9 +59,9 @@ def images(root: Path, rows: list[Row], sources: tuple[Source, ...] = ()) -> Raw
         sources=tuple(tables),
         roots={name: root / name for name in names},
         data_version=data_version(inventory),
-        synthetic=False,
         unchanged=False,
         inventory=inventory,
+        corrected=Corrected(),
     )
 
 

@@ -357,7 +357,7 @@ def test_a_changed_file_of_the_last_dataset_is_made_again(layout, tmp_path, deco
 
 
 def test_without_links_images_are_copied(layout, tmp_path, decoded, monkeypatch):
-    def fail(*paths: object) -> None:
+    def fail(*paths: object, **options: object) -> None:
         raise OSError("no links on this file system")
 
     monkeypatch.setattr(os, "link", fail)
@@ -371,15 +371,10 @@ def test_without_links_images_are_copied(layout, tmp_path, decoded, monkeypatch)
 
 
 def test_an_image_has_the_pixels_that_the_service_reads(layout, tmp_path):
-    """8 and 16 bits of PNG, and DICOM, which all show the same."""
+    """8 and 16 bits of PNG and of DICOM."""
     rows = [handmade.row(tmp_path, number) for number in range(10)]
-    grey = np.random.default_rng(5).integers(0, 256, (60, 40)).astype(np.uint8)
-    deep = grey.astype(np.uint16) * 257
     folder = tmp_path / "ours"
-    Image.fromarray(grey).save(folder / "10.png")
-    Image.fromarray(deep).save(folder / "11.png")
-    (folder / "12.dcm").write_bytes(dicoms.dicom(grey))
-    (folder / "13").write_bytes(dicoms.dicom(deep, BitsStored=16))
+    write_formats(folder, np.random.default_rng(5).integers(0, 256, (4, 60, 40), np.uint8))
     for number, name in enumerate(("10.png", "11.png", "12.dcm", "13"), start=10):
         rows.append(handmade.row(tmp_path, number, path=name))
     record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
@@ -391,6 +386,31 @@ def test_an_image_has_the_pixels_that_the_service_reads(layout, tmp_path):
         with Image.open(layout.processed / files[name]) as image:
             np.testing.assert_array_equal(np.asarray(image), expected)
     reader.close()
+
+
+def test_an_image_in_several_formats_counts_once(layout, tmp_path):
+    rows = [handmade.row(tmp_path, number) for number in range(10)]
+    grey = np.random.default_rng(5).integers(0, 256, (60, 40), np.uint8)
+    write_formats(tmp_path / "ours", np.stack([grey] * 4))
+    for name in ("10.png", "11.png", "12.dcm", "13"):
+        rows.append(handmade.row(tmp_path, 10, path=name))
+    record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
+    assert record.skipped == {"duplicate": 3}
+    assert sum(map(sum, (labels.values() for labels in record.counts.values()))) == 11
+    assert len(list(layout.processed.rglob("*.png"))) == 11
+    images = manifest(layout.processed)
+    out = images[images["reason"].notna()]
+    assert out["reason"].unique().tolist() == ["duplicate: the same pixels as 10.png"]
+    assert out[["file", "pixels"]].isna().all(axis=None)
+
+
+def write_formats(folder: Path, images: np.ndarray) -> None:
+    """Four images as PNG and DICOM, of 8 and 16 bits."""
+    deep = images.astype(np.uint16) * 257
+    Image.fromarray(images[0]).save(folder / "10.png")
+    Image.fromarray(deep[1]).save(folder / "11.png")
+    (folder / "12.dcm").write_bytes(dicoms.dicom(images[2]))
+    (folder / "13").write_bytes(dicoms.dicom(deep[3], BitsStored=16))
 
 
 def test_where_dicom_is_not_read_no_image_is_silently_left_out(layout, tmp_path, monkeypatch):
@@ -434,7 +454,7 @@ def test_counts_by_source_and_site_and_external_apart(layout, tmp_path):
     assert list(record.sites) == ["north"]
     assert record.counts["external"] == {"normal": 2, "viral_pneumonia": 1}
     assert record.tables == ("ours", "outside")
-    assert record.classes == handmade.KAGGLE_CLASSES
+    assert record.classes == handmade.CLASSES
 
 
 @pytest.mark.parametrize("classes", [("normal",), ("a", "normal", "viral_pneumonia")])
