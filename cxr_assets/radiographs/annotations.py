@@ -72,8 +72,11 @@ def read(source: Source, progress: Progress) -> pd.DataFrame:
     rows["sex"] = _or_none(said["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
     problems = [_no_path(said["path"])]
     for name, interpret in _INTERPRET.items():
-        rows[name], problem = interpret(said[name])
-        problems.append(problem)
+        distinct = pd.Index(said[name].unique())
+        value, problem = interpret(distinct.to_series())
+        place = distinct.get_indexer(said[name])
+        rows[name] = value.to_numpy()[place]
+        problems.append(pd.Series(problem.to_numpy()[place], index=said.index))
     rows["age"] = rows["age"].astype("float64")
     rows["problem"] = pd.concat(problems, axis=1).bfill(axis=1).iloc[:, 0].astype(object)
     return rows.astype({"problem": object})
@@ -115,8 +118,7 @@ def _splits(said: pd.Series) -> tuple[pd.Series, pd.Series]:
 
 
 def _views(said: pd.Series) -> tuple[pd.Series, pd.Series]:
-    frontal = {view: _frontal(view) for view in said.unique()}
-    views = said.map(frontal)
+    views = said.map(_frontal)
     problem = "view: " + said.map(repr) + " is not frontal, as PA and AP are"
     return _or_none(views.where(views.notna(), said)), problem.where(
         views.isna() & (said != ""), None

@@ -1,6 +1,11 @@
 """Images that a source, or two, list more than once: copies, and contradictions."""
 
+from collections.abc import Sequence
+
 import pandas as pd
+
+# Of what an image is given in conflict.
+_EXAMPLES = 3
 
 
 def mark(rows: pd.DataFrame) -> pd.Series:
@@ -22,11 +27,11 @@ def mark(rows: pd.DataFrame) -> pd.Series:
     told &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
     seen = rows[told]
     label = seen["label"].where(seen["label"].notna(), seen["given_label"].str.casefold())
-    _contradictions(problem, seen, label, seen["sha256"], "label")
-    _contradictions(
-        problem, seen, seen["patient"], seen["source"] + " " + seen["sha256"], "patient"
-    )
+    # The last one that applies is told.
+    by_source = seen["source"] + " " + seen["sha256"]
     _contradictions(problem, seen, seen["split"], seen["source"] + " " + seen["path"], "split")
+    _contradictions(problem, seen, seen["patient"], by_source, "patient")
+    _contradictions(problem, seen, label, seen["sha256"], "label")
     usable = rows[problem.isna()]
     # Rows that say patient and split come before those that do not.
     silent = usable[["patient", "split"]].isna().sort_values(["patient", "split"], kind="stable")
@@ -43,9 +48,14 @@ def _contradictions(
     if not torn.any():
         return
     every = said[torn].dropna().groupby(image[torn]).unique()
-    others = every.map(lambda words: ", ".join(sorted(words)))
+    others = every.map(_told)
     remedy = "data.corrections or the source" if what == "label" else "the source"
     problem[rows.index[torn]] = (
         f"conflict: the same image has the {what}s " + image[torn].map(others) + f": {remedy} must "
         "say which is right"
     )
+
+
+def _told(words: Sequence[str]) -> str:
+    first = ", ".join(sorted(words)[:_EXAMPLES])
+    return f"{first} and others" if len(words) > _EXAMPLES else first

@@ -53,9 +53,13 @@ def examine(rows: pd.DataFrame, root: Path, known: pd.DataFrame | None) -> pd.Da
     files = pd.DataFrame([stat(root, path) for path in paths], index=paths, columns=list(_FILE[:2]))
     files = _recall(files, known)
     unread = paths[files["sha256"].isna() & paths.isin(rows.loc[rows["problem"].isna(), "path"])]
+    here = files.loc[unread, "mtime_ns"] > 0
+    unread = unread[here].append(unread[~here])
     with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
         try:
-            read = list(pool.map(lambda path: _read(root, path, reader), unread))
+            read = list(pool.map(lambda path: _read(root, path, reader), unread[: here.sum()]))
+            # Why there is none is soon said: threads would only cost time.
+            read += [_read(root, path, reader) for path in unread[here.sum() :]]
         except DicomUnavailable as error:
             raise RawDataError(f"the images in {root} cannot be listed: {error}") from error
     found = pd.DataFrame(read, index=unread, columns=[*_FILE[2:], "problem"])
