@@ -27,6 +27,7 @@ def mark(rows: pd.DataFrame) -> pd.Series:
     told &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
     seen = rows[told]
     label = seen["label"].where(seen["label"].notna(), seen["given_label"].str.casefold())
+    label = label.mask(kind[told] == "excluded", "left out")
     # The last one that applies is told.
     by_source = seen["source"] + " " + seen["sha256"]
     _contradictions(problem, seen, seen["split"], seen["source"] + " " + seen["path"], "split")

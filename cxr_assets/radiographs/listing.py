@@ -67,7 +67,9 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     numbered = rows["row"].notna() & rows["problem"].notna()
     numbers = rows.loc[numbered, "row"].astype("int64").astype(str)
     rows.loc[numbered, "problem"] += " (row " + numbers + ")"
-    return rows[list(COLUMNS)]
+    rows = rows[list(COLUMNS)]
+    texts = rows.select_dtypes(object).columns
+    return rows.assign(**{name: rows[name].where(rows[name].notna(), None) for name in texts})
 
 
 def require(
@@ -118,12 +120,11 @@ def _absent(
         if len(skipped)
         else ""
     )
-    expected = [f"names like {folder.EXAMPLES[label]}"] * (
-        bool(folders) and label in folder.EXAMPLES
-    )
-    expected += [f"the label {label}, or a word for it in data.labels"] * bool(
-        tables or not expected
-    )
+    expected = []
+    if folders and label in folder.EXAMPLES:
+        expected.append(f"names like {folder.EXAMPLES[label]}")
+    if tables or not expected:
+        expected.append(f"the label {label}, or a word for it in data.labels")
     return (
         f"no {label} image to {split} on could be read in {', '.join(folders + tables)}{aside}: "
         f"expected {', or '.join(expected)}; {folder.HELP}"

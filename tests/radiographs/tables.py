@@ -24,9 +24,9 @@ LABELS: dict[str, str | None] = {
 }
 
 
-def write(folder: Path, *rows: str, header: str = HEADER) -> Path:
-    """``labels.csv`` with ``rows``, and an image for each of ``ROWS``."""
-    for number, row in enumerate(ROWS):
+def write(folder: Path, *rows: str, header: str = HEADER, seed: int = 0) -> Path:
+    """``labels.csv`` with ``rows``, and an image for each of ``ROWS``, other ones by ``seed``."""
+    for number, row in enumerate(ROWS, 100 * seed):
         path = folder / row.split(",")[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

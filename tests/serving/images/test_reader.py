@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import dicoms
 import numpy as np
 import pytest
+from pydicom.uid import RLELossless
 
 from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.preprocessing import Preprocessing, UndecodableImage, UnsupportedImage
@@ -40,3 +41,16 @@ def test_without_the_extra_dicom_is_rejected_and_the_rest_is_read(
     with pytest.raises(UnsupportedImage, match=r"pip install 'cxr-retraining\[dicom\]'"):
         reader.read(dicoms.cr(), NETWORK)
     assert "extra `dicom`" in str(reader.dicom_problem)
+
+
+def test_headers_are_read_without_pixels(reader: ImageReader, image: bytes) -> None:
+    pixels = dicoms.grey()
+    assert reader.header(dicoms.dicom(pixels, BitsStored=12)) == (40, 30, 12)
+    # The frame is broken, which only decoding shows.
+    broken = dicoms.compressed(pixels, RLELossless, b"no frame")
+    assert reader.header(broken) == (40, 30, 16)
+    with pytest.raises(UndecodableImage):
+        reader.read(broken, NETWORK)
+    assert reader.header(image).bits == 8
+    with pytest.raises(UnsupportedImage, match="not a radiograph"):
+        reader.header(dicoms.dicom(pixels, Modality="CT"))
