@@ -34,7 +34,8 @@ def confusion_matrix(metrics: Scores, title: str, synthetic: bool) -> bytes:
     truth = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, truth, out=np.zeros(counts.shape), where=truth > 0)
     labels = [words(name) for name in metrics.classes]
-    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    side = max(5.4, 1 + 0.9 * len(labels))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), images in np.ndenumerate(counts):

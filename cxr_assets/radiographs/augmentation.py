@@ -11,8 +11,8 @@ from cxr_assets.experiment import Augmentation
 class Augmenter(nn.Module):
     """Changes of pose, exposure and image processing, as between patients and between scanners.
 
-    Horizontal flips are included, as the side says nothing about the three classes. It is fast:
-    exposure changes the 256 grey levels instead of the pixels, and pose is a single resampling.
+    Horizontal flips are included, so no class may depend on the side. It is fast: exposure
+    changes the 256 grey levels instead of the pixels, and pose is a single resampling.
 
     Args:
         settings: strength of each change.
