@@ -21,6 +21,9 @@ from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan
 from cxr_assets.learning.reference import Saved
+from cxr_assets.radiographs.dataset import DatasetRecord, kept
+from cxr_assets.radiographs.preparation import prepare
+from cxr_assets.radiographs.raw import collect
 from cxr_assets.release.release import write_release
 from cxr_serving.http.app import create_app
 from cxr_serving.http.settings import Settings
@@ -30,6 +33,18 @@ from cxr_serving.model.report import Audit, Report
 
 TWO = ("normal", "pneumonia")
 FIVE = ("effusion", "fibrosis", "mass", "nodule", "tuberculosis")
+SETTINGS = (
+    *OVERRIDES,
+    *("trainer.max_epochs=1", "trainer.mixup=0.2", "trainer.cutmix=1", "release.rule.margin=-1"),
+    f"data.image_size={tiny.SIZE}",
+)
+PARTICULAR = {
+    TWO: (
+        *("trainer.class_balance=weights", "data.synthetic_patients=8"),
+        *(f"data.labels.{cause}_pneumonia=pneumonia" for cause in ("bacterial", "viral")),
+    ),
+    FIVE: ("trainer.class_balance=sampling",),
+}
 
 
 @dataclass(frozen=True)
@@ -48,17 +63,14 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """All of a run: both models, mixed and class-weighted, their report, and a release."""
     classes: tuple[str, ...] = request.param
     layout = Layout(tmp_path_factory.mktemp("classes") / "data")
-    tiny.processed(layout, classes=classes, images=6, test_images=6)
     experiment = compose(
-        "demo",
-        [
-            *OVERRIDES,
-            *("trainer.max_epochs=1", "trainer.mixup=0.2", "trainer.cutmix=1", "margin=-1"),
-            f"trainer.class_balance={'weights' if classes == TWO else 'sampling'}",
-            f"classes=[{','.join(classes)}]",
-            f"data.image_size={tiny.SIZE}",
-        ],
+        "demo", [*SETTINGS, f"classes=[{','.join(classes)}]", *PARTICULAR[classes]]
     )
+    if classes == TWO:
+        images = collect(experiment.data, classes, layout, print)
+        prepare(layout, images, experiment.data, classes, print)
+    else:
+        tiny.processed(layout, classes=classes, images=6, test_images=6)
     bundles = []
     for asset in ("convnext_model", "dinov2_probe"):
         training = plan(asset, experiment, layout)
@@ -66,9 +78,22 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         bundles.append(export(training)[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "RESAMPLES", 40)
-        report = write_report(layout, *bundles)
+        report = write_report(layout, *bundles, rule=experiment.release.rule)
         release = write_release(layout, None, experiment)
     return Trained(classes, layout, experiment, *bundles, report, release)
+
+
+def test_labels_of_the_source_become_classes(trained: Trained) -> None:
+    images = kept(trained.layout.processed, "test")
+    given = set(map(tuple, images[["given_label", "class"]].to_numpy()))
+    if trained.classes == TWO:
+        assert given == {
+            ("normal", "normal"),
+            ("bacterial_pneumonia", "pneumonia"),
+            ("viral_pneumonia", "pneumonia"),
+        }
+    else:
+        assert {label for _, label in given} == set(FIVE)
 
 
 def test_both_bundles_answer_with_the_classes(trained: Trained) -> None:
@@ -85,17 +110,20 @@ def test_both_bundles_answer_with_the_classes(trained: Trained) -> None:
 def test_the_report_is_about_the_classes(trained: Trained) -> None:
     report = Report.read(trained.report)
     number = len(trained.classes)
+    counts = DatasetRecord.read(trained.layout.processed).counts["test"]
+    images = sum(counts.values())
+    assert tuple(counts) == trained.classes
     assert report.classes == trained.classes
     assert np.shape(report.confusion_matrix) == (number, number)
-    assert np.sum(report.confusion_matrix) == 6 * number
+    assert np.sum(report.confusion_matrix, axis=1).tolist() == list(counts.values())
     for part in report.models:
         assert tuple(part.intervals.classes) == trained.classes
         assert part.auroc_macro_ovr == pytest.approx(np.mean(list(part.auroc_ovr.values())))
         assert part.intervals.average_precision_macro_ovr is not None
-        assert part.selective[0].images == 6 * number
+        assert part.selective[0].images == images
         assert (part.abnormal is None) == ("normal" not in trained.classes)
     assert report.comparison is not None
-    assert isinstance(report.shortcuts.border, Audit)
+    assert isinstance(report.shortcuts.border, Audit) == (trained.classes == FIVE)
     header = (trained.report / PREDICTIONS_FILE).read_text().splitlines()[0].split(",")
     assert header[2:] == [f"{role}_{c}" for role in ("model", "baseline") for c in trained.classes]
     page = (trained.report / PAGE_FILE).read_text()
@@ -108,7 +136,7 @@ def test_the_report_is_about_the_classes(trained: Trained) -> None:
 def test_the_card_says_nothing_of_other_classes(trained: Trained) -> None:
     card = (trained.release / "README.md").read_text()
     assert f"chest radiograph as {', '.join(trained.classes)}." in card
-    assert "bacterial" not in card
+    assert "viral pneumonia" not in card
     assert ("- pneumonia\n" in card) == (trained.classes == TWO)
     assert f"classes=[{','.join(trained.classes)}]" in card
 

@@ -41,6 +41,7 @@ _COPY_IN_BRACKETS = re.compile(rf"\([^()]*{_COPY}[^()]*\)")
 _COPY_IN_WORDS = re.compile(
     rf"{_COPY}(?:[\W_]*\d\d?(?!\d)\)?)?(?:[\W_]+(?:of|von|van|de|di|af|av)(?![^\W\d_]))?"
 )
+_CAUSES = ("bacteria", "virus")
 _COPY_BY_NUMBER = re.compile(r"\s*(?:\(\d+\)|(?<=\d)\s\d)$")
 
 
@@ -197,12 +198,14 @@ def _originals(names: list[str]) -> list[str]:
 
 
 def _kaggle_number(name: str) -> tuple[str, int] | None:
-    """Series and number of the patient; None if the name is not one of Kaggle's."""
+    """Cause or series, and number of the patient; None if the name is not one of Kaggle's."""
     tokens = re.findall(r"[^\W\d_]+|\d+|[\W_]", name)
     for place, word in enumerate(tokens):
         match tokens[place + 1 : place + 3]:
             case [number, "_"] if word == "person" and number.isdecimal():
-                return word, int(number)
+                # Numbers repeat between the causes, which may be of one class here.
+                cause = next((token for token in tokens[place:] if token in _CAUSES), "")
+                return cause, int(number)
             case ["-", number] if word == "im" and number.isdecimal():
                 series = "".join(tokens[max(0, place - 3) : place])
                 return series if re.fullmatch(r"normal\d+-", series) else "", int(number)
