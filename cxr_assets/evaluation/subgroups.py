@@ -39,7 +39,8 @@ def subgroups(
     """Metrics on parts of the images, stratified by one criterion after the other.
 
     These are the source, site, sex and age of the patient, view, year, the series that Kaggle's
-    names give normal images, size, and images per patient.
+    names give normal images, size, and images per patient. Sites of the same name are one site,
+    whatever source names them.
 
     Args:
         images: N images.

@@ -92,6 +92,8 @@ def test_metadata_shows_counts_and_pictures(trained):
         }  # fmt: skip
     picture = "![](data:image/png;base64,"
     assert metadata["processed_dataset"]["samples"].value.startswith(picture)
+    changes = metadata["metrics_report"]["changes_of_the_data"].value
+    assert changes == metadata["processed_dataset"]["changes"].value == "This is the first dataset."
     for model in ("convnext_model", "dinov2_probe"):
         assert metadata[model]["curves"].value.startswith(picture)
         assert metadata[model]["outcome"].value == "published"
