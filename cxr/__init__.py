@@ -22,7 +22,7 @@ releases = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(releases, name="release", help="Decide on releases.")
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data, name="data", help="Forget a patient.")
+app.add_typer(data, name="data", help="Check a table of images; forget a patient.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -239,6 +239,45 @@ def serve() -> None:
 
 
 @data.command()
+def check(
+    table: Annotated[
+        Path, typer.Argument(help="CSV or Parquet file, one row per image.", metavar="TABLE")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Hydra overrides, such as data.columns.label=finding.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="File for all rows that cannot be used.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Say what a table of images holds, in seconds, before anybody trains.
+
+    Counts images and patients by class, split, site, size and bits per pixel, lists the rows that
+    cannot be used with the reason, and writes a page of sample images below the data root. Nothing
+    else is changed. The exit status is 1 if the table cannot be read or no image can be used.
+
+    \b
+    Examples:
+      cxr data check labels.csv
+      cxr data check labels.csv data.columns.label=finding data.labels.Viral=viral_pneumonia
+
+    \b
+    Environment:
+      CXR_DATA_ROOT   where the page is written (default: data)
+      CXR_EXPERIMENT  preset, for the classes and the size of images (default: demo)
+      CXR_OVERRIDES   of these, classes, data.columns and data.labels count
+    """
+    with _needs("pipeline"):
+        from cxr_assets.checking import main as check
+
+    check(table, overrides or [], csv)
+
+
+@data.command()
 def forget(
     patient: Annotated[
         str,
@@ -264,7 +303,7 @@ def forget(
       CXR_DATA_ROOT  where everything lies (default: data)
     """
     with _needs("pipeline"):
-        from cxr_assets.data import forget
+        from cxr_assets.forgetting import main as forget
 
     forget(patient)
 

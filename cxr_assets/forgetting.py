@@ -2,14 +2,16 @@
 
 import difflib
 import functools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from cxr_assets import written
 from cxr_assets.evaluation.removal import remove_departed, tables
@@ -20,7 +22,10 @@ from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.membership import MembershipError
+from cxr_assets.radiographs.withdrawal import WithdrawalError
+from cxr_assets.settings import SettingsError, load
 from cxr_serving.model import store
+from cxr_serving.model.report import ReportError
 
 # Of names that differ in a letter or two.
 _SIMILAR = 0.8
@@ -207,3 +212,46 @@ def _held(path: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def main(patient: str) -> None:
+    """Forget a patient and print what was done; exit with 1 if that is not all."""
+    progress = functools.partial(print, file=sys.stderr, flush=True)
+    try:
+        layout = load().layout
+        done = forget(layout, patient, progress, datetime.now(UTC))
+    except (SettingsError, UnknownPatient, WithdrawalError, DatasetError, ReportError) as error:
+        sys.exit(f"error: {error}")
+    except (OSError, ValidationError) as error:
+        sys.exit(f"error: {error}: make it readable and writable, then run the same again")
+    sys.stdout.write("\n".join([*_lines(layout, done), ""]))
+
+
+def _lines(layout: Layout, done: Forgotten) -> Iterator[str]:
+    when = "is now" if done.new else "was already"
+    yield f"The withdrawal of {done.patient} {when} on record: {layout.withdrawn}"
+    yield f"Image files of the patient that are known: {len(done.images)}. Removed now:"
+    yield f"  from the dataset     {done.prepared} images"
+    yield f"  from embeddings      {done.embedded}"
+    yield f"  from reports         {', '.join(path.name for path in done.reports) or 'none'}"
+    yield ""
+    if done.trained:
+        yield "Models trained, selected or tested with these images, which still exist:"
+        for directory, splits in done.trained.items():
+            images = ", ".join(f"{number} in {split}" for split, number in splits.items())
+            yield f"  {directory.relative_to(layout.root)}: {images}"
+        yield "The next run trains without them. Delete these models if the withdrawal covers them."
+    else:
+        yield "No bundle or release knows these images."
+    for directory in done.unclear:
+        yield f"{directory} does not say which images it knows."
+    for path in done.aside:
+        yield f"{path} may hold the images: delete it."
+    for path in done.running:
+        yield (
+            f"A training runs now and may hold the images in memory: stop it, then delete "
+            f"{path.with_suffix('')}"
+        )
+    yield ""
+    yield "Not touched: the files and tables of the sources, downloads in " + str(layout.raw) + ","
+    yield "reports of cxr evaluate, what was uploaded, and names in logs. See docs/data.md."

@@ -27,6 +27,11 @@ class Layout:
         return self.raw / ".lock"
 
     @property
+    def checks(self) -> Path:
+        """Pages about tables that were checked."""
+        return self.root / "checks"
+
+    @property
     def processed_lock(self) -> Path:
         """Lock held while the processed dataset changes."""
         return self.root / ".processed.lock"

@@ -31,7 +31,7 @@ def test_help_names_the_commands_and_what_they_are_not_for(
     assert DISCLAIMER in " ".join(text.split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data forget"])
+@pytest.mark.parametrize("command", [*COMMANDS, "data check", "data forget"])
 def test_help_of_a_command_names_settings_that_exist_with_their_defaults(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

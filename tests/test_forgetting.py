@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 from radiographs import prepared
 
+import cxr
 from cxr_assets import written
 from cxr_assets.evaluation.report import REPORT
 from cxr_assets.forgetting import Forgotten, UnknownPatient, forget, forget_departed
@@ -233,3 +234,43 @@ def test_what_may_still_hold_the_images_is_named(layout: Layout) -> None:
         done = run(layout)
     assert done.aside == [broken, aside]
     assert done.running == [running]
+
+
+@pytest.fixture
+def configured(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.setenv("CXR_DATA_ROOT", str(layout.root))
+    return layout
+
+
+def command(patient: str) -> int | str | None:
+    with pytest.raises(SystemExit) as stop:
+        cxr.main(["data", "forget", patient])
+    return stop.value.code
+
+
+def test_the_command_says_what_was_removed_and_which_models_know_the_images(
+    configured: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("normal/IM-0010") == 0
+    said = capsys.readouterr().out
+    assert (
+        f"The withdrawal of folder/normal/IM-0010 is now on record: {configured.withdrawn}" in said
+    )
+    assert "from the dataset     2 images" in said
+    assert f"models/convnext_model/{VERSION}: 2 in test" in said
+    assert f"from reports         {VERSION}" in said
+    assert command("normal/IM-0010") == 0
+    said = capsys.readouterr().out
+    assert "was already on record" in said
+    assert "from the dataset     0 images" in said
+    assert f"models/convnext_model/{VERSION}: 2 in test" in said
+
+
+def test_the_command_fails_for_an_unknown_patient(configured: Layout) -> None:
+    assert str(command("IM-9999")).startswith("error: none of the 12 patients")
+    assert not configured.withdrawn.exists()
+
+
+def test_the_command_fails_where_the_record_is_broken(configured: Layout) -> None:
+    configured.withdrawn.write_text("patient\n")
+    assert "restore it from a backup" in str(command("normal/IM-0010"))

@@ -50,6 +50,8 @@ def remove_departed(layout: Layout) -> list[Path]:
         except (OSError, ValueError, ValidationError) as error:
             failed.append(f"{directory} ({' '.join(str(error).split())})")
     _follow(layout)
+    for page in layout.checks.glob("*.html"):
+        _clean_check(page, listed, withdrawn)
     if failed:
         raise ReportError(
             "reports list or show images that have left the dataset, and cannot be changed: "
@@ -113,12 +115,29 @@ def _without(
     page = directory / PAGE_FILE
     if page.is_file():
         before = page.read_text(encoding="utf-8")
-        after = _FIGURE.sub(
-            lambda figure: _NOTE if departed & set(figure[1].split()) else figure[0], before
-        )
-        if after != before:
+        if (after := _hide(before, departed)) != before:
             contents[PAGE_FILE] = after.encode()
     return contents
+
+
+def _clean_check(
+    page: Path, listed: set[tuple[str, str]] | None, withdrawn: frozenset[str]
+) -> None:
+    """Remove departed images from the page about a table, if it is one of the dataset's."""
+    before = page.read_text(encoding="utf-8")
+    shown = {image for images in _FIGURE.findall(before) for image in images.split()}
+    departed, known = shown & withdrawn, {image for _, image in listed or ()}
+    if shown & known:
+        departed |= shown - known
+    if (after := _hide(before, departed)) != before:
+        write_file(page, after.encode())
+
+
+def _hide(page: str, departed: set[str]) -> str:
+    """The page without the pictures of departed images."""
+    return _FIGURE.sub(
+        lambda figure: _NOTE if departed & set(figure[1].split()) else figure[0], page
+    )
 
 
 def _follow(layout: Layout) -> None:
