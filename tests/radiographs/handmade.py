@@ -12,16 +12,12 @@ from cxr_assets.experiment import Data, compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.corrections import Corrected
 from cxr_assets.radiographs.dataset import DatasetRecord
-from cxr_assets.radiographs.inventory import data_version
+from cxr_assets.radiographs.inventory import COLUMNS, data_version
 from cxr_assets.radiographs.preparation import prepare
 from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.sources import Source
 
 CLASSES = ("normal", "viral_pneumonia")
-COLUMNS = (
-    *("source", "path", "split", "bytes", "mtime_ns", "sha256", "width", "height", "bits"),
-    *("label", "given_label", "patient", "site", "acquired", "view", "sex", "age", "problem"),
-)
 
 Row = dict[str, Any]
 
