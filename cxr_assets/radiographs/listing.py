@@ -64,7 +64,9 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     """The inventory: rows compared with one another; the problem of a table's row says which."""
     rows["problem"] = conflicts.mark(rows)
     rows["label"] = rows["label"].where(rows["problem"].isna(), None)
-    numbered = rows["row"].notna() & rows["problem"].notna()
+    # What needs no mending needs no number.
+    mendable = rows["problem"].notna() & (rows["problem"] != WITHDRAWN)
+    numbered = rows["row"].notna() & mendable
     numbers = rows.loc[numbered, "row"].astype("int64").astype(str)
     rows.loc[numbered, "problem"] += " (row " + numbers + ")"
     rows = rows[list(COLUMNS)]

@@ -104,6 +104,7 @@ def test_images_of_withdrawn_patients_are_left_out_of_every_source(
     assert gone["source"].tolist() == ["table", "copied"]
     assert set(gone["path"]) == {"images/a.png"}
     assert gone["label"].isna().all()
+    assert set(gone["problem"]) == {withdrawal.WITHDRAWN}
 
 
 def test_png_of_16_bits_and_dicom_are_listed_by_their_headers(tmp_path, source, collect):
@@ -138,11 +139,11 @@ def test_a_table_is_checked_without_a_data_root(table, tmp_path):
 
 
 def test_a_table_is_surveyed_with_default_columns_and_kaggles_words(tmp_path):
-    rows = ("images/a.png,virus,", "images/b.png,NORMAL,p2", "images/c.png,pneumonia,p3")
+    rows = ("images/a.png,virus,", "images/b.png,NORMAL,p2", "images/c.png,poor,p3")
     table = tables.write(tmp_path, *rows, header="path,label,patient")
-    found = raw.survey(table, KAGGLE_CLASSES, lambda line: None)
+    found = raw.survey(table, KAGGLE_CLASSES, {"poor": None}, lambda line: None)
     assert found["label"].tolist() == ["viral_pneumonia", "normal", None]
     write_image(tmp_path / "flat.png", 255)
     tables.write(tmp_path, "flat.png,normal,p", header="path,label,patient")
     with pytest.raises(raw.RawDataError, match=r"blank.*the columns path, label and patient"):
-        raw.survey(table, KAGGLE_CLASSES, lambda line: None)
+        raw.survey(table, KAGGLE_CLASSES, {}, lambda line: None)
