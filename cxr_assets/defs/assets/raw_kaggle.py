@@ -43,7 +43,7 @@ def raw_kaggle(
             "images": len(named),
             "skipped": len(inventory) - len(named),
             "megabytes": round(_bytes(inventory) / 1e6, 1),
-            "counts": _markdown(_by(named, "source", "site")),
+            "counts": _markdown(_counts(named)),
             "skipped_rows": _markdown(_skipped(inventory)),
             "corrected": images.corrected.images,
             "corrections_without_image": list(images.corrected.unmatched),
@@ -52,12 +52,17 @@ def raw_kaggle(
     )
 
 
-def _by(named: pd.DataFrame, *groups: str) -> pd.DataFrame:
+def _counts(named: pd.DataFrame) -> pd.DataFrame:
     """Number of images by source, site and class, and by split."""
     told = named.assign(
         site=named["site"].fillna("unknown"), split=named["split"].fillna("to be drawn")
     )
-    return told.groupby([*groups, "label", "split"]).size().unstack(fill_value=0).reset_index()
+    return (
+        told.groupby(["source", "site", "label", "split"])
+        .size()
+        .unstack(fill_value=0)
+        .reset_index()
+    )
 
 
 def _skipped(inventory: pd.DataFrame) -> pd.DataFrame:
@@ -65,11 +70,9 @@ def _skipped(inventory: pd.DataFrame) -> pd.DataFrame:
     rows = inventory[inventory["problem"].notna()]
     kind = rows["problem"].str.partition(":")[0].rename("reason")
     text = rows["path"] + ": " + rows["problem"].str.partition(": ")[2]
-    return (
-        text.groupby([rows["source"], kind])
-        .agg(rows="size", examples=lambda group: "; ".join(group.head(_EXAMPLES)))
-        .reset_index()
-    )
+    groups = text.groupby([rows["source"], kind])
+    told = [(*key, len(group), "; ".join(group.head(_EXAMPLES))) for key, group in groups]
+    return pd.DataFrame(told, columns=["source", "reason", "rows", "examples"])
 
 
 def _bytes(inventory: pd.DataFrame) -> float:
