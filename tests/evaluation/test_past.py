@@ -82,7 +82,7 @@ def test_a_release_of_other_classes_is_not_compared(reported: Layout) -> None:
     report = write_report(reported, main, store.latest(reported.models("dinov2_probe")))
     assert Report.read(report).regression is None
     text = (report / "report.html").read_text()
-    assert "Not compared: the last release has other classes." in text
+    assert "Not compared with the released model: its classes are normal, pneumonia." in text
 
 
 def test_the_released_model_is_evaluated_on_the_same_images(reported: Layout) -> None:
