@@ -1,20 +1,22 @@
 """The model card: what the model is and is for, its metrics, how to use and reproduce it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from cxr_assets.evaluation.wording import score
+from cxr_assets.evaluation.wording import score, words
 from cxr_assets.experiment import Experiment
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
 from cxr_assets.release import origin, sections
+from cxr_assets.release.checklists import checklist
 from cxr_assets.release.reproduction import command
 from cxr_assets.release.rights import base_model, licence, terms
 from cxr_serving.model.bundle import BundleRecord
 from cxr_serving.model.metrics import Headline, ModelReport
-from cxr_serving.model.report import NoAudit, Report
+from cxr_serving.model.report import Difference, NoAudit, Report
 
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
@@ -74,6 +76,18 @@ def model_card(
         eval_results=_eval_results(record, report, origin.names(kinds)),
     )
     notice = _SYNTHETIC if record.synthetic else _FINE_TUNED if record.pretrained else _RANDOM
+    excluded = sum(data.skipped.values())
+    included = sum(sum(counts.values()) for counts in data.counts.values())
+    known = {
+        "title": title(experiment),
+        "record": record,
+        "report": report,
+        "data": data,
+        "experiment": experiment,
+        "included": included,
+        "excluded": excluded,
+        "external": any(source.use == "test" for source in experiment.data.listed),
+    }
     card: ModelCard = ModelCard.from_template(
         card_data,
         template_path=str(_TEMPLATE),
@@ -86,7 +100,11 @@ def model_card(
         baseline=report.baseline,
         data=data,
         similar=SIMILAR,
-        margin=f"{experiment.release.rule.margin:g}",
+        clause_table=_clause_table(report),
+        failed=[clause.name for clause in report.clauses if not clause.passed],
+        impact_table=_impact_table(report),
+        claim_table=_checklist_table("claim", known),
+        tripod_table=_checklist_table("tripod", known),
         plots=plots,
         samples=SAMPLES_FILE,
         population=origin.population(kinds),
@@ -210,6 +228,47 @@ def _shortcut_table(report: Report) -> str:
         else:
             rows.append([label, score(audit.macro_f1), score(audit.gain)])
     return _table(["what the classifier sees", "macro F1", "gain of the model"], rows)
+
+
+def _clause_table(report: Report) -> str:
+    return _table(
+        ["clause", "figure", "limit", "outcome", ""],
+        [
+            [
+                clause.name,
+                "none" if clause.figure is None else score(clause.figure, clause.interval),
+                f"{clause.limit:g}",
+                "passed" if clause.passed else "**failed**",
+                clause.text,
+            ]
+            for clause in report.clauses
+        ],
+    )
+
+
+def _impact_table(report: Report) -> str | None:
+    """What changes for whom, compared with the released model."""
+    found = report.regression
+    if found is None:
+        return None
+    changes: list[tuple[str, Difference | None]] = [
+        ("macro F1", found.macro_f1),
+        ("accuracy", found.accuracy),
+        ("macro AUROC, one versus rest", found.auroc_macro_ovr),
+        *((f"recall, {words(name)}", change) for name, change in found.classes.items()),
+        *((f"accuracy, {name}", change) for name, change in found.sites.items()),
+    ]
+    return _table(
+        ["metric", "difference"],
+        [
+            [name, score(change.estimate, change.interval) if change else "not compared"]
+            for name, change in changes
+        ],
+    )
+
+
+def _checklist_table(name: str, known: Mapping[str, Any]) -> str:
+    return _table(["item", "asks for", "answer, or section of this card"], checklist(name, **known))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

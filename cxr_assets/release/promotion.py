@@ -9,7 +9,7 @@ from cxr_assets import decisions
 from cxr_assets.decisions import Decision
 from cxr_assets.layout import Layout
 from cxr_serving.model import store
-from cxr_serving.model.report import Clause, Report
+from cxr_serving.model.report import Clause, MissingReport, Report
 
 # Sends a release to the Hub and returns the URL of the commit.
 Push = Callable[[Path], str]
@@ -47,7 +47,7 @@ def decide(
     if champion == version and standing is not None and standing.decision != "held":
         decision = standing.model_copy(update={"decided_at": datetime.now(UTC)})
     else:
-        clauses = Report.read(directory).clauses
+        clauses = _clauses(layout, version)
         held = bool(withheld) or not all(clause.passed for clause in clauses)
         decision = Decision(
             version=version,
@@ -98,12 +98,20 @@ def promote(layout: Layout, version: str, because: str, push: Push | None = None
         champion=champion,
         decided_at=datetime.now(UTC),
         decision="promoted",
-        clauses=Report.read(directory).clauses,
+        clauses=_clauses(layout, version),
         by=getpass.getuser(),
         because=because.strip(),
         pushed=None,
     )
     return _carry_out(layout, directory, decision, push)
+
+
+def _clauses(layout: Layout, version: str) -> list[Clause]:
+    """From the report, or where that is gone from the release, which has numbers for sites."""
+    try:
+        return Report.read(layout.reports / version).clauses
+    except MissingReport:
+        return Report.read(layout.releases / version).clauses
 
 
 def _carry_out(layout: Layout, directory: Path, decision: Decision, push: Push | None) -> Decision:

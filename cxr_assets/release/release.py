@@ -13,6 +13,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs import leakage
 from cxr_assets.radiographs.dataset import DatasetRecord, samples
 from cxr_assets.release import origin
+from cxr_assets.release.anonymous import anonymous
 from cxr_assets.release.card import CARD_FILE, SAMPLES_FILE, model_card, title
 from cxr_assets.release.rights import CITATION_FILE, LICENCE_FILE, citation, licence, licence_note
 from cxr_serving.model import store
@@ -33,8 +34,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     files, so that :func:`cxr_serving.model.store.verify`, the predictor and ``from_pretrained``
     all take it. It is written aside, verified and moved into place whole; the same inputs give the
     same bytes. ``<releases>/latest.json`` is left to the caller, who moves it after the upload, if
-    any. The release holds sample images only if they are synthetic. Whether it is released or held
-    is decided by :func:`cxr_assets.release.promotion.decide`.
+    any. The release holds sample images only if they are synthetic, and sites as numbers. Whether
+    it is released or held is decided by :func:`cxr_assets.release.promotion.decide`.
 
     Args:
         layout: where dataset, bundles and reports lie and the release goes.
@@ -56,6 +57,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     record = store.verify(evaluated)
     data = DatasetRecord.read(layout.processed)
     _check(record, report, data, experiment)
+    report = anonymous(report, experiment.release.rule)
     # The card claims it, and the check of the asset may have run on another dataset, or not at all.
     if pairs := leakage.pairs_across_splits(layout.processed):
         first = pairs[0]
@@ -72,7 +74,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         for name in record.files:
             (release / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(evaluated / name, release / name)
-        for name in (METRICS_FILE, *plot_files):
+        (release / METRICS_FILE).write_bytes(report.content())
+        for name in plot_files:
             shutil.copyfile(directory / name, release / name)
         if data.synthetic:
             (release / SAMPLES_FILE).write_bytes(

@@ -1,4 +1,5 @@
-import shlex
+import os
+import subprocess
 
 import pytest
 
@@ -10,10 +11,16 @@ PLACE = "/path/to/your/copy"
 
 
 def again(experiment: Experiment) -> Experiment:
-    """The experiment that the command would run."""
-    [_, overrides, *_] = shlex.split(command(experiment).replace("\\\n", "") + " CXR_OVERRIDES=")
-    name, _, text = overrides.partition("=")
-    return compose(experiment.preset, split(text) if name == "CXR_OVERRIDES" else [])
+    """The experiment of the command, as a shell reads it."""
+    assignments, _ = command(experiment).split(" \\\n")
+    answer = subprocess.run(
+        ["bash", "-c", f'export {assignments}; printf %s "${{CXR_OVERRIDES:-}}"'],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return compose(experiment.preset, split(answer.stdout))
 
 
 @pytest.mark.parametrize(
