@@ -11,7 +11,7 @@ from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
 from cxr_serving.model import DISCLAIMER
 
-COMMANDS = ["predict", "evaluate", "train", "summary", "serve", "data", "release"]
+COMMANDS = ["predict", "evaluate", "train", "summary", "serve", "release", "data"]
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:

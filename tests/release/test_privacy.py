@@ -50,7 +50,7 @@ def hospital(root: Path) -> Path:
     return table
 
 
-def told(content: bytes) -> Iterator[bytes]:
+def readable(content: bytes) -> Iterator[bytes]:
     """A file's bytes, and what is compressed or encoded in it."""
     yield content
     if zipfile.is_zipfile(io.BytesIO(content)):
@@ -70,7 +70,7 @@ def named(place: Path) -> dict[str, list[bytes]]:
     found = {}
     for path in sorted(place.rglob("*")):
         texts = [str(path.relative_to(place)).encode()]
-        texts += told(path.read_bytes()) if path.is_file() else []
+        texts += readable(path.read_bytes()) if path.is_file() else []
         if here := [name for name in PLANTED if any(name in text.lower() for text in texts)]:
             found[str(path.relative_to(place))] = here
     return found

@@ -68,9 +68,9 @@ def _counts(named: pd.DataFrame) -> pd.DataFrame:
 def _skipped(inventory: pd.DataFrame) -> pd.DataFrame:
     """Number of rows skipped by source and kind of reason, with the first of each."""
     rows = inventory[inventory["problem"].notna()]
-    said = rows["problem"].str.split(": ", n=1)
-    kind = said.str[0].rename("reason")
-    text = rows["path"] + ": " + said.str[1]
+    # Not partition: of no rows it makes no columns.
+    kind = rows["problem"].str.split(":", n=1).str[0].rename("reason")
+    text = rows["path"] + ": " + rows["problem"].str.split(": ", n=1).str[-1]
     groups = text.groupby([rows["source"], kind])
     told = [(*key, len(group), "; ".join(group.head(_EXAMPLES))) for key, group in groups]
     return pd.DataFrame(told, columns=["source", "reason", "rows", "examples"])
