@@ -142,6 +142,7 @@ def report(**changes: Any) -> Report:
         data_version="d" * 64,
         subgroups=[],
         shortcuts=Shortcuts(frame=audit, border=audit),
+        label_audit=None,
         environment=Environment(
             python="3.12", libraries={}, system="Linux", processors=2, accelerator=None
         ),

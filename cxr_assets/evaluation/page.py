@@ -4,19 +4,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_assets.evaluation import plots
+from cxr_assets.evaluation.audit import ISSUES
 from cxr_assets.evaluation.errors import Error
 from cxr_assets.evaluation.images import Images
-from cxr_assets.evaluation.wording import FEW_NOTE, p_value, score, share, words
+from cxr_assets.evaluation.wording import FEW_NOTE, p_value, score, share, suspicions, words
 from cxr_assets.radiographs import changes
 from cxr_serving.model.explanation import data_url, grad_cam, overlay, png
 from cxr_serving.model.metrics import Interval
 from cxr_serving.model.report import Report
 
+# Of each issue: enough to tell whether the whole table is worth reading.
+_SHOWN = 12
 
-def render(report: Report, plots_directory: Path, errors: Sequence[Error], images: Images) -> str:
+
+def render(
+    report: Report,
+    plots_directory: Path,
+    errors: Sequence[Error],
+    images: Images,
+    suspects: pd.DataFrame | None,
+) -> str:
     """The page; every number in it is one of ``report``.
 
     Args:
@@ -24,6 +35,8 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
         plots_directory: holds the plots of the report as PNG files.
         errors: the most confident errors of the main model.
         images: what was evaluated.
+        suspects: the table of the label audit, if there was one; its files are below the root of
+            the images.
     """
     environment = Environment(
         loader=PackageLoader("cxr_assets.evaluation", "."),
@@ -32,7 +45,13 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": _score, "share": share, "words": words, "p": p_value}
+    environment.filters |= {
+        "score": _score,
+        "share": share,
+        "words": words,
+        "p": p_value,
+        "suspicions": suspicions,
+    }
     embedded = {
         path.stem: data_url(path.read_bytes()) for path in sorted(plots_directory.glob("*.png"))
     }
@@ -47,7 +66,25 @@ def render(report: Report, plots_directory: Path, errors: Sequence[Error], image
         changed=changes.sentence(report.changes),
         changes=changes.table(report.changes).to_dict("index") if report.changes else {},
         errors=[_shown(error, images, report.classes) for error in errors],
+        suspects={} if suspects is None else _suspects(suspects, images.root),
     )
+
+
+def _suspects(table: pd.DataFrame, root: Path) -> dict[str, list[dict[str, Any]]]:
+    """The first rows of each issue with their images as URLs; a pair of duplicates once."""
+    first = table["issue"].str.split("+").str[0]
+    shown = {}
+    for issue in ISSUES:
+        rows = table[first == issue]
+        if issue == "duplicate":
+            pairs = [frozenset(pair) for pair in zip(rows["file"], rows["other_file"], strict=True)]
+            rows = rows[~pd.Series(pairs, index=rows.index, dtype=object).duplicated()]
+        columns = ["file", "other_file"] if issue == "duplicate" else ["file"]
+        shown[issue] = [
+            {**row, "images": [data_url((root / row[name]).read_bytes()) for name in columns]}
+            for row in rows.head(_SHOWN).to_dict("records")
+        ]
+    return shown
 
 
 def _score(value: float | None, interval: Interval | None = None) -> str:

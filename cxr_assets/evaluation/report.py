@@ -8,9 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
 from cxr_assets import written
 from cxr_assets.evaluation import illustration, page, past, regression
 from cxr_assets.evaluation import images as evaluated
+from cxr_assets.evaluation.audit import AUDIT_FILE, COLUMNS, audit
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.regression import NotComparable
 from cxr_assets.evaluation.rule import judge
@@ -47,10 +52,11 @@ def write_report(
     """Evaluate two bundles on the test split of the processed dataset and write the report.
 
     ``<reports>/<version>/``, the version being the main bundle's, holds ``metrics.json``,
-    ``report.html``, ``predictions.csv``, ``external-<source>.csv`` with those on each source that
-    is only for evaluation, and the plots with the numbers of each. It is written aside and moved
-    into place whole, where it replaces an earlier report on the same main bundle; then
-    ``<reports>/metrics.json``, ``report.html`` and ``latest.json`` follow.
+    ``report.html``, ``predictions.csv``, ``label_audit.csv`` where labels could be audited,
+    ``external-<source>.csv`` with the predictions on each source that is only for evaluation, and
+    the plots with the numbers of each. It is written aside and moved into place whole, where it
+    replaces an earlier report on the same main bundle; then ``<reports>/metrics.json``,
+    ``report.html`` and ``latest.json`` follow.
 
     Args:
         layout: where the dataset lies and the report goes.
@@ -86,6 +92,7 @@ def write_report(
     for source, part in evaluated.external(layout.processed).items():
         external[source] = evaluate_models(predictors, part)
         _announce(external[source], progress)
+    audited = audit(layout, baseline, data.classes, _answers(evaluation, external), progress)
     trend = [
         # As when it was new: making a report again changes nothing in it.
         point.model_copy(update={"test_macro_f1": model.metrics.macro_f1, "released": False})
@@ -103,11 +110,14 @@ def write_report(
         trend=trend,
         dataset=Dataset(**data.model_dump()),
         external=external,
+        label_audit=audited.summary,
     )
     if rule is not None:
         report = report.model_copy(update={"clauses": judge(report, rule)})
     final = layout.reports / ours.version
-    content = _write(final, REPORT, layout.set_aside, report, evaluation, probe, external)
+    content = _write(
+        final, REPORT, layout.set_aside, report, evaluation, probe, external, audited.table
+    )
     write_file(layout.reports / METRICS_FILE, content)
     write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
     store.write_pointer(layout.reports, ours.version)
@@ -202,6 +212,19 @@ def _trained_on(directory: Path, images: Images, classes: tuple[str, ...]) -> Pr
     return predictor
 
 
+def _answers(
+    evaluation: Evaluation, external: Mapping[str, Evaluation]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Of the main model, by the file of each image that it was evaluated on."""
+    return {
+        file: probabilities
+        for one in (evaluation, *external.values())
+        for file, probabilities in zip(
+            one.images.table["path"], one.models[0].probabilities, strict=True
+        )
+    }
+
+
 def _announce(evaluation: Evaluation, progress: Progress) -> None:
     """Say how main model and baseline do."""
     for model in evaluation.models[:2]:
@@ -220,6 +243,7 @@ def _write(
     evaluation: Evaluation,
     baseline: Evaluated | None,
     external: Mapping[str, Evaluation],
+    suspects: pd.DataFrame | None = None,
 ) -> bytes:
     """Write a report aside and move it to ``final``; returns the contents of metrics.json."""
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -239,13 +263,16 @@ def _write(
         _write_predictions(partial / PREDICTIONS_FILE, images, main, baseline)
         for source, part in external.items():
             _write_predictions(partial / f"external-{source}.csv", part.images, *part.models)
+        if suspects is not None:
+            suspects[COLUMNS].to_csv(partial / AUDIT_FILE, index=False)
         plots = illustration.draw(
             main, baseline, images.targets(main.record.classes), report.synthetic
         )
         for name, (picture, numbers) in plots.items():
             (partial / f"{name}.png").write_bytes(picture)
             numbers.to_csv(partial / f"{name}.csv", index=False)
-        (partial / PAGE_FILE).write_text(page.render(report, partial, evaluation.errors, images))
+        rendered = page.render(report, partial, evaluation.errors, images, suspects)
+        (partial / PAGE_FILE).write_text(rendered)
         written.seal(partial, kind)
         written.replace(partial, final, foreign, aside)
     except BaseException:

@@ -31,7 +31,15 @@ from cxr_serving.model.metrics import (
     Performance,
 )
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import Comparison, External, Regression, Report, TrendPoint
+from cxr_serving.model.report import (
+    Comparison,
+    External,
+    LabelAudit,
+    NoAudit,
+    Regression,
+    Report,
+    TrendPoint,
+)
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ def compile_report(
     external: Mapping[str, Evaluation] | None = None,
     trend: Sequence[TrendPoint] = (),
     dataset: Dataset | None = None,
+    label_audit: LabelAudit | NoAudit | None = None,
 ) -> Report:
     """The report on the main model.
 
@@ -168,7 +177,7 @@ def compile_report(
         evaluation: of the main model, and of others that it is compared with.
         baseline: the one of them that is the baseline, if any.
         external: of main model and baseline on each source that is only for evaluation.
-        regression, not_compared, trend, dataset: attributes of :class:`Report`.
+        regression, not_compared, trend, dataset, label_audit: attributes of :class:`Report`.
     """
     images, main = evaluation.images, evaluation.models[0]
     classes = main.record.classes
@@ -193,6 +202,7 @@ def compile_report(
         data_version=images.data_version,
         subgroups=subgroups(images, main.probabilities, classes, evaluation.drawn),
         shortcuts=shortcuts(images, evaluation.borders, classes, main.metrics.macro_f1),
+        label_audit=label_audit,
         environment=environment(),
         baseline=baseline and baseline.metrics,
         margin=compared and compared.macro_f1.estimate,

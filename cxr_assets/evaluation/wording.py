@@ -1,7 +1,7 @@
 """How numbers and names are written in the page and the model card."""
 
 from cxr_serving.model.metrics import Interval
-from cxr_serving.model.report import FEW_PATIENTS
+from cxr_serving.model.report import FEW_PATIENTS, LabelAudit, NoAudit
 
 FEW_NOTE = (
     f"Fewer than {FEW_PATIENTS} patients: too few for a bootstrap over patients, whose intervals "
@@ -29,3 +29,14 @@ def p_value(value: float) -> str:
 def words(name: str) -> str:
     """A class or a metric as prose."""
     return name.replace("_", " ")
+
+
+def suspicions(audit: LabelAudit | NoAudit) -> str:
+    """What a label audit found, in a sentence without a full stop."""
+    if isinstance(audit, NoAudit):
+        return f"labels not audited: {audit.reason}"
+    doubtful, strange, alike = (sum(counts.values()) for counts in audit.counts.values())
+    return (
+        f"of {audit.images:,} images, {doubtful:,} have a label in doubt, {strange:,} are "
+        f"outliers and {alike:,} are near duplicates of another"
+    )

@@ -127,7 +127,9 @@ def _retain(directory: Path, wanted: Callable[[str], bool], progress: Progress) 
 def _key(backbone: PreTrainedModel, size: int) -> str:
     """Digest of everything besides the image that an embedding depends on."""
     config = backbone.config.to_dict()
-    config.pop("_name_or_path", None)
+    # A network that was saved and loaded has these; the weights and their hash say the same.
+    for name in ("_name_or_path", "architectures", "dtype"):
+        config.pop(name, None)
     weights = {name: value.contiguous() for name, value in backbone.state_dict().items()}
     content = {
         "network": config,

@@ -123,23 +123,50 @@ def by_image(directory: Path, images: pd.DataFrame, size: int) -> list[Pair]:
     Raises:
         DatasetError: an image cannot be read.
     """
+    names = [name for name, _ in _rows(images)]
+    return [
+        Pair(names[first], names[second], f"similarity of the images {similarity:.2f}")
+        for first, second, similarity in similar(directory, images, size, within_splits=False)
+    ]
+
+
+def similar(
+    directory: Path, images: pd.DataFrame, size: int, *, within_splits: bool
+) -> list[tuple[int, int, float]]:
+    """Pairs of images that show the same image, as :func:`by_image` finds them.
+
+    Args:
+        directory, images, size: as for :func:`by_image`.
+        within_splits: whether to look for pairs in one split, too.
+
+    Returns:
+        Positions of both images, and their similarity.
+
+    Raises:
+        DatasetError: an image cannot be read.
+    """
     digests, described = [], []
     for start in range(0, len(images), _BATCH):
         pixels = dataset.read(directory, images["file"].iloc[start : start + _BATCH], size).numpy()
         digests += [sha256(one).hexdigest() for one in pixels]
         described.append(_describe(pixels))
-    return _similar(images, np.array(digests), np.concatenate(described))
+    # Numbers compare faster than text.
+    _, content = np.unique(digests, return_inverse=True)
+    return _similar(images, content, np.concatenate(described), within_splits)
 
 
 def _similar(
-    images: pd.DataFrame, digests: npt.NDArray[np.str_], described: npt.NDArray[np.float32]
-) -> list[Pair]:
+    images: pd.DataFrame,
+    content: npt.NDArray[np.intp],
+    described: npt.NDArray[np.float32],
+    within_splits: bool,
+) -> list[tuple[int, int, float]]:
     splits, labels = (images[name].to_numpy() for name in ("split", "class"))
-    names = [name for name, _ in _rows(images)]
+    choose = itertools.combinations_with_replacement if within_splits else itertools.combinations
     pairs = []
     for label in pd.unique(labels):
         typical = described[labels == label].mean(axis=0)
-        for one, other in itertools.combinations(pd.unique(splits), 2):
+        for one, other in choose(pd.unique(splits), 2):
             if {one, other} == {"test", EXTERNAL}:
                 continue  # both are reported alone: nothing leaks
             left = np.flatnonzero((splits == one) & (labels == label))
@@ -149,10 +176,11 @@ def _similar(
                 block = left[start : start + _BLOCK]
                 similarity = _unit(described[block] - typical) @ unit.T
                 # Blank images have no structure to compare, but may be identical.
-                similarity[digests[block][:, None] == digests[right][None]] = 1
+                similarity[content[block][:, None] == content[right][None]] = 1
                 for row, column in np.argwhere(similarity >= SIMILAR):
-                    why = f"similarity of the images {similarity[row, column]:.2f}"
-                    pairs.append(Pair(names[block[row]], names[right[column]], why))
+                    first, second = int(block[row]), int(right[column])
+                    if one != other or first < second:
+                        pairs.append((first, second, float(similarity[row, column])))
     return pairs
 
 

@@ -77,6 +77,22 @@ class Shortcuts(Record):
     border: Audit | NoAudit
 
 
+class LabelAudit(Record):
+    """How many images need a second look; which ones is in the local report alone.
+
+    Attributes:
+        images: number of images that were audited, of all splits.
+        agreement: share of the labels that the models which judge them agree with: the lower it
+            is, the less a doubt means.
+        counts: suspicious images by issue (``label``, ``outlier``, ``duplicate``) and given class;
+            one with two issues counts for both.
+    """
+
+    images: int
+    agreement: float
+    counts: dict[str, dict[str, int]]
+
+
 class Environment(Record):
     """Software and machine of the evaluation; None for what is not known.
 
@@ -224,6 +240,7 @@ class Report(ModelReport):
         data_version: of the dataset; None of a folder or a table.
         subgroups: metrics on parts of the images.
         shortcuts: what a classifier reaches without seeing the lungs.
+        label_audit: how many images of the dataset need a second look; None of a folder.
         environment: what the report was made with.
         baseline: metrics of the model it is compared with, if any.
         margin: macro F1 less that of the baseline.
@@ -248,6 +265,7 @@ class Report(ModelReport):
     data_version: str | None
     subgroups: list[Subgroup]
     shortcuts: Shortcuts
+    label_audit: LabelAudit | NoAudit | None
     environment: Environment
     baseline: ModelReport | None
     margin: float | None

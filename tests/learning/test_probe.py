@@ -173,6 +173,15 @@ def test_another_head_embeds_nothing_again_and_another_seed_trains_nothing_again
     assert again == first
 
 
+def test_the_backbone_of_a_bundle_embeds_nothing_again(layout):
+    directory, _ = train(layout)
+    network = AutoModelForImageClassification.from_pretrained(directory)
+    images = pd.concat([kept(layout.processed, "val"), kept(layout.processed, "train")])
+    lines: list[str] = []
+    embed(network.dinov2, layout, images, lines.append)
+    assert lines == ["embeddings of 36 images reused"]
+
+
 def test_another_split_of_the_same_images_embeds_nothing_again(layout):
     images = pd.concat([kept(layout.processed, "train"), kept(layout.processed, "val")])
     expected = embed(backbone(), layout, images, lambda line: None)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -68,3 +69,21 @@ def test_a_patient_in_two_splits_of_the_manifest_is_found(layout: Layout, tmp_pa
     manifest.to_parquet(layout.processed / dataset.MANIFEST_FILE)
     whys = [pair.why for pair in leakage.pairs_across_splits(layout.processed)]
     assert whys == 2 * ["same patient in the manifest"]
+
+
+def test_the_same_image_is_found_within_a_split_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(one).resize((64, 64))
+        for one in rng.integers(60, 256, (6, 16, 16), dtype=np.uint8)
+    ]
+    pictures[3] = pictures[1].point(lambda level: level - 40)
+    pictures[5] = pictures[1].resize((32, 32)).resize((64, 64))
+    images = pd.DataFrame({"split": ["train"] * 6, "class": list("aabbab")})
+    images["file"] = [f"{number}.png" for number in range(6)]
+    for picture, file in zip(pictures, images["file"], strict=True):
+        picture.save(tmp_path / file)
+    within = leakage.similar(tmp_path, images, 64, within_splits=True)
+    assert sorted(pair[:2] for pair in within) == [(1, 3), (1, 5), (3, 5)]
+    assert all(leakage.SIMILAR <= similarity <= 1.001 for *_, similarity in within)
+    assert leakage.similar(tmp_path, images, 64, within_splits=False) == []

@@ -10,6 +10,7 @@ from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.report import REPORT, write_report
+from cxr_assets.evaluation.wording import suspicions
 from cxr_assets.radiographs import changes
 from cxr_assets.release import promotion, sections
 from cxr_assets.tracking import Run
@@ -54,6 +55,7 @@ def metrics_report(
         metadata={
             "report": dg.MetadataValue.path(str(directory)),
             "synthetic": report.synthetic,
+            **({"label_audit": suspicions(report.label_audit)} if report.label_audit else {}),
             "convnext_model": main.name,
             "dinov2_probe": baseline.name,
             **headline,
