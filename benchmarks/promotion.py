@@ -69,8 +69,15 @@ def challengers(champion: Evaluated, targets: Indices, loss: float) -> Iterator[
         answers = champion.probabilities.copy()
         wrong = np.flatnonzero(answers.argmax(axis=1) != targets)
         mended = random.choice(wrong, round(CHURN * len(wrong)), replace=False)
-        right = np.flatnonzero(answers.argmax(axis=1) == targets)
-        broken = _uncertain(random, answers, right, len(mended))
+        # As many new errors, of classes as those of the old ones are: what differs is chance.
+        lost = np.bincount(targets[random.choice(wrong, len(mended), replace=False)])
+        right = answers.argmax(axis=1) == targets
+        broken = np.concatenate(
+            [
+                _uncertain(random, answers, np.flatnonzero(right & (targets == name)), number)
+                for name, number in enumerate(lost)
+            ]
+        )
         _answer(answers, mended, targets[mended])
         _answer(answers, broken, _second(answers[broken]))
         label = seed % answers.shape[1]
