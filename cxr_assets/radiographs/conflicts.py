@@ -23,12 +23,12 @@ def mark(rows: pd.DataFrame) -> pd.Series:
     problem = rows["problem"].copy()
     # A word that is no class contradicts one that is: which is right, only the source can say.
     kind = problem.str.partition(":")[0].where(problem.notna(), "") if len(rows) else problem
-    told = kind.isin(["", "label", "excluded"]) & rows["sha256"].notna()
-    told &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
-    seen = rows[told]
+    said = kind.isin(["", "label", "excluded"]) & rows["sha256"].notna()
+    said &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
+    seen = rows[said]
     label = seen["label"].where(seen["label"].notna(), seen["given_label"].str.casefold())
-    label = label.mask(kind[told] == "excluded", "left out")
-    # The last one that applies is told.
+    label = label.mask(kind[said] == "excluded", "left out")
+    # The last one that applies is said.
     by_source = seen["source"] + " " + seen["sha256"]
     _contradictions(problem, seen, seen["split"], seen["source"] + " " + seen["path"], "split")
     _contradictions(problem, seen, seen["patient"], by_source, "patient")

@@ -132,9 +132,9 @@ def test_a_table_is_checked_without_a_data_root(table, tmp_path):
     tables.write(table.parent, *tables.ROWS, "gone.png,Viral,p7", "images/b.png,?,p2")
     before = sorted(tmp_path.rglob("*"))
     images = raw.check(tables.source(table), KAGGLE_CLASSES, lambda line: None)
-    told = images.inventory.set_index("path")["problem"].dropna()
-    assert told["gone.png"].endswith("No such file or directory (row 8)")
-    assert told["images/b.png"].str.contains("labels (?:normal, \\?|\\?, normal)").all()
+    said = images.inventory.set_index("path")["problem"].dropna()
+    assert said["gone.png"].endswith("No such file or directory (row 8)")
+    assert said["images/b.png"].str.contains("labels (?:normal, \\?|\\?, normal)").all()
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -40,8 +40,8 @@ def test_encodings_and_separators_of_spreadsheets(path, encoding, delimiter, end
 
 
 def test_quoted_values_hold_separators_quotes_and_ends_of_lines(path):
-    rows = read(path, 'path,"label, as told",patient\n"a, b.png","x ""y""\nz",p1\n',
-                Wanted(COLUMNS | {"label": "label, as told"}, WANTED.needed, "{}"))  # fmt: skip
+    rows = read(path, 'path,"label, as said",patient\n"a, b.png","x ""y""\nz",p1\n',
+                Wanted(COLUMNS | {"label": "label, as said"}, WANTED.needed, "{}"))  # fmt: skip
     assert rows.loc[2].to_dict() == {"path": "a, b.png", "label": 'x "y"\nz', "patient": "p1"}
 
 
