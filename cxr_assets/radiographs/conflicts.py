@@ -49,7 +49,7 @@ def _contradictions(
     if not torn.any():
         return
     every = said[torn].dropna().groupby(image[torn]).unique()
-    others = every.map(_told)
+    others = every.map(_listed)
     remedy = "data.corrections or the source" if what == "label" else "the source"
     problem[rows.index[torn]] = (
         f"conflict: the same image has the {what}s " + image[torn].map(others) + f": {remedy} must "
@@ -57,6 +57,6 @@ def _contradictions(
     )
 
 
-def _told(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str]) -> str:
     first = ", ".join(sorted(words)[:_EXAMPLES])
     return f"{first} and others" if len(words) > _EXAMPLES else first

@@ -38,7 +38,7 @@ def test_of_rows_with_the_same_file_and_label_the_one_that_says_most_is_kept():
     assert problems(ONE, (*ONE[:5], "test")) == ["duplicate", ""]
 
 
-def test_many_contradictions_are_told_in_short():
+def test_many_contradictions_are_listed_in_short():
     rows = [("a", f"{number}.png", "h", f"label {number}", None, None) for number in range(9)]
     table = pd.DataFrame(rows, columns=["source", "path", "sha256", "label", "patient", "split"])
     table = table.astype(object).assign(given_label="", problem=None)

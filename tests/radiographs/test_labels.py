@@ -14,7 +14,7 @@ def test_words_and_names_of_classes_count_without_case_and_blanks():
     assert problem.isna().all()
 
 
-def test_what_is_no_class_is_told_and_nothing_is_guessed():
+def test_what_is_no_class_is_named_and_nothing_is_guessed():
     words = Words({"poor": None, "Infiltrate": "pneumonia"}, CLASSES)
     label, problem = words.classify(pd.Series(["poor", "", "infiltrates"]))
     assert label.isna().all()

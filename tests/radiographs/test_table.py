@@ -105,7 +105,7 @@ def workbook() -> bytes:
         ("path|label|patient\na|b|c\n", "no column 'path'; the nearest is 'path|label|patient'"),
     ],
 )
-def test_what_is_no_such_table_is_told_with_a_remedy(path, content, message):
+def test_what_is_no_such_table_is_named_with_a_remedy(path, content, message):
     with pytest.raises(TableError, match=message) as caught:
         read(path, content)
     assert "labels.csv" in str(caught.value)
