@@ -1,11 +1,11 @@
 """A report without the names of sites, for what leaves this machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.groups import Rule
-from cxr_serving.model.report import Report
+from cxr_serving.model.report import Report, Subgroup
 
 Value = TypeVar("Value")
 
@@ -28,6 +28,14 @@ def anonymous(report: Report, rule: Rule) -> Report:
     def renamed(by_site: Mapping[str, Value]) -> dict[str, Value]:
         return {numbers.get(name, name): value for name, value in by_site.items()}
 
+    def of_subgroups(rows: Sequence[Subgroup]) -> list[Subgroup]:
+        return [
+            row.model_copy(update={"subgroup": numbers.get(row.subgroup, row.subgroup)})
+            if row.group == "site"
+            else row
+            for row in rows
+        ]
+
     changes = data.changes and data.changes.model_copy(
         update={"sites": renamed(data.changes.sites)}
     )
@@ -36,12 +44,11 @@ def anonymous(report: Report, rule: Rule) -> Report:
         update={
             "dataset": data.model_copy(update={"sites": renamed(data.sites), "changes": changes}),
             "regression": found and found.model_copy(update={"sites": renamed(found.sites)}),
-            "subgroups": [
-                row.model_copy(update={"subgroup": numbers.get(row.subgroup, row.subgroup)})
-                if row.group == "site"
-                else row
-                for row in report.subgroups
-            ],
+            "subgroups": of_subgroups(report.subgroups),
+            "external": {
+                source: one.model_copy(update={"subgroups": of_subgroups(one.subgroups)})
+                for source, one in report.external.items()
+            },
         }
     )
     return hidden.model_copy(update={"clauses": judge(hidden, rule)})

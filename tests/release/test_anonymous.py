@@ -4,7 +4,7 @@ import tiny
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.release.anonymous import anonymous
 from cxr_serving.model.dataset import Change, Changes, Dataset
-from cxr_serving.model.report import Regression, Report, SiteDifference, Subgroup
+from cxr_serving.model.report import External, Regression, Report, SiteDifference, Subgroup
 
 
 def report() -> Report:
@@ -23,7 +23,7 @@ def report() -> Report:
     rows = [
         Subgroup(
             group=group, subgroup=name, images=60, patients=60, accuracy=1, interval=None,
-            macro_f1=None,
+            macro_f1=None, macro_f1_interval=None,
         )
         for group, name in (("site", "Charity"), ("source", "ours"))
     ]  # fmt: skip
@@ -33,6 +33,8 @@ def report() -> Report:
         sites={"Charity": worse},
     )  # fmt: skip
     made = reports.report(dataset=dataset, subgroups=rows, regression=regression)
+    outside = External(**{name: getattr(made, name) for name in External.model_fields})
+    made = made.model_copy(update={"external": {"outside": outside}})
     return made.model_copy(update={"clauses": judge(made, tiny.RULE)})
 
 
@@ -44,6 +46,7 @@ def test_no_name_of_a_site_is_left_and_each_keeps_its_number() -> None:
     for name in ("Charity", "Saint Mary", "Closed"):
         assert name not in text
     assert [row.subgroup for row in hidden.subgroups] == ["site 2", "ours"]
+    assert hidden.external["outside"].subgroups == hidden.subgroups
     assert hidden.regression is not None
     assert list(hidden.regression.sites) == ["site 2"]
     assert any("site 2" in clause.text for clause in hidden.clauses)
