@@ -77,8 +77,12 @@ def test_fixed_settings_are_valid(services: Services, monkeypatch: pytest.Monkey
     for name, settings in (("code-location", PipelineSettings), ("serving", ServiceSettings)):
         for key, value in services[name]["environment"].items():
             if key.startswith("CXR_") and value is not None:
-                monkeypatch.setenv(key, value)
+                monkeypatch.setenv(key, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
         settings()
+
+
+def test_the_service_follows_releases_unless_another_choice_is_made(services: Services) -> None:
+    assert services["serving"]["environment"]["CXR_FOLLOW"] == "${CXR_FOLLOW:-released}"
 
 
 def test_secrets_come_from_outside(services: Services) -> None:
@@ -96,8 +100,9 @@ def test_secrets_come_from_outside(services: Services) -> None:
     } == {}
 
 
-def test_password_is_the_only_variable_and_is_required() -> None:
-    variables = re.findall(r"\$\{([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+def test_password_is_the_only_variable_without_a_default_and_is_required() -> None:
+    every = re.findall(r"\$\{([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+    variables = [variable for variable in every if ":-" not in variable]
     assert variables
     assert {variable.partition(":?")[0] for variable in variables} == {"POSTGRES_PASSWORD"}
     assert all(":?" in variable for variable in variables)
