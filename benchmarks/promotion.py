@@ -23,8 +23,8 @@ from cxr_assets.evaluation.scoring import Evaluated, evaluate_models
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_serving.model import store
+from cxr_serving.model.comparison import Regression
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import Regression
 
 CHALLENGERS = 20
 LOSS = 0.03

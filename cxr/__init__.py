@@ -4,13 +4,14 @@ The code of a command is imported when it runs: help is quick, and a command nee
 extra.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cxr import data, release
+from cxr.extras import needs
 
 app = typer.Typer(
     add_completion=False,
@@ -18,11 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-releases = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(releases, name="release", help="Decide on releases.")
-
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data, name="data", help="Check a table of images; forget a patient.")
+app.add_typer(release.app, name="release", help="Decide on releases.")
+app.add_typer(data.app, name="data", help="Check a table of images; forget a patient.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,7 +129,7 @@ def evaluate(
         if not equals:
             raise typer.BadParameter(f"{pair}: expected LABEL=CLASS", param_hint="--label")
         labels[name] = meaning or None
-    with _needs("pipeline"):
+    with needs("pipeline"):
         from cxr_assets.evaluation.command import evaluate
 
     evaluate(bundle, data, out, baseline, labels)
@@ -168,7 +166,7 @@ def train(
       CXR_OVERRIDES   Hydra overrides that come before those given here
       CXR_MLFLOW_URI  MLflow server (default: a SQLite file below the data root)
     """
-    with _needs("pipeline"):
+    with needs("pipeline"):
         from cxr_assets.sweep import main as train
 
     train(overrides or [], multirun)
@@ -182,35 +180,10 @@ def summary() -> None:
     Environment:
       CXR_DATA_ROOT  where they lie (default: data)
     """
-    with _needs("pipeline"):
+    with needs("pipeline"):
         from cxr_assets.summary import show
 
     show()
-
-
-@releases.command()
-def promote(
-    version: Annotated[str, typer.Argument(help="Version of the release.", metavar="VERSION")],
-    because: Annotated[str, typer.Option(help="The reason; it is kept.", metavar="REASON")],
-) -> None:
-    """Release a version that the rule held, or return to an earlier one.
-
-    The decision is kept below CXR_DATA_ROOT with your user name and the reason. The release is
-    pushed if CXR_HF_REPO and a token are set, and served by every service that follows releases.
-
-    \b
-    Example:
-      cxr release promote 20260104T031500Z-1a2b3c4d --because "two radiologists read 200 images"
-
-    \b
-    Environment:
-      CXR_DATA_ROOT  where the releases lie (default: data)
-      CXR_HF_REPO    repository on the Hugging Face Hub (default: none)
-    """
-    with _needs("pipeline"):
-        from cxr_assets.release.command import promote
-
-    promote(version, because)
 
 
 @app.command()
@@ -232,92 +205,7 @@ def serve() -> None:
       CXR_PIN        a version to serve whatever is newer
       CXR_KEYS_FILE  API keys (default: none; everybody may send images)
     """
-    with _needs("serving"):
+    with needs("serving"):
         from cxr_serving.http.server import serve
 
     serve()
-
-
-@data.command()
-def check(
-    table: Annotated[
-        Path, typer.Argument(help="CSV or Parquet file, one row per image.", metavar="TABLE")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Hydra overrides, such as data.columns.label=finding.", metavar="KEY=VALUE"
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="File for all rows that cannot be used.", metavar="FILE"),
-    ] = None,
-) -> None:
-    """Say what a table of images holds, in seconds, before anybody trains.
-
-    Counts images and patients by class, split, site, size and bits per pixel, lists the rows that
-    cannot be used with the reason, and writes a page of sample images below the data root. Nothing
-    else is changed. The exit status is 1 if the table cannot be read or no image can be used.
-
-    \b
-    Examples:
-      cxr data check labels.csv
-      cxr data check labels.csv data.columns.label=finding data.labels.Viral=viral_pneumonia
-
-    \b
-    Environment:
-      CXR_DATA_ROOT   where the page is written (default: data)
-      CXR_EXPERIMENT  preset, for the classes and the size of images (default: demo)
-      CXR_OVERRIDES   of these, classes, data.columns and data.labels count
-    """
-    with _needs("pipeline"):
-        from cxr_assets.checking import main as check
-
-    check(table, overrides or [], csv)
-
-
-@data.command()
-def forget(
-    patient: Annotated[
-        str,
-        typer.Argument(
-            help="As the source names the patient, or SOURCE/PATIENT.", metavar="PATIENT"
-        ),
-    ],
-) -> None:
-    """Remove a patient who withdrew consent from everything below the data root.
-
-    The withdrawal is recorded first, so that no later run takes the patient's images again. They
-    are removed from the dataset, the embeddings and the reports, and the bundles and releases that
-    know them are listed. The files of the source are not touched. The exit status is 1 if the
-    patient is unknown or something could not be removed; the same command then does the rest.
-
-    \b
-    Examples:
-      cxr data forget 4711
-      cxr data forget clinic/4711
-
-    \b
-    Environment:
-      CXR_DATA_ROOT  where everything lies (default: data)
-    """
-    with _needs("pipeline"):
-        from cxr_assets.forgetting import main as forget
-
-    forget(patient)
-
-
-@contextmanager
-def _needs(extra: str) -> Iterator[None]:
-    """Exit with 2 and name the extra if an import within fails because it is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith(("cxr_serving", "cxr_assets.")):
-            raise
-        sys.stderr.write(
-            f'error: this command needs the extra "{extra}": {error.name} is not installed. In the '
-            f'project\'s folder: pip install -c constraints.txt ".[{extra}]"\n'
-        )
-        raise typer.Exit(2) from None

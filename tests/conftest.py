@@ -14,6 +14,7 @@ LONGEST = (
     "learning/test_resume.py",
     "learning/test_fit.py",
     "evaluation/test_page.py",
+    "release/test_card.py",
     "release/test_release.py",
 )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_serving.model.bundle import Provenance
+from cxr_serving.model.comparison import Comparison, Difference, McNemar
 from cxr_serving.model.dataset import Change, Changes, Dataset
 from cxr_serving.model.metrics import (
     Averages,
@@ -15,17 +16,7 @@ from cxr_serving.model.metrics import (
     ModelReport,
     Performance,
 )
-from cxr_serving.model.report import (
-    METRICS_FILE,
-    Comparison,
-    Difference,
-    Environment,
-    External,
-    McNemar,
-    NoAudit,
-    Report,
-    Shortcuts,
-)
+from cxr_serving.model.report import METRICS_FILE, Environment, External, NoAudit, Report, Shortcuts
 
 VERSION = "20260104T031500Z-1a2b3c4d"
 

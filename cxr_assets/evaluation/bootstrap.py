@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torchmetrics.functional import classification
 
+from cxr_serving.model.comparison import Difference
 from cxr_serving.model.metrics import Interval
-from cxr_serving.model.report import Difference
 
 # Efron & Tibshirani 1993, An Introduction to the Bootstrap: 1000 or more for an interval.
 RESAMPLES = 1000

@@ -8,8 +8,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from cxr_assets.evaluation import bootstrap
+from cxr_serving.model.comparison import Difference, Differences, McNemar
 from cxr_serving.model.metrics import Scores
-from cxr_serving.model.report import Difference, Differences, McNemar
 
 
 def compare(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs import dataset, naming, raw
+from cxr_assets.radiographs import dataset, naming, survey
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model.report import ReportError
 
@@ -121,7 +121,7 @@ def _prepared(processed: Path, data: DatasetRecord, rows: pd.DataFrame, what: st
     )
 
 
-def survey(
+def labelled(
     place: Path,
     classes: Sequence[str],
     labels: Mapping[str, str | None],
@@ -141,7 +141,7 @@ def survey(
     Raises:
         RawDataError: there is no image to evaluate, or a label means no class.
     """
-    inventory = raw.survey(place, classes, labels, progress)
+    inventory = survey.read(place, classes, labels, progress)
     labelled = inventory[inventory["problem"].isna()].rename(columns={"label": "class"})
     skipped = inventory[inventory["problem"].notna()]
     labelled["patient"] = labelled["patient"].where(

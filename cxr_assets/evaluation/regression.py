@@ -15,8 +15,8 @@ from cxr_assets.layout import Layout
 from cxr_assets.radiographs import dataset, membership
 from cxr_assets.radiographs.membership import MembershipError
 from cxr_serving.model.bundle import BundleError, BundleRecord, FormatError
+from cxr_serving.model.comparison import Difference, Regression, SiteDifference
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import Difference, Regression, SiteDifference
 
 # Sites with fewer patients are compared as one: a single patient moves the accuracy of a small site
 # by more than any sensible limit.

@@ -156,7 +156,7 @@ def report_on_images(
     out = out.resolve()
     _require_free(out, place.resolve())
     predictors = [Predictor(main)]
-    images = evaluated.survey(place, predictors[0].record.classes, labels, progress)
+    images = evaluated.labelled(place, predictors[0].record.classes, labels, progress)
     if baseline is not None:
         predictors.append(_load(baseline, predictors[0].record.classes))
     evaluation = evaluate_models(predictors, images)

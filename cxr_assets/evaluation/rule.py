@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from cxr_assets.evaluation.regression import MIN_PATIENTS
 from cxr_assets.evaluation.wording import score, words
 from cxr_assets.groups import Rule
-from cxr_serving.model.report import Clause, Difference, Regression, Report
+from cxr_serving.model.comparison import Difference, Regression
+from cxr_serving.model.report import Clause, Report
 
 FIRST = "There is no released model to compare with."
 

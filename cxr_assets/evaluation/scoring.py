@@ -21,6 +21,7 @@ from cxr_assets.evaluation.shortcuts import border, shortcuts
 from cxr_assets.evaluation.subgroups import subgroups
 from cxr_serving.model import DISCLAIMER
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
+from cxr_serving.model.comparison import Comparison, Regression
 from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.metrics import (
     Calibration,
@@ -31,15 +32,7 @@ from cxr_serving.model.metrics import (
     Performance,
 )
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import (
-    Comparison,
-    External,
-    LabelAudit,
-    NoAudit,
-    Regression,
-    Report,
-    TrendPoint,
-)
+from cxr_serving.model.report import External, LabelAudit, NoAudit, Report, TrendPoint
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from cxr_assets.release.checklists import checklist
 from cxr_assets.release.reproduction import command
 from cxr_assets.release.rights import base_model, licence, terms
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.comparison import Difference
 from cxr_serving.model.metrics import Headline, ModelReport
-from cxr_serving.model.report import Difference, NoAudit, Report
+from cxr_serving.model.report import NoAudit, Report
 
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"

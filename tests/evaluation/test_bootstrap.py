@@ -5,7 +5,7 @@ import torch
 
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.metrics import evaluate
-from cxr_serving.model.report import Difference
+from cxr_serving.model.comparison import Difference
 
 CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 RNG = np.random.default_rng(0)

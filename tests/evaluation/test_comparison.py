@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr_assets.evaluation.comparison import mcnemar
-from cxr_serving.model.report import McNemar
+from cxr_serving.model.comparison import McNemar
 
 TARGETS = np.array([0] * 40)
 

@@ -7,7 +7,7 @@ import pytest
 
 from cxr_assets.evaluation import images
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import raw
+from cxr_assets.radiographs import survey
 from cxr_assets.radiographs.dataset import DATASET_FILE, MANIFEST_FILE, DatasetError
 from cxr_serving.model.report import ReportError
 
@@ -60,8 +60,8 @@ def test_of_a_table_paths_are_relative_to_it(
             "problem": [None, None, "missing: there is no such file"],
         }
     )
-    monkeypatch.setattr(raw, "survey", lambda *asked: inventory)
-    found = images.survey(table, (), {})
+    monkeypatch.setattr(survey, "read", lambda *asked: inventory)
+    found = images.labelled(table, (), {})
     assert found.paths == [Path("/elsewhere/a.png"), tmp_path / "b.dcm"]
     assert found.table["class"].tolist() == ["viral_pneumonia", "normal"]
     assert (found.patients, found.unknown_patients) == (2, 1)

@@ -3,7 +3,8 @@ import reports
 
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.groups import Rule
-from cxr_serving.model.report import Clause, Regression, Report, SiteDifference
+from cxr_serving.model.comparison import Regression, SiteDifference
+from cxr_serving.model.report import Clause, Report
 
 RULE = Rule(
     margin=0.02, non_inferiority=0.03, class_loss=0.05, site_loss=0.04, calibration_error=0.06

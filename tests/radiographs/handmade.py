@@ -4,6 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import dicoms
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -73,3 +74,12 @@ def make(
     lines: list[str] = []
     record, _ = prepare(layout, raw, data(**changes), classes, lines.append)
     return record, lines
+
+
+def write_formats(folder: Path, images: np.ndarray) -> None:
+    """Four images as PNG and DICOM, of 8 and 16 bits."""
+    deep = images.astype(np.uint16) * 257
+    Image.fromarray(images[0]).save(folder / "10.png")
+    Image.fromarray(deep[1]).save(folder / "11.png")
+    (folder / "12.dcm").write_bytes(dicoms.dicom(images[2]))
+    (folder / "13").write_bytes(dicoms.dicom(deep[3], BitsStored=16))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from radiographs import tables
-from radiographs.folders import NAMES, write_image
+from radiographs.folders import NAMES
 
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
@@ -136,14 +136,3 @@ def test_a_table_is_checked_without_a_data_root(table, tmp_path):
     assert said["gone.png"].endswith("No such file or directory (row 8)")
     assert said["images/b.png"].str.contains("labels (?:normal, \\?|\\?, normal)").all()
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_table_is_surveyed_with_default_columns_and_kaggles_words(tmp_path):
-    rows = ("images/a.png,virus,", "images/b.png,NORMAL,p2", "images/c.png,poor,p3")
-    table = tables.write(tmp_path, *rows, header="path,label,patient")
-    found = raw.survey(table, KAGGLE_CLASSES, {"poor": None}, lambda line: None)
-    assert found["label"].tolist() == ["viral_pneumonia", "normal", None]
-    write_image(tmp_path / "flat.png", 255)
-    tables.write(tmp_path, "flat.png,normal,p", header="path,label,patient")
-    with pytest.raises(raw.RawDataError, match=r"blank.*the columns path, label and patient"):
-        raw.survey(table, KAGGLE_CLASSES, {}, lambda line: None)

@@ -1,33 +1,27 @@
 import hashlib
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import dicoms
 import numpy as np
 import pytest
 from PIL import Image
 from radiographs import handmade
 from radiographs.prepared import alter, cut, data, empty, make, silent, twelve_patients
 
-from cxr_assets.layout import Layout
-from cxr_assets.radiographs import decoding, raw
+from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import (
     DatasetRecord,
     manifest,
 )
-from cxr_assets.radiographs.decoding import Decoder
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.sources import Source
 from cxr_assets.written import RECORD_FILE
 from cxr_serving.images.reader import ImageReader
-from cxr_serving.model.dataset import Change
 from cxr_serving.model.preprocessing import Preprocessing
 
 
@@ -146,98 +140,6 @@ def test_grey_levels_are_those_of_the_service(source, layout):
         assert np.asarray(image).mean() > 100
 
 
-def test_a_file_name_that_is_not_utf8_is_listed_and_left_out(source, layout):
-    folder = os.fsencode(source / "train" / "PNEUMONIA")
-    odd = Path(os.fsdecode(folder + b"/person1_bacteria_r\xf6ntgen.jpeg"))
-    shutil.copy(source / "train/PNEUMONIA/person1_bacteria_7.jpeg", odd)
-    (source / "train" / "NORMAL" / "line\u2028separator\n.jpeg").write_bytes(b"")
-    first, _ = make(source, layout, max_corrupt_fraction=0.1)
-    assert make(source, layout, max_corrupt_fraction=0.1) == (first, True)
-    rows = manifest(layout.processed).set_index("path")
-    listed = rows.loc[r"train/PNEUMONIA/person1_bacteria_r\udcf6ntgen.jpeg"]
-    assert listed["reason"] == "unnamed: the file name is not UTF-8, rename the file"
-    assert rows.loc["train/NORMAL/line\u2028separator\n.jpeg", "reason"].startswith("corrupt")
-    odd.rename(odd.with_name("person1_bacteria_77.jpeg"))
-    assert make(source, layout, max_corrupt_fraction=0.1)[0] != first, "the remedy is followed"
-    assert (
-        manifest(layout.processed)
-        .set_index("path")
-        .loc["train/PNEUMONIA/person1_bacteria_77.jpeg", "reason"]
-        .startswith("duplicate")
-    )
-
-
-def test_corrupt_images_are_listed_and_too_many_fail(source, layout):
-    victim = source / "train/NORMAL/IM-0001-0001.jpeg"
-    whole = victim.read_bytes()
-    victim.write_bytes(whole[: len(whole) // 2])
-    record, _ = make(source, layout, max_corrupt_fraction=0.1)
-    assert record.skipped == {"corrupt": 1}
-    rows = manifest(layout.processed).set_index("path")
-    assert rows.loc["train/NORMAL/IM-0001-0001.jpeg", "reason"].startswith("corrupt")
-    with pytest.raises(PreparationError, match=r"IM-0001-0001.*data\.max_corrupt_fraction=0\.01"):
-        make(source, layout, max_corrupt_fraction=0.01)
-    assert DatasetRecord.read(layout.processed) == record, "the old dataset must survive"
-
-
-def test_identical_files_are_never_in_two_splits(source, layout):
-    test_image = source / "test/NORMAL/IM-0010-0019.jpeg"
-    copies = [source / "train/NORMAL/IM-0010-0077.jpeg", source / "train/NORMAL/IM-0001-0078.jpeg"]
-    copies[0].write_bytes(test_image.read_bytes())
-    copies[1].write_bytes((source / "train/NORMAL/IM-0001-0001.jpeg").read_bytes())
-    record, _ = make(source, layout)
-    rows = manifest(layout.processed)
-    kept = rows[rows["kept"]]
-    assert kept["sha256"].is_unique
-    assert record.skipped == {"duplicate": 2}
-    assert "test/NORMAL/IM-0010-0019.jpeg" in set(kept["path"])
-
-
-def test_a_copy_stays_with_its_patient(source, layout):
-    folder = source / "train/NORMAL"
-    for original in list(folder.iterdir()):
-        shutil.copy(original, original.with_stem(f"{original.stem} (1)"))
-        with Image.open(original) as image:
-            image.save(original.with_stem(f"Copy of {original.stem.lower()}"), quality=60)
-    record, _ = make(source, layout)
-    rows = manifest(layout.processed)
-    assert record.skipped == {"duplicate": 6}
-    assert rows[~rows["kept"]]["path"].str.contains(r"\(1\)").all(), "the original stays"
-    kept = rows[rows["kept"] & rows["path"].str.contains("train/NORMAL")]
-    number = kept["path"].str.extract(r"(?i)(im-\d+)")[0].str.lower()
-    assert len(kept) == 12
-    assert kept.groupby(number)["split"].nunique().max() == 1
-
-
-def test_images_of_unknown_patients_are_left_out_unless_configured_otherwise(source, layout):
-    known = source / "train/NORMAL/IM-0001-0001.jpeg"
-    shutil.copy(known, known.with_name("a.jpeg"))
-    for split in ("train", "test"):
-        for number in range(2):
-            pixels = np.random.default_rng([number, len(split)]).integers(0, 255, (50, 70))
-            path = source / split / "NORMAL" / f"child7_{number}.jpeg"
-            Image.fromarray(pixels.astype(np.uint8)).save(path)
-    record, _ = make(source, layout)
-    assert (record.unknown_patients, record.skipped) == (0, {"unknown patient": 5})
-    rows = manifest(layout.processed).set_index("path")
-    assert rows.loc["train/NORMAL/IM-0001-0001.jpeg", "kept"]
-    assert "data.unknown_patients=own" in rows.loc["test/NORMAL/child7_0.jpeg", "reason"]
-    record, reused = make(source, layout, unknown_patients="own")
-    assert (record.unknown_patients, record.skipped, reused) == (4, {"duplicate": 1}, False)
-    rows = manifest(layout.processed)
-    own = rows[rows["kept"] & rows["path"].str.contains("child7")]
-    assert own["patient"].nunique() == 4
-
-
-def test_without_any_known_patient_the_error_says_how_to_use_the_folder(source, layout):
-    for path in list(source.glob("*/NORMAL/*")):
-        path.rename(path.with_stem(f"scan {path.stem[-2:]}"))
-    with pytest.raises(PreparationError, match=r"no normal image.*data\.unknown_patients=own"):
-        make(source, layout)
-    record, _ = make(source, layout, unknown_patients="own")
-    assert record.unknown_patients == 8
-
-
 def test_images_with_equal_names_do_not_overwrite_each_other(source, layout):
     twin = source / "train/NORMAL/IM-0001-0001.png"
     Image.fromarray(np.arange(4900, dtype=np.uint32).reshape(70, 70).astype(np.uint8)).save(twin)
@@ -283,98 +185,11 @@ def test_a_kill_leaves_the_old_dataset(source, layout):
     assert not list(layout.root.glob(".processed.*.*"))
 
 
-def inodes(layout) -> dict[str, int]:
-    rows = manifest(layout.processed).query("kept")
-    places = zip(rows["sha256"], rows["file"], strict=True)
-    return {image: (layout.processed / file).stat().st_ino for image, file in places}
-
-
-def pixels(layout) -> dict[str, bytes]:
-    rows = manifest(layout.processed).query("kept")
-    places = zip(rows["sha256"], rows["file"], strict=True)
-    return {image: (layout.processed / file).read_bytes() for image, file in places}
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the source files that are decoded."""
-    names: list[str] = []
-    write = Decoder.write
-
-    def noted(self, source, expected, target):
-        names.append(source.name)
-        return write(self, source, expected, target)
-
-    monkeypatch.setattr(Decoder, "write", noted)
-    return names
-
-
-def test_only_new_images_are_decoded_and_the_rest_is_linked(layout, tmp_path, decoded):
-    rows = [handmade.row(tmp_path, number) for number in range(12)]
-    handmade.make(layout, handmade.images(tmp_path, rows))
-    before = inodes(layout)
-    decoded.clear()
-    rows += [handmade.row(tmp_path, number) for number in (12, 13)]
-    _, lines = handmade.make(layout, handmade.images(tmp_path, rows))
-    assert sorted(decoded) == ["12.png", "13.png"]
-    assert "12 images are unchanged, 2 are new" in lines
-    after = inodes(layout)
-    assert {image: after[image] for image in before} == before
-    grown = pixels(layout)
-
-    decoded.clear()
-    handmade.make(layout, handmade.images(tmp_path, rows), seed=1)
-    assert not decoded, "another draw has the same images"
-    fresh = Layout(tmp_path / "fresh")
-    handmade.make(fresh, handmade.images(tmp_path, rows))
-    assert pixels(fresh) == grown
-    decoded.clear()
-    handmade.make(layout, handmade.images(tmp_path, rows), image_size=48)
-    assert len(decoded) == 14
-
-
-def test_other_decoding_code_decodes_all_again(layout, tmp_path, decoded, monkeypatch):
-    raw_images = handmade.images(tmp_path, [handmade.row(tmp_path, n) for n in range(12)])
-    first, _ = handmade.make(layout, raw_images)
-    decoded.clear()
-    monkeypatch.setattr(decoding, "version", lambda: "another")
-    second, _ = handmade.make(layout, raw_images)
-    assert len(decoded) == 12
-    assert second.data_version != first.data_version
-
-
-def test_a_changed_file_of_the_last_dataset_is_made_again(layout, tmp_path, decoded):
-    rows = [handmade.row(tmp_path, number) for number in range(12)]
-    handmade.make(layout, handmade.images(tmp_path, rows))
-    whole = pixels(layout)
-    victim = layout.processed / manifest(layout.processed)["file"][0]
-    victim.write_bytes(b"changed")
-    decoded.clear()
-    rows.append(handmade.row(tmp_path, 12))
-    handmade.make(layout, handmade.images(tmp_path, rows))
-    assert sorted(decoded) == ["0.png", "12.png"]
-    assert whole.items() <= pixels(layout).items()
-
-
-def test_without_links_images_are_copied(layout, tmp_path, decoded, monkeypatch):
-    def fail(*paths: object, **options: object) -> None:
-        raise OSError("no links on this file system")
-
-    monkeypatch.setattr(os, "link", fail)
-    rows = [handmade.row(tmp_path, number) for number in range(13)]
-    handmade.make(layout, handmade.images(tmp_path, rows[:12]))
-    before = pixels(layout)
-    decoded.clear()
-    handmade.make(layout, handmade.images(tmp_path, rows))
-    assert decoded == ["12.png"]
-    assert before.items() <= pixels(layout).items()
-
-
 def test_an_image_has_the_pixels_that_the_service_reads(layout, tmp_path):
     """8 and 16 bits of PNG and of DICOM."""
     rows = [handmade.row(tmp_path, number) for number in range(10)]
     folder = tmp_path / "ours"
-    write_formats(folder, np.random.default_rng(5).integers(0, 256, (4, 60, 40), np.uint8))
+    handmade.write_formats(folder, np.random.default_rng(5).integers(0, 256, (4, 60, 40), np.uint8))
     for number, name in enumerate(("10.png", "11.png", "12.dcm", "13"), start=10):
         rows.append(handmade.row(tmp_path, number, path=name))
     record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
@@ -388,60 +203,11 @@ def test_an_image_has_the_pixels_that_the_service_reads(layout, tmp_path):
     reader.close()
 
 
-def test_an_image_in_several_formats_counts_once(layout, tmp_path):
-    rows = [handmade.row(tmp_path, number) for number in range(10)]
-    grey = np.random.default_rng(5).integers(0, 256, (60, 40), np.uint8)
-    write_formats(tmp_path / "ours", np.stack([grey] * 4))
-    for name in ("10.png", "11.png", "12.dcm", "13"):
-        rows.append(handmade.row(tmp_path, 10, path=name))
-    record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
-    assert record.skipped == {"duplicate": 3}
-    assert sum(map(sum, (labels.values() for labels in record.counts.values()))) == 11
-    assert len(list(layout.processed.rglob("*.png"))) == 11
-    images = manifest(layout.processed)
-    out = images[images["reason"].notna()]
-    assert out["reason"].unique().tolist() == ["duplicate: the same pixels as 10.png"]
-    assert out[["file", "pixels"]].isna().all(axis=None)
-
-
-def write_formats(folder: Path, images: np.ndarray) -> None:
-    """Four images as PNG and DICOM, of 8 and 16 bits."""
-    deep = images.astype(np.uint16) * 257
-    Image.fromarray(images[0]).save(folder / "10.png")
-    Image.fromarray(deep[1]).save(folder / "11.png")
-    (folder / "12.dcm").write_bytes(dicoms.dicom(images[2]))
-    (folder / "13").write_bytes(dicoms.dicom(deep[3], BitsStored=16))
-
-
-def test_where_dicom_is_not_read_no_image_is_silently_left_out(layout, tmp_path, monkeypatch):
-    rows = [handmade.row(tmp_path, number) for number in range(12)]
-    (tmp_path / "ours" / "12").write_bytes(dicoms.dicom(np.eye(40, dtype=np.uint8) * 255))
-    rows.append(handmade.row(tmp_path, 12, path="12"))
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "gdcm" else find(n))
-    with pytest.raises(PreparationError, match=r"12: DICOM is not read here.*pip install"):
-        handmade.make(layout, handmade.images(tmp_path, rows))
-    assert not layout.processed.exists()
-
-
 def test_a_file_that_changes_after_it_was_checked_is_an_error(layout, tmp_path):
     rows = [handmade.row(tmp_path, number) for number in range(12)]
     handmade.write(tmp_path / "ours" / "3.png", 99)
     with pytest.raises(PreparationError, match=r"3\.png has changed .*materialise raw_kaggle"):
         handmade.make(layout, handmade.images(tmp_path, rows))
-
-
-def test_missing_images_count_as_corrupt_and_other_reasons_do_not(layout, tmp_path):
-    rows = [handmade.row(tmp_path, number) for number in range(12)]
-    rows += [
-        handmade.row(tmp_path, n, label=None, problem="label: an unknown word")
-        for n in range(12, 24)
-    ]
-    record, _ = handmade.make(layout, handmade.images(tmp_path, rows))
-    assert record.skipped == {"label": 12}
-    gone = [handmade.row(tmp_path, n, problem="missing: no such file") for n in range(24, 26)]
-    with pytest.raises(PreparationError, match="2 of 26 images are corrupt or missing"):
-        handmade.make(layout, handmade.images(tmp_path, rows + gone))
 
 
 def test_counts_by_source_and_site_and_external_apart(layout, tmp_path):
@@ -455,39 +221,3 @@ def test_counts_by_source_and_site_and_external_apart(layout, tmp_path):
     assert record.counts["external"] == {"normal": 2, "viral_pneumonia": 1}
     assert record.tables == ("ours", "outside")
     assert record.classes == handmade.CLASSES
-
-
-@pytest.mark.parametrize("classes", [("normal",), ("a", "normal", "viral_pneumonia")])
-def test_any_classes_and_an_absent_one_is_an_error(classes, layout, tmp_path):
-    rows = [handmade.row(tmp_path, 2 * number) for number in range(12)]
-    if "a" not in classes:
-        record, _ = handmade.make(layout, handmade.images(tmp_path, rows), classes=classes)
-        assert all(list(labels) == ["normal"] for labels in record.counts.values())
-        return
-    with pytest.raises(PreparationError, match=r"no a image is left in train.*class: none"):
-        handmade.make(layout, handmade.images(tmp_path, rows), classes=classes)
-
-
-def test_too_few_patients_are_an_error_that_counts_them(layout, tmp_path):
-    rows = [handmade.row(tmp_path, number) for number in range(4)]
-    with pytest.raises(PreparationError, match=r"no normal image is left in .*add patients"):
-        handmade.make(layout, handmade.images(tmp_path, rows))
-
-
-def test_the_record_says_what_changed_and_an_unchanged_run_repeats_it(layout, tmp_path):
-    rows = [handmade.row(tmp_path, number, site="north") for number in range(20)]
-    first, _ = handmade.make(layout, handmade.images(tmp_path, rows))
-    assert first.changes is None
-    rows[0] |= {"label": "viral_pneumonia"}
-    rows[2:3] = [handmade.row(tmp_path, number, site="south") for number in (20, 22)]
-    second, _ = handmade.make(layout, handmade.images(tmp_path, rows))
-    assert second.changes is not None
-    assert second.changes.since == first.data_version
-    assert second.changes.total == Change(added=2, removed=1, relabelled=1)
-    assert second.changes.classes["viral_pneumonia"] == Change(relabelled=1)
-    assert second.changes.sites == {
-        "north": Change(removed=1, relabelled=1), "south": Change(added=2),
-    }  # fmt: skip
-    assert handmade.make(layout, handmade.images(tmp_path, rows))[0] == second
-    next(layout.processed.rglob("*.png")).unlink()
-    assert handmade.make(layout, handmade.images(tmp_path, rows))[0] == second

@@ -3,8 +3,9 @@ import tiny
 
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.release.anonymous import anonymous
+from cxr_serving.model.comparison import Regression, SiteDifference
 from cxr_serving.model.dataset import Change, Changes, Dataset
-from cxr_serving.model.report import External, Regression, Report, SiteDifference, Subgroup
+from cxr_serving.model.report import External, Report, Subgroup
 
 
 def report() -> Report:
