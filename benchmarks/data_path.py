@@ -5,7 +5,6 @@ import itertools
 import logging
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.allocator import keep_freed_memory
 from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import kept, labels
 from cxr_assets.radiographs.preparation import prepare
@@ -89,7 +89,7 @@ def ours(experiment: Experiment, layout: Layout, epochs: int) -> list[float]:
     """Seconds of each epoch, of which the first includes collecting and preparing the images."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     started = time.perf_counter()
-    quiet: Callable[[str], None] = lambda line: None  # noqa: E731
+    quiet: Progress = lambda line: None  # noqa: E731
     keep_freed_memory()  # as a training does
     sources = raw.collect(experiment.data, experiment.classes, layout, quiet)
     prepare(layout, sources, experiment.data, experiment.classes, quiet)

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cxr_assets.groups import Fraction, Group, Seed
-from cxr_assets.radiographs.synthesis import MIN_PATIENTS
 
 Kind = Literal["kaggle", "folder", "table", "synthetic"]
 # Of a source, and of the short form of a list of one, whose name is its kind.
@@ -14,6 +13,8 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Dataset = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 
+# Of each class, one for each of train, val and test.
+_MIN_SYNTHETIC_PATIENTS = 3
 _NEEDED = {"kaggle": "dataset", "folder": "folder", "table": "table"}
 
 
@@ -82,10 +83,10 @@ class Source(Group):
         key = _NEEDED.get(self.source)
         if key is not None and getattr(self, key) in (None, Path()):
             raise ValueError(f"data.source={self.source} needs data.{key}")
-        if self.source == "synthetic" and self.synthetic_patients < MIN_PATIENTS:
+        if self.source == "synthetic" and self.synthetic_patients < _MIN_SYNTHETIC_PATIENTS:
             raise ValueError(
                 f"data.synthetic_patients={self.synthetic_patients} leaves a split empty: "
-                f"it must be at least {MIN_PATIENTS}"
+                f"it must be at least {_MIN_SYNTHETIC_PATIENTS}"
             )
         return self
 

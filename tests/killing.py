@@ -4,7 +4,6 @@ import multiprocessing
 import random
 import signal
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -19,6 +18,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
+from cxr_assets.progress import Progress
 
 # A server that has imported the libraries once starts each process in no time.
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -134,9 +134,7 @@ def difference(ours: Any, theirs: Any, place: str = "") -> str | None:
     return next((place for place in found if place is not None), None)
 
 
-def soak(
-    root: Path, kills: int, seed: int, progress: Callable[[str], None], epochs: int = EPOCHS
-) -> None:
+def soak(root: Path, kills: int, seed: int, progress: Progress, epochs: int = EPOCHS) -> None:
     """Kill a training at random moments, run it again until it is done, and compare.
 
     Half of the kills are SIGKILL, half SIGTERM. When a training ends before all kills are done, it

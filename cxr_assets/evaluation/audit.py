@@ -1,6 +1,6 @@
 """The label audit: images of the dataset that need a second look, for the local report alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from cxr_assets.evaluation import suspects
 from cxr_assets.evaluation.wording import suspicions
 from cxr_assets.layout import Layout
 from cxr_assets.learning.embeddings import embed
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset, leakage
 from cxr_serving.model.report import LabelAudit, NoAudit
 
@@ -48,7 +49,7 @@ def audit(
     probe: Path,
     classes: Sequence[str],
     answers: Mapping[str, npt.NDArray[np.floating[Any]]],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Audited:
     """Look for labels in doubt, for outliers and for near duplicates.
 

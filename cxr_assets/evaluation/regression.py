@@ -17,11 +17,11 @@ from cxr_assets.radiographs.membership import MembershipError
 from cxr_serving.model.bundle import BundleError, BundleRecord, FormatError
 from cxr_serving.model.comparison import Difference, Regression, SiteDifference
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.report import FEW_PATIENTS
 
 # Sites with fewer patients are compared as one: a single patient moves the accuracy of a small site
 # by more than any sensible limit.
-MIN_PATIENTS = 30
-SMALL_SITES = f"sites with fewer than {MIN_PATIENTS} patients"
+SMALL_SITES = f"sites with fewer than {FEW_PATIENTS} patients"
 
 
 class NotComparable(Exception):
@@ -134,7 +134,7 @@ def _sites(table: pd.DataFrame) -> pd.Series:
     named = table.reindex(columns=["site", "source"])
     site = named["site"].fillna(named["source"])
     patients = table["patient"].groupby(site).transform("nunique")
-    return site.mask(patients < MIN_PATIENTS, SMALL_SITES)
+    return site.mask(patients < FEW_PATIENTS, SMALL_SITES)
 
 
 def _at_site(

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from cxr_assets.evaluation.regression import MIN_PATIENTS
 from cxr_assets.evaluation.wording import score, words
 from cxr_assets.groups import Rule
 from cxr_serving.model.comparison import Difference, Regression
-from cxr_serving.model.report import Clause, Report
+from cxr_serving.model.report import FEW_PATIENTS, Clause, Report
 
 FIRST = "There is no released model to compare with."
 
@@ -111,7 +110,7 @@ def _no_class_worse(found: Regression, limit: float) -> Clause:
 
 def _no_site_worse(found: Regression, limit: float) -> Clause:
     judged = {
-        name: change for name, change in found.sites.items() if change.patients >= MIN_PATIENTS
+        name: change for name, change in found.sites.items() if change.patients >= FEW_PATIENTS
     }
     if judged:
         return _largest_loss("no_site_worse", "accuracy", judged, found, limit)
@@ -121,7 +120,7 @@ def _no_site_worse(found: Regression, limit: float) -> Clause:
         interval=None,
         limit=limit,
         passed=True,
-        text=f"No site has {MIN_PATIENTS} patients among {_on(found)}: too few to judge one.",
+        text=f"No site has {FEW_PATIENTS} patients among {_on(found)}: too few to judge one.",
     )
 
 

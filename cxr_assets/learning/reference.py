@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cxr_assets.radiographs import synthesis
+from cxr_assets.radiographs import naming, synthesis
 from cxr_serving.model import network
 from cxr_serving.model.network import Logits
 from cxr_serving.model.preprocessing import Preprocessing
@@ -23,7 +23,7 @@ def _images(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """Synthetic images of all classes, the same in every call: uint8 [8, size, size]."""
     with TemporaryDirectory() as folder:
         root = Path(folder) / "synthetic_images"
-        synthesis.make(root, synthesis.MIN_PATIENTS, _SEED)
+        synthesis.make(root, len(naming.SPLITS), _SEED)
         return np.stack([preprocessing.decode(p) for p in sorted(root.rglob("*.jpeg"))[:_IMAGES]])
 
 

@@ -22,7 +22,6 @@ from cxr_serving.model.atomic import set_aside
 MARKER_FILE = "SYNTHETIC.txt"
 KIND = "synthetic images"
 _foreign = partial(written.foreign, kind=KIND)
-MIN_PATIENTS = 3
 
 # How many images a patient has, and how often.
 _IMAGES_PER_PATIENT = ((1, 2, 3, 5), (0.5, 0.27, 0.15, 0.08))
@@ -45,10 +44,10 @@ def make(root: Path, patients: int, seed: int, progress: Progress = lambda line:
     Raises:
         ValueError: too few patients for three splits.
     """
-    if patients < MIN_PATIENTS:
+    if patients < len(SPLITS):
         raise ValueError(
             f"{patients} synthetic patients per class are too few for train, val and test: "
-            f"set data.synthetic_patients to {MIN_PATIENTS} or more"
+            f"set data.synthetic_patients to {len(SPLITS)} or more"
         )
     code = code_version(__name__)[:12]
     marker = (

@@ -1,11 +1,11 @@
 """Making and reading the report on the bundles of a data root."""
 
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_serving.model import store
 
 RELEASED = "20260101T000000Z-00000000"
@@ -35,7 +35,7 @@ def bundles(layout: Layout) -> tuple[Path, Path]:
     )
 
 
-def report_on(layout: Layout, progress: Callable[[str], None] = lambda line: None) -> Path:
+def report_on(layout: Layout, progress: Progress = lambda line: None) -> Path:
     """The report on them."""
     return write_report(layout, *bundles(layout), progress)
 

@@ -18,7 +18,7 @@ def test_the_test_split_comes_with_all_that_is_known_of_its_images(layout: Layou
     found = images.test_split(layout.processed)
     assert len(found.paths) == 27
     assert all(path.is_file() for path in found.paths)
-    first = found.table.iloc[1]
+    first = found.table.set_index("path").loc["test/normal/image-1.png"]
     assert first[KNOWN].tolist() == ["synthetic", "north", "2025-03-01", "PA", "M", 1.0]
     assert found.described == "synthetic images, the test split"
 

@@ -10,11 +10,12 @@ import torch
 from cxr_assets import decisions
 from cxr_assets.decisions import Decision
 from cxr_assets.evaluation import bootstrap, images, past, regression
-from cxr_assets.evaluation.regression import MIN_PATIENTS, SMALL_SITES, NotComparable
+from cxr_assets.evaluation.regression import SMALL_SITES, NotComparable
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import MANIFEST_FILE
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.report import FEW_PATIENTS
 
 OLD, OLDER = "20260101T000000Z-00000000", "20250101T000000Z-00000000"
 
@@ -85,7 +86,7 @@ def test_a_released_version_is_compared_with_the_one_that_it_took_the_place_of(
 
 
 def test_small_sites_are_compared_as_one_and_a_source_without_sites_is_one() -> None:
-    size = MIN_PATIENTS
+    size = FEW_PATIENTS
     table = pd.DataFrame(
         {
             "site": ["north"] * size + ["south"] * 3 + ["east"] * 2 + [None] * size,
