@@ -26,7 +26,7 @@ from cxr_assets.groups import (
     Tracking,
     Trainer,
 )
-from cxr_assets.overrides import EXAMPLE, ExperimentError, for_hydra
+from cxr_assets.overrides import EXAMPLE, ExperimentError, apply, beyond_hydra, for_hydra
 from cxr_assets.ranges import is_repository, problems
 from cxr_assets.sources import Data
 
@@ -92,8 +92,8 @@ class Experiment(Group):
             for word, label in source.labels.items():
                 if label is not None and label not in self.classes:
                     raise ValueError(
-                        f"data.labels maps {word} of the source {source.name} to {label}, which is "
-                        f"no class: the classes are {', '.join(self.classes)}"
+                        f"{source.setting('labels')} maps {word!r} to {label!r}, which is no "
+                        f"class: the classes are {', '.join(self.classes)}, and null leaves it out"
                     )
         return self
 
@@ -157,25 +157,25 @@ def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
                     f"override {override!r} is not of the form key=value; quote a value with "
                     f"spaces, as in {EXAMPLE}"
                 )
-            if key not in valid and not key.startswith(_FREE):
+            if key not in valid and not key.startswith(_FREE + "."):
                 raise ExperimentError(
                     f"no setting named {key!r} in experiment {preset!r}{_nearest(key, valid)}"
                 )
+        ours = [override for override in overrides if beyond_hydra(override)]
+        others = [for_hydra(override) for override in overrides if override not in ours]
+        if any(override.lstrip("+").startswith("data.sources=") for override in ours):
+            others.append("data.sources=[]")  # until they are applied; they must not be missing
         try:
-            config = hydra_compose("config", [f"experiment={preset}", *map(_for_hydra, overrides)])
+            config = hydra_compose("config", [f"experiment={preset}", *others])
             values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
             typed = f" with {' '.join(overrides)}" if overrides else ""
             raise ExperimentError(f"experiment {preset!r}{typed}: {error}") from error
+    apply(ours, values["data"])
     try:
         return Experiment.model_validate({"preset": preset, **values})
     except ValidationError as error:
         raise ExperimentError(f"experiment {preset!r}: {problems(error, Experiment)}") from error
-
-
-def _for_hydra(override: str) -> str:
-    """In Hydra's grammar; a key of words is added where there is none."""
-    return f"{'++' * override.startswith(_FREE)}{for_hydra(override)}"
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

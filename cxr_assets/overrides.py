@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -14,6 +15,12 @@ EXAMPLE = "CXR_OVERRIDES=\"seed=7 data.folder='/data/my images (2024)'\""
 # letters to be escaped.
 PLACES = ("data.folder", "data.table", "data.corrections")
 PATHS = (*PLACES, "model.pretrained", "probe.pretrained")
+
+# What holds words of the user and paths: also what Hydra's grammar cannot say.
+WHOLE = ("data.labels", "data.sources")
+_WORD = "data.labels."
+# Columns of a table may have any name.
+_COLUMN = "data.columns."
 
 # Such as a class or a repository: neither a number nor a word that YAML reads otherwise.
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[a-z_][a-z0-9_./@-]*", re.IGNORECASE)
@@ -66,19 +73,75 @@ def for_hydra(override: str, sweep: bool = False) -> str:
         sweep: whether a comma separates the values of a sweep, also in paths.
     """
     key, equals, value = override.partition("=")
-    try:
-        OverridesParser.create().parse_override(override)
-        valid = True
-    except HydraException:
-        valid = False
+    valid = _is_valid(override)
     if not equals or value in ("", "null") or (valid and value[0] in "'\""):
         return override
-    if key.lstrip("+") in PATHS:
+    if key == "data.labels":
+        return f"++{override}"  # its keys are none of ours
+    if key.lstrip("+") in PATHS or key.startswith(_COLUMN):
         if sweep and _FUNCTION.fullmatch(value):
             return override
         paths = value.split(",") if sweep else [value]
         return f"{key}={','.join(map(_quoted, paths))}"
     return override if valid else f"{key}={_quoted(value)}"
+
+
+def beyond_hydra(override: str) -> bool:
+    """Whether :func:`apply` reads an override: a word for a class, or what Hydra cannot read."""
+    key, equals, _ = override.lstrip("+").partition("=")
+    return bool(equals) and (key.startswith(_WORD) or (key in WHOLE and not _is_valid(override)))
+
+
+def apply(overrides: Sequence[str], data: dict[str, Any]) -> None:
+    """Set labels and sources.
+
+    In ``data.labels.WORD=CLASS`` the word is taken verbatim up to the last equals sign. Otherwise a
+    value is YAML, and JSON therefore.
+
+    Args:
+        overrides: those that are :func:`beyond_hydra`.
+        data: values of the group ``data``; changed in place.
+
+    Raises:
+        ExperimentError: one cannot be read.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key.startswith(_WORD):
+            word, _, label = override.lstrip("+").removeprefix(_WORD).rpartition("=")
+            if not word.strip():
+                raise ExperimentError(f"{override}: expected data.labels.WORD=CLASS")
+            label = label.strip("'\"")
+            data["labels"] = {**data["labels"], word: None if label == "null" else label}
+            continue
+        try:
+            # Text only: a word such as "no" or "01" stays what it is.
+            data[key.removeprefix("data.")] = _with_nulls(yaml.load(value, yaml.BaseLoader))  # noqa: S506 - it makes text only
+        except yaml.YAMLError as error:
+            example = {
+                "data.labels": "'{Viral: viral_pneumonia, \"J15.9\": bacterial_pneumonia}'",
+                "data.sources": "'[{name: a, source: table, table: /path/to/a.csv}]'",
+            }[key]
+            raise ExperimentError(
+                f"{override} cannot be read ({' '.join(str(error).split())}): write it as in "
+                f"{key}={example}"
+            ) from error
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value == "null" else value
+
+
+def _is_valid(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def literal(value: Any) -> str:

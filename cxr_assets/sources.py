@@ -1,7 +1,7 @@
 """Where the images come from and how they are prepared: the group ``data`` of an experiment."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,13 @@ Column = Annotated[str, Field(min_length=1, max_length=200)]
 # Of each class, one for each of train, val and test.
 _MIN_SYNTHETIC_PATIENTS = 3
 _NEEDED = {"kaggle": "dataset", "folder": "folder", "table": "table"}
+
+
+def _as_text(labels: Any) -> Any:
+    """Words that are numbers, or that YAML reads as such a value, as they are written."""
+    if not isinstance(labels, dict):
+        return labels
+    return {"null" if word is None else str(word): label for word, label in labels.items()}
 
 
 class Columns(Group):
@@ -71,6 +78,16 @@ class Source(Group):
     labels: dict[str, str | None] = Field(default_factory=dict)
     use: Literal["all", "train", "test"] = "all"
 
+    def setting(self, key: str) -> str:
+        """How a message names a setting: the short form's source has the name of its kind."""
+        short = self.name == self.source
+        return f"data.{key}" if short else f"{key} of the source {self.name} in data.sources"
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _words_are_text(cls, labels: Any) -> Any:
+        return _as_text(labels)
+
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, name: str) -> str:
@@ -82,7 +99,7 @@ class Source(Group):
     def _place_is_given(self) -> "Source":
         key = _NEEDED.get(self.source)
         if key is not None and getattr(self, key) in (None, Path()):
-            raise ValueError(f"data.source={self.source} needs data.{key}")
+            raise ValueError(f"source {self.source} needs a {key}: set {self.setting(key)}")
         if self.source == "synthetic" and self.synthetic_patients < _MIN_SYNTHETIC_PATIENTS:
             raise ValueError(
                 f"data.synthetic_patients={self.synthetic_patients} leaves a split empty: "
@@ -129,6 +146,11 @@ class Data(Group):
     unknown_patients: Literal["exclude", "own"]
     in_memory_limit: Annotated[int, Field(ge=0, lt=2**63)]
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _words_are_text(cls, labels: Any) -> Any:
+        return _as_text(labels)
+
     @model_validator(mode="after")
     def _sources_are_clear(self) -> "Data":
         if (self.source is None) != bool(self.sources):
@@ -136,12 +158,24 @@ class Data(Group):
                 "set either data.source (kaggle, folder, table or synthetic) or data.sources: "
                 "for several sources, data=sources data.sources=[...]"
             )
+        # Otherwise somebody would wait for the images of a table and get others.
+        for key, kind in (("folder", "folder"), ("table", "table")):
+            if getattr(self, key) is not None and self.source != kind:
+                raise ValueError(f"data.{key} is set, but not read: {self._instead(key)}")
+        for key, unset in (("columns", Columns()), ("labels", {})):
+            if self.source is None and getattr(self, key) != unset:
+                raise ValueError(f"data.{key} is set, but not read: {self._instead(key)}")
         names = [source.name for source in self.listed]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"data.sources has two sources named {', '.join(sorted(repeated))}")
         if all(source.use == "test" for source in self.listed):
             raise ValueError("every source in data.sources is for test alone: none to train on")
         return self
+
+    def _instead(self, key: str) -> str:
+        if self.source is None:
+            return f"set {key} of a source in data.sources, as [{{name: a, {key}: ...}}]"
+        return f"data.source is {self.source}. Set data={key}, too, or leave data.{key} away"
 
     @property
     def listed(self) -> tuple[Source, ...]:

@@ -26,7 +26,7 @@ from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.overrides import for_hydra, join, split, without_places
+from cxr_assets.overrides import beyond_hydra, for_hydra, join, split, without_places
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
@@ -103,19 +103,21 @@ def expand(
     try:
         with initialize_config_dir(str(CONF)):
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-            parsed = parser.parse_overrides(
-                [*map(for_hydra, defaults), *(for_hydra(text, multirun) for text in overrides)]
-            )
+            before = [for_hydra(text) for text in defaults if not beyond_hydra(text)]
+            swept_over = [for_hydra(text, multirun) for text in overrides if not beyond_hydra(text)]
+            parsed = parser.parse_overrides([*before, *swept_over])
             (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
         raise ExperimentError(" ".join(str(error).split())) from error
-    swept = {override.get_key_element() for override in parsed[len(defaults) :]}
+    swept = {override.get_key_element() for override in parsed[len(before) :]}
+    fixed = [text for text in (*defaults, *overrides) if beyond_hydra(text)]
+    given = tuple(text for text in overrides if beyond_hydra(text))
     jobs = []
     for combination in combinations:
         values = dict(override.split("=", 1) for override in combination)
-        named = tuple(f"{key}={value}" for key, value in values.items() if key in swept)
+        named = tuple(f"{key}={value}" for key, value in values.items() if key in swept) + given
         chosen = values.pop("experiment", preset)
-        settings = compose(chosen, [f"{key}={value}" for key, value in values.items()])
+        settings = compose(chosen, [*(f"{key}={value}" for key, value in values.items()), *fixed])
         settings.require_runnable()
         jobs.append(Job(named, settings))
     return jobs

@@ -109,7 +109,8 @@ def test_what_a_later_step_would_stumble_over_is_rejected_at_the_start(override,
 
 def test_every_preset_is_runnable():
     for preset in presets():
-        compose(preset, ["data.folder=/images"]).require_runnable()
+        needed = ["data.folder=/images"] if preset == "scratch" else []
+        compose(preset, needed).require_runnable()
 
 
 def leaves(values: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -168,3 +169,23 @@ def plan(experiment: Experiment) -> None:
 def test_seeds_in_use_keep_their_streams() -> None:
     assert [epoch_seed(seed, 4) for seed in (0, 1, 2, 7)] == [4, 1000007, 2000010, 7000025]
     assert 0 <= epoch_seed(2**32 - 1, 999_999) < 2**32
+
+
+LISTED = ("data=sources", "data.sources=[{name: a, source: table, table: /a.csv}]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.table=a.csv"], "data.table is set, but not read.* Set data=table, too"),
+        (["data.folder=/a"], "data.folder is set, but not read.* Set data=folder, too"),
+        ([*LISTED, "data.labels.Viral=normal"], "data.labels is set, but not read: set labels of"),
+        ([*LISTED, "data.columns.path=File"], "data.columns is set, but not read: set columns of"),
+        (["data=sources", "data.sources=[{name: a, source: table}]"], "set table of the source a"),
+    ],
+)
+def test_a_setting_of_a_source_that_would_be_ignored_is_an_error(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        compose("demo", overrides)

@@ -1,3 +1,4 @@
+import json
 import shlex
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from cxr_assets.experiment import ExperimentError, compose
 from cxr_assets.overrides import join, literal, split, without_places
+from cxr_assets.sweep import expand
 
 ODD = [
     "/data/my images (2024)/Häuser",
@@ -85,3 +87,56 @@ def test_a_literal_is_parsed_to_the_same_value(value: object) -> None:
 def test_places_are_left_out_where_others_may_read() -> None:
     overrides = ["seed=1", "data.folder=/x", "+data.sources=[{table: t.csv}]", "data=table"]
     assert without_places(overrides) == ["seed=1", "data=table"]
+
+
+WORDS = [
+    "Bacterial Pneumonia",
+    "J15.9",
+    "Lungenentzündung",
+    "Pneumonie (bakt.), Verdacht: ja",
+    "01",
+    "null",
+    "a=b",
+    "it's 100% [x] {y} ${z}",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_of_a_table_can_be_given_a_class(word: str) -> None:
+    given = [f"data.labels.{word}=normal", "data.labels.Lateral=null"]
+    expected = {word: "normal", "Lateral": None}
+    assert compose("demo", given).data.labels == expected
+    assert compose("demo", split(join(given))).data.labels == expected
+    whole = f"data.labels={json.dumps(expected)}"
+    assert compose("demo", [whole]).data.labels == expected
+    [job] = expand("demo", given)
+    assert job.experiment.data.labels == expected
+
+
+def test_words_that_are_numbers_stay_as_they_are_written() -> None:
+    labels = compose("demo", ["data.labels={0: normal, 01: null}"]).data.labels
+    assert labels == {"0": "normal", "01": None}
+    assert compose("demo", ["data.labels={0: normal}"]).data.labels == {"0": "normal"}
+    assert compose("demo", ["data.columns.label=1"]).data.columns.label == "1"
+
+
+@pytest.mark.parametrize("table", ["~/labels.csv", "/data/Häuser, (2024)/a.csv"])
+def test_a_table_among_several_sources_may_lie_anywhere(table: str) -> None:
+    sources = f"data.sources=[{{name: a, source: table, table: '{table}'}}]"
+    assert compose("demo", ["data=sources", sources]).data.listed[0].table == Path(table)
+    bare = f"data.sources=[{{name: a, source: table, table: {table.partition(',')[0]}}}]"
+    place = compose("demo", ["data=sources", bare]).data.listed[0].table
+    assert place == Path(table.partition(",")[0])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.labels.=normal", "expected data.labels.WORD=CLASS"),
+        ("data.labels.Viral=vrial", "data.labels maps 'Viral' to 'vrial', which is no class"),
+        ("data.sources=[{name: ä", r"write it as in data.sources='\[\{name: a"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_an_example(override: str, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        compose("demo", [override])

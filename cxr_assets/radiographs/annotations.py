@@ -41,7 +41,7 @@ def root(source: Source) -> Path:
     assert source.table is not None  # Source checks it
     path = source.table.expanduser()
     if not path.is_file():
-        raise RawDataError(f"no table {path.absolute()}: {_setting(source)} must be a file")
+        raise RawDataError(f"no table {path.absolute()}: {source.setting('table')} must be a file")
     return path.parent.resolve()
 
 
@@ -61,7 +61,7 @@ def read(source: Source, progress: Progress) -> pd.DataFrame:
         TableError: see :func:`table.read`.
     """
     assert source.table is not None
-    wanted = Wanted(source.columns.model_dump(), _NEEDED, _setting(source, "columns.{}"))
+    wanted = Wanted(source.columns.model_dump(), _NEEDED, source.setting("columns.{}"))
     said = table.read(source.table.expanduser(), wanted, progress)
     said = said.reindex(columns=list(source.columns.model_dump()), fill_value="")
     rows = pd.DataFrame({"source": source.name, "row": said.index}, index=said.index)
@@ -80,12 +80,6 @@ def read(source: Source, progress: Progress) -> pd.DataFrame:
     rows["age"] = rows["age"].astype("float64")
     rows["problem"] = pd.concat(problems, axis=1).bfill(axis=1).iloc[:, 0].astype(object)
     return rows.astype({"problem": object})
-
-
-def _setting(source: Source, key: str = "table") -> str:
-    """How a message names a setting: the short form's source has the name of its kind."""
-    short = source.name == source.source
-    return f"data.{key}" if short else f"{key} of the source {source.name} in data.sources"
 
 
 def _paths(said: pd.Series, root: Path) -> list[str]:

@@ -14,25 +14,32 @@ class Words:
     Words are compared without case and surrounding blanks; nothing else is guessed.
     """
 
-    def __init__(self, labels: Mapping[str, str | None], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        labels: Mapping[str, str | None],
+        classes: Sequence[str],
+        setting: str = "data.labels",
+    ) -> None:
         """Take over the settings of a source.
 
         Args:
             labels: class by word; None for a word that is left out on purpose. They come before
                 the names of the classes.
             classes: every name of a class is a word for it.
+            setting: how messages name the setting that ``labels`` come from.
 
         Raises:
             RawDataError: one word is given two classes.
         """
         self.classes = tuple(classes)
+        self._setting = setting
         self._means: dict[str, str | None] = {_folded(name): name for name in classes}
         given: dict[str, str] = {}
         for word, label in labels.items():
             before = given.setdefault(_folded(word), word)
             if labels[before] != label:
                 raise RawDataError(
-                    f"data.labels gives {before!r} and {word!r} different classes, but case and "
+                    f"{setting} gives {before!r} and {word!r} different classes, but case and "
                     "blanks do not count: remove one of them"
                 )
             self._means[_folded(word)] = label
@@ -58,12 +65,12 @@ class Words:
         if not key:
             return "label: there is none"
         if key in self._means:
-            return f"excluded: data.labels leaves out {word!r}"
+            return f"excluded: {self._setting} leaves out {word!r}"
         near = difflib.get_close_matches(key, self._means, n=1)
         hint = f", such as {near[0]!r}" if near else ""
         return (
             f"label: {word!r} is no class ({', '.join(self.classes)}) and no word in "
-            f"data.labels{hint}: add it there, with null to leave it out"
+            f"{self._setting}{hint}: add it there, with null to leave it out"
         )
 
 

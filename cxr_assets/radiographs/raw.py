@@ -135,7 +135,9 @@ def _list(
     gone: Mapping[str, Withdrawal],
     progress: Progress,
 ) -> RawImages:
-    words = {source.name: Words(source.labels, classes) for source in sources}
+    words = {
+        source.name: Words(source.labels, classes, source.setting("labels")) for source in sources
+    }
     parts = []
     for source in sources:
         known = None

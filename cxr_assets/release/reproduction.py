@@ -1,16 +1,15 @@
 """The command that repeats a training, as the model card gives it."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cxr_assets.experiment import Experiment, ExperimentError, compose
-from cxr_assets.overrides import PATHS, join, literal
+from cxr_assets.overrides import PATHS, WHOLE, beyond_hydra, join, literal
 
 _PLACEHOLDER = "/path/to/your/copy"
-# Their keys are words of the user, or there is a list of them: written whole.
-_WHOLE = ("data.labels", "data.sources")
 
 
 def command(experiment: Experiment) -> str:
@@ -23,13 +22,19 @@ def command(experiment: Experiment) -> str:
         if value and _is_place(key, value):
             overrides.append(f"{key}={_PLACEHOLDER}")
         elif value != preset[key]:
-            overrides.append(f"{key}={literal(value)}")
+            overrides.append(f"{key}={_written(key, value)}")
     environment = f"CXR_EXPERIMENT={experiment.preset}"
     if overrides:
         # Within double quotes a shell still reads these four.
         quoted = re.sub(r'([\\"$`])', r"\\\1", join(overrides))
         environment += f' CXR_OVERRIDES="{quoted}"'
     return f"{environment} \\\n  dagster job execute -m cxr_assets.definitions -j retrain"
+
+
+def _written(key: str, value: Any) -> str:
+    """In Hydra's grammar, or in JSON what that cannot say: a key such as ``J15 (9)``."""
+    hydra = literal(value)
+    return json.dumps(value, ensure_ascii=False) if beyond_hydra(f"{key}={hydra}") else hydra
 
 
 def _preset(name: str) -> Experiment:
@@ -58,7 +63,7 @@ def _settings(experiment: Experiment) -> Iterator[tuple[str, Any]]:
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, dict) and prefix + key not in _WHOLE:
+        if isinstance(value, dict) and prefix + key not in WHOLE:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
