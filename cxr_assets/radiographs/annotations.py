@@ -9,7 +9,7 @@ import pandas as pd
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import table
 from cxr_assets.radiographs.inventory import RawDataError
-from cxr_assets.radiographs.naming import SPLITS
+from cxr_assets.radiographs.naming import SPLITS, spellings
 from cxr_assets.radiographs.table import Wanted
 from cxr_assets.sources import Source
 
@@ -26,6 +26,8 @@ _ASIDE = (
     *("upright", "supine", "horizontal", "bedside", "portable", "mobile"),
 )
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
+# Of the name of a patient: zeros in front of a number, and signs, but between two numbers.
+_NO_MATTER = r"(?<!\d)0+(?=\d)|(?<!\d)[\W_]+|[\W_]+(?!\d)"
 _DATE = r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]\d\d:?\d\d.*)?"
 _AGE = r"(\d{1,3}(?:[.,]\d+)?)\s*([YMWD]?)"
 _PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}
@@ -67,7 +69,8 @@ def read(source: Source, progress: Progress) -> pd.DataFrame:
     rows = pd.DataFrame({"source": source.name, "row": said.index}, index=said.index)
     rows["path"] = _paths(said["path"], root(source))
     rows["given_label"] = said["label"]
-    rows["patient"] = (source.name + "/" + said["patient"]).where(said["patient"] != "", None)
+    patients = _patients(said["patient"], progress)
+    rows["patient"] = (source.name + "/" + patients).where(patients != "", None)
     rows["site"] = _or_none(said["site"])
     rows["sex"] = _or_none(said["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
     problems = [_no_path(said["path"])]
@@ -82,14 +85,33 @@ def read(source: Source, progress: Progress) -> pd.DataFrame:
     return rows.astype({"problem": object})
 
 
+def _patients(said: pd.Series, progress: Progress) -> pd.Series:
+    """Pseudonyms in one spelling of letters, and numbers without what makes 12 a 12.0.
+
+    pandas and spreadsheets write so once one cell of the column is empty. What else may be one
+    patient under two names is told, but not decided here.
+    """
+    patients = said.str.normalize("NFC").str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    names = patients.drop_duplicates()
+    alike = names.str.normalize("NFKC").str.casefold().str.replace(_NO_MATTER, "", regex=True)
+    doubtful = names[alike.duplicated(keep=False) & (alike != "")]
+    if len(doubtful):
+        first = doubtful[alike[doubtful.index] == alike[doubtful.index[0]]]
+        progress(
+            f"{len(doubtful):,} names of patients differ only in capitals, zeros in front, blanks "
+            f"or signs, such as {' and '.join(map(repr, first[:2]))}: they count as different "
+            "patients. If they are one, write the name in one way"
+        )
+    return patients
+
+
 def _paths(said: pd.Series, root: Path) -> list[str]:
     """Below ``root`` or absolute, each file spelled in one way."""
     folders: dict[str, str] = {}
 
     def spelled(path: str) -> str:
-        if "\\" in path and not Path(root, path).exists():
-            slashes = path.replace("\\", "/")
-            path = slashes if Path(root, slashes).exists() else path
+        if "\\" in path or not path.isascii():
+            path = next((one for one in spellings(path) if Path(root, one).exists()), path)
         if path.startswith("/") or ".." in path:
             folder, slash, name = path.rpartition("/")
             if folder + slash not in folders:

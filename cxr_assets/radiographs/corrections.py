@@ -9,6 +9,7 @@ import pandas as pd
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import table
 from cxr_assets.radiographs.labels import Words
+from cxr_assets.radiographs.naming import spellings
 from cxr_assets.radiographs.table import TableError, Wanted
 
 _COLUMNS = {name: name for name in ("path", "label", "source")}
@@ -82,7 +83,7 @@ def _files(path: str, source: str, roots: Mapping[str, Path]) -> Iterator[tuple[
     """Source and path, as in the inventory, of the files that a row may mean."""
     for name, root in roots.items():
         if source in ("", name):
-            for spelled in dict.fromkeys((path, path.replace("\\", "/"))):
+            for spelled in spellings(path):
                 yield name, spelled.removeprefix(f"{root}/")
 
 

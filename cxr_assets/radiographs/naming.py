@@ -2,8 +2,10 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Literal
 
 # What Kaggle's names tell apart, and what synthetic images show.
 KAGGLE_CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
@@ -30,6 +32,19 @@ CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
 
 class UnnamedImage(ValueError):
     """Folder and file name do not give the class; the message says what was expected."""
+
+
+def spellings(path: str) -> Iterator[str]:
+    """What a path in a table may be called on disk.
+
+    Windows separates folders by backslashes; macOS and its archives write an accent as a letter of
+    its own, other systems do not.
+    """
+    for slashes in dict.fromkeys((path, path.replace("\\", "/"))):
+        yield slashes
+        if not slashes.isascii():
+            forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+            yield from (unicodedata.normalize(form, slashes) for form in forms)
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,8 @@ def _explained(error: Exception) -> str:
     if counted:
         return (
             f"line {counted[2]} has {counted[3]} values, but there are {counted[1]} columns. Put "
-            "values that hold the separator in double quotes"
+            "values that hold the separator in double quotes, and end no line with a separator "
+            "if the first has none there"
         )
     if unclosed := re.search(r"EOF inside string starting at row (\d+)", str(error)):
         return f"the double quote in row {int(unclosed[1]) + 1} is never closed. Remove it"

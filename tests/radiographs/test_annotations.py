@@ -1,4 +1,5 @@
 import math
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,35 @@ def test_settings_are_named_as_the_user_wrote_them(tmp_path):
             annotations.read(tables.source(table, name=name), lambda line: None)
     with pytest.raises(RawDataError, match=r"no table .*gone\.csv: data\.table must be a file"):
         annotations.root(tables.source(tmp_path / "gone.csv"))
+
+
+@pytest.mark.parametrize("said", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_a_name_with_an_accent_is_found_however_a_system_writes_it(tmp_path, said, written):
+    name = unicodedata.normalize(written, "Müller.png")
+    tables.write(tmp_path, *tables.ROWS)
+    (tmp_path / name).write_bytes((tmp_path / "images/a.png").read_bytes())
+    row = row_of(tmp_path, path=unicodedata.normalize(said, "Müller.png"))
+    assert row["path"] == name
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("12", "12.0"), ("é1", unicodedata.normalize("NFD", "é1")), ("a", " a ")]
+)
+def test_what_programs_make_of_a_name_is_the_same_patient(tmp_path, first, second):
+    rows = rows_of(tmp_path, f"images/a.png,x,{first}", f"images/b.png,x,{second}")
+    assert rows[0]["patient"] == rows[1]["patient"] == f"table/{first}"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("A1", "a1"), ("012", "12"), ("a 1", "a1"), ("P-1", "P_001")]
+)
+def test_patients_that_may_be_one_are_told_and_stay_two(tmp_path, first, second):
+    lines: list[str] = []
+    rows = [f"images/a.png,x,{first}", f"images/b.png,x,{second}"]
+    rows += ["images/c.png,x,1-12", "images/d.png,x,11-2"]
+    read = annotations.read(tables.source(tables.write(tmp_path, *rows)), lines.append)
+    assert read["patient"].nunique() == 4
+    [line] = lines
+    assert line.startswith("2 names of patients differ only in")
+    assert f"{first!r} and {second!r}" in line
