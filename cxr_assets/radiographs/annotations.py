@@ -47,12 +47,13 @@ def root(source: Source) -> Path:
     return path.parent.resolve()
 
 
-def read(source: Source, progress: Progress) -> pd.DataFrame:
+def read(source: Source, progress: Progress, *, renamed: bool = True) -> pd.DataFrame:
     """One row per row of the table, with what the columns say.
 
     Args:
         source: a table source.
         progress: called with a line about a column that may be meant, but is not read.
+        renamed: whether a setting says how columns are named.
 
     Returns:
         The columns of the inventory but those that the file or the classes decide, and ``row``, the
@@ -63,7 +64,8 @@ def read(source: Source, progress: Progress) -> pd.DataFrame:
         TableError: see :func:`table.read`.
     """
     assert source.table is not None
-    wanted = Wanted(source.columns.model_dump(), _NEEDED, source.setting("columns.{}"))
+    setting = source.setting("columns.{}") if renamed else None
+    wanted = Wanted(source.columns.model_dump(), _NEEDED, setting)
     said = table.read(source.table.expanduser(), wanted, progress)
     said = said.reindex(columns=list(source.columns.model_dump()), fill_value="")
     rows = pd.DataFrame({"source": source.name, "row": said.index}, index=said.index)

@@ -42,10 +42,15 @@ def read(
     """
     causes = {word: label for word, label in naming.CLASS_OF_CAUSE.items() if label in classes}
     words = Words({**causes, **labels}, classes)
+    if not place.exists():
+        raise RawDataError(
+            f"there is no {place.absolute()}: expected a folder of images, or a table of them in "
+            "CSV or Parquet"
+        )
     if place.is_file():
         source = Source(name="table", source="table", table=place)
         root = annotations.root(source)
-        rows = annotations.read(source, progress)
+        rows = annotations.read(source, progress, renamed=False)
         expected = f"the columns path, label and patient, and labels such as {classes[0]}"
     else:
         source = Source(name="folder", source="folder", folder=place)

@@ -52,3 +52,19 @@ def test_a_pipe_is_never_opened(tmp_path):
     os.mkfifo(tmp_path / "NORMAL" / "IM-0600-0001.jpeg")
     with pytest.raises(RawDataError, match=r"no image could be read in .*: corrupt: it is a pi"):
         survey.read(tmp_path, KAGGLE_CLASSES, {}, str)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("File,label,patient", "no column 'path'.* rename the right one to 'path'"),
+        ("path,Label,patient", "no column 'label'; the nearest is 'Label'.* rename the right one"),
+        (None, r"there is no .*labels\.csv: expected a folder of images, or a table"),
+    ],
+)
+def test_a_table_that_cannot_be_surveyed_is_named_with_what_can_be_done(tmp_path, header, message):
+    place = tmp_path / "labels.csv"
+    if header:
+        place.write_text(f"{header}\na.png,normal,p1\n")
+    with pytest.raises(RawDataError, match=message):
+        survey.read(place, KAGGLE_CLASSES, {}, str)
