@@ -23,8 +23,8 @@ def test_a_table_is_surveyed_with_default_columns_and_kaggles_words(tmp_path):
 
 
 def test_only_the_test_split_of_a_folder_is_read_and_broken_images_are_listed(source):
-    for name in NAMES:
-        Image.linear_gradient("L").save(source / name)
+    for number, name in enumerate(NAMES):
+        Image.linear_gradient("L").resize((40 + number, 30)).save(source / name)
     (source / "test/NORMAL/IM-0020-0001.jpeg").write_bytes(b"no image")
     found = survey.read(source.parent, KAGGLE_CLASSES, {}, str).set_index("path")
     assert set(found.index) == {

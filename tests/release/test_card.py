@@ -23,9 +23,10 @@ from cxr_assets.learning import onnx
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
 from cxr_assets.release.card import model_card
 from cxr_assets.release.release import write_release
-from cxr_serving.model import store
-from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model import reference, store
+from cxr_serving.model.bundle import ONNX_FILE, REFERENCE_FILE, BundleRecord
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.reference import Reference
 from cxr_serving.model.report import Report
 
 
@@ -76,7 +77,12 @@ def test_the_snippet_of_a_model_with_flip_averaging_averages_too(
     path = source / "bundle.json"
     record = json.loads(path.read_text()) | {"flip_averaging": True}
     onnx.write(source, flip_averaging=True)
-    record["files"]["model.onnx"] = sha256((source / "model.onnx").read_bytes()).hexdigest()
+    images = reference.read(source).images
+    Reference(images, onnx.predict(source / ONNX_FILE, images, 1)).write(source)
+    record["files"] |= {
+        name: sha256((source / name).read_bytes()).hexdigest()
+        for name in (ONNX_FILE, REFERENCE_FILE)
+    }
     path.write_text(json.dumps(record))
     release = write_release(reported, None, SYNTHETIC)
     stepwise, _ = re.findall(r"```python\n(.*?)```", body(release), re.DOTALL)
