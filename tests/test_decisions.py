@@ -1,0 +1,62 @@
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from cxr_assets import decisions
+from cxr_assets.decisions import Decision, DecisionError
+from cxr_assets.layout import Layout
+from cxr_serving.model.report import Clause
+
+OLD, NEW = "20260101T000000Z-00000000", "20260108T000000Z-11111111"
+NOON = datetime(2026, 1, 9, 12, tzinfo=UTC)
+
+
+def decision(version: str, at: datetime = NOON, **changes: object) -> Decision:
+    given = {
+        "champion": None, "decision": "released", "clauses": [], "by": None, "because": None,
+        "pushed": None,
+    }  # fmt: skip
+    return Decision.model_validate({"version": version, "decided_at": at, **given, **changes})
+
+
+def clause(name: str, passed: bool) -> Clause:
+    return Clause(name=name, figure=0.2, interval=None, limit=0.1, passed=passed, text="It is.")
+
+
+def test_the_history_is_in_the_order_of_the_decisions(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    east = datetime(2026, 1, 9, 13, tzinfo=timezone(timedelta(hours=9)))  # 04:00 in UTC
+    decisions.record(layout, decision(OLD))
+    decisions.record(layout, decision(NEW, east))
+    decisions.record(layout, decision(OLD, NOON + timedelta(days=1), decision="held"))
+    found = decisions.history(layout)
+    assert [one.version for one in found] == [NEW, OLD, OLD]
+    assert decisions.newest(found, OLD) == found[-1]
+    assert decisions.newest(found, "another") is None
+
+
+def test_the_same_decision_is_recorded_once_and_another_one_beside_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    first = decisions.record(layout, decision(OLD))
+    assert decisions.record(layout, decision(OLD, NOON + timedelta(days=7))) == first
+    decisions.record(layout, decision(OLD, NOON + timedelta(days=8), decision="held"))
+    assert [one.decision for one in decisions.history(layout)] == ["released", "held"]
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    decisions.record(layout, decision(OLD))
+    [path] = layout.decisions.iterdir()
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(DecisionError, match=rf"{path.name} cannot be read .*backup"):
+        decisions.history(layout)
+
+
+def test_the_summary_names_what_failed_and_who_decided() -> None:
+    clauses = [clause("calibrated", False), clause("beats_probe", True)]
+    held = decision(OLD, decision="held", clauses=clauses, because="images are synthetic")
+    assert held.summary == "held: calibrated, images are synthetic"
+    promoted = decision(OLD, decision="promoted", clauses=clauses, by="ada", because="200 read")
+    assert promoted.summary == "promoted by ada: 200 read"
+    assert decision(OLD).summary == "released"
