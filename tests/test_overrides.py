@@ -137,6 +137,6 @@ def test_a_table_among_several_sources_may_lie_anywhere(table: str) -> None:
         ("data.sources=[{name: ä", r"write it as in data.sources='\[\{name: a"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_an_example(override: str, message: str) -> None:
+def test_what_cannot_be_read_is_named_with_an_example(override: str, message: str) -> None:
     with pytest.raises(ExperimentError, match=message):
         compose("demo", [override])

@@ -91,7 +91,7 @@ def _patients(said: pd.Series, progress: Progress) -> pd.Series:
     """Pseudonyms in one spelling of letters, and numbers without what makes 12 a 12.0.
 
     pandas and spreadsheets write so once one cell of the column is empty. What else may be one
-    patient under two names is told, but not decided here.
+    patient under two names is reported, but not decided here.
     """
     patients = said.str.normalize("NFC").str.replace(r"^(\d+)\.0$", r"\1", regex=True)
     names = patients.drop_duplicates()

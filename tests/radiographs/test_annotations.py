@@ -138,7 +138,7 @@ def test_what_programs_make_of_a_name_is_the_same_patient(tmp_path, first, secon
 @pytest.mark.parametrize(
     ("first", "second"), [("A1", "a1"), ("012", "12"), ("a 1", "a1"), ("P-1", "P_001")]
 )
-def test_patients_that_may_be_one_are_told_and_stay_two(tmp_path, first, second):
+def test_patients_that_may_be_one_are_named_and_stay_two(tmp_path, first, second):
     lines: list[str] = []
     rows = [f"images/a.png,x,{first}", f"images/b.png,x,{second}"]
     rows += ["images/c.png,x,1-12", "images/d.png,x,11-2"]
