@@ -16,7 +16,7 @@ def promote(*arguments: str) -> int | str | None:
     return stop.value.code
 
 
-def test_a_person_promotes_a_release_and_is_named_what_was_done(
+def test_a_person_promotes_a_release_and_sees_what_was_done(
     reported: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXR_DATA_ROOT", str(reported.root))
