@@ -32,7 +32,7 @@ _SIZES = 6
 _PROBLEM = r"(?s)(?P<kind>[^:]*): (?P<reason>.*?)(?: \(row (?P<row>\d+)\))?$"
 # Reasons of each kind that are printed.
 _EXAMPLES = 3
-# What the pipeline's settings say of any table; which table it is, is said here.
+# Settings of the pipeline that concern any table; which table, the command says.
 _SHARED = re.compile(r"classes=|data\.(columns|labels)\b")
 _TO_BE_DRAWN = "to be drawn"
 _NOT_STATED = "not stated"
@@ -73,12 +73,12 @@ class Findings:
 
     @property
     def usable(self) -> pd.DataFrame:
-        """The rows that nothing is wrong with."""
+        """The rows that can be used."""
         return self.rows[self.rows["problem"].isna()]
 
     @property
     def skipped(self) -> pd.DataFrame:
-        """The other ones."""
+        """The rows that cannot be used."""
         return self.rows[self.rows["problem"].notna()]
 
     def counts(self) -> dict[str, pd.DataFrame]:
@@ -107,11 +107,11 @@ class Findings:
 
     def problems(self) -> dict[str, list[Problem]]:
         """Why rows cannot be used, by kind, each time the most frequent first."""
-        said = self.skipped["problem"].str.extract(_PROBLEM)
-        said["path"] = self.skipped["path"]
+        parsed = self.skipped["problem"].str.extract(_PROBLEM)
+        parsed["path"] = self.skipped["path"]
         counted = [
             Problem(str(kind), str(reason), len(rows), _first(rows.iloc[0]))
-            for (kind, reason), rows in said.groupby(["kind", "reason"], sort=False)
+            for (kind, reason), rows in parsed.groupby(["kind", "reason"], sort=False)
         ]
         of_kind: dict[str, list[Problem]] = {}
         for problem in sorted(counted, key=lambda problem: -problem.rows):
@@ -120,23 +120,23 @@ class Findings:
 
     def warnings(self) -> list[str]:
         """What a run would leave out, warn about or fail on."""
-        images, said = self.usable, []
+        images, found = self.usable, []
         for name in self.classes:
             patients = images.loc[images["label"] == name, "patient"].nunique()
             if patients == 0:
-                said.append(f"No image of the class {name}: a run needs some of each class.")
+                found.append(f"No image of the class {name}: a run needs some of each class.")
         if unknown := int(images["patient"].isna().sum()):
-            said.append(
+            found.append(
                 f"Images without a patient: {unknown:,}. They are left out, or with "
                 "data.unknown_patients=own each counts as one patient, and leakage between the "
                 "splits cannot be excluded."
             )
         if copies := int(images.duplicated("sha256").sum()):
-            said.append(f"Copies of other images, byte for byte: {copies:,}. Each counts once.")
+            found.append(f"Copies of other images, byte for byte: {copies:,}. Each counts once.")
         splits = images.dropna(subset=["patient", "split"]).groupby("patient")["split"].nunique()
-        if torn := int((splits > 1).sum()):
-            said.append(f"Patients in more than one split: {torn:,}. Each has to be in one.")
-        return said
+        if divided := int((splits > 1).sum()):
+            found.append(f"Patients in more than one split: {divided:,}. Each has to be in one.")
+        return found
 
 
 def check(table: Path, data: Data, classes: Sequence[str], progress: Progress) -> Findings:
@@ -267,7 +267,7 @@ def _lines(found: Findings, warnings: Sequence[str], page: Path, csv: Path | Non
             yield f"    {others:,} more rows, for {len(reasons) - _EXAMPLES:,} other reasons"
     yield ""
     yield from warnings
-    yield f"Page with sample images, for whoever may see them: {page}"
+    yield f"Page with sample images of patients: {page}"
     if csv is not None:
         yield f"All rows that cannot be used: {csv}"
     elif problems:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from cxr_assets import written
-from cxr_assets.evaluation.removal import remove_departed, tables
+from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
 from cxr_assets.learning import embeddings
 from cxr_assets.learning.plan import RECIPES
@@ -96,11 +96,11 @@ def forget(layout: Layout, name: str, progress: Progress, now: datetime) -> Forg
         done.trained, done.unclear = _trained(layout, done.images)
         done.aside = list(_aside(layout, done.images))
         done.running = [path for path in layout.root.glob("work/*.lock") if _held(path)]
-        done.reports = remove_departed(layout)
+        done.reports = remove_absent(layout)
     return done
 
 
-def forget_departed(layout: Layout) -> tuple[int, list[Path]]:
+def forget_absent(layout: Layout) -> tuple[int, list[Path]]:
     """Remove what left the dataset from embeddings and reports, too.
 
     Call this when the dataset has been prepared: a patient whose rows or files are gone may have
@@ -115,7 +115,7 @@ def forget_departed(layout: Layout) -> tuple[int, list[Path]]:
         ReportError: a report cannot be changed; everything else is done.
     """
     kept = frozenset(dataset.manifest(layout.processed).query("kept")["sha256"])
-    return embeddings.retain(layout, kept.__contains__), remove_departed(layout)
+    return embeddings.retain(layout, kept.__contains__), remove_absent(layout)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from cxr_assets import tracking
 from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
-from cxr_assets.forgetting import forget_departed
+from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
@@ -138,7 +138,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
     """
     images = raw.collect(experiment.data, experiment.classes, layout, progress)
     prepare(layout, images, experiment.data, experiment.classes, progress)
-    forget_departed(layout)
+    forget_absent(layout)
     plan = make_plan(ASSET, experiment, layout)
     tracking.fit(plan, progress)
     directory, _ = export(plan, point=False)

@@ -82,8 +82,8 @@ class Witness:
                     self._turn = self._start()
                 self._turn.result(max(0.0, until - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - whatever the store raises
-            said = masked(str(error)).splitlines()
-            why = said[0] if said else f"no answer in {LIMIT:.0f} s"
+            lines = masked(str(error)).splitlines()
+            why = lines[0] if lines else f"no answer in {LIMIT:.0f} s"
             if self._required:
                 raise TrackingError(
                     f"{self._name} is out of reach ({why}). Start it, or train without it: "

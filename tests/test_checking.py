@@ -91,7 +91,7 @@ def test_the_page_shows_samples_of_each_class_and_needs_nothing_else(
 ) -> None:
     text, _ = said(tables.write(tmp_path, *tables.ROWS), *LABELS)
     place = layout.checks / "labels.html"
-    assert f"Page with sample images, for whoever may see them: {place}" in text
+    assert f"Page with sample images of patients: {place}" in text
     page = place.read_text()
     assert page.count("<figure data-images=") == page.count("data:image/png;base64,") == 6
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)

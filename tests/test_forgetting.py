@@ -13,7 +13,7 @@ from radiographs import prepared
 import cxr
 from cxr_assets import written
 from cxr_assets.evaluation.report import REPORT
-from cxr_assets.forgetting import Forgotten, UnknownPatient, forget, forget_departed
+from cxr_assets.forgetting import Forgotten, UnknownPatient, forget, forget_absent
 from cxr_assets.layout import Layout
 from cxr_assets.learning import embeddings
 from cxr_assets.radiographs import dataset, membership, preparation, withdrawal
@@ -126,7 +126,7 @@ def test_a_repetition_changes_nothing_and_lists_the_models_again(layout: Layout)
     assert not [path for path in changed if path.suffix != ".lock" and path.name != ".lock"]
 
 
-@pytest.mark.parametrize("step", ["removal.remove", "embeddings.forget", "remove_departed"])
+@pytest.mark.parametrize("step", ["removal.remove", "embeddings.forget", "remove_absent"])
 def test_after_a_kill_the_same_command_does_the_rest(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -167,7 +167,7 @@ def test_no_later_run_takes_the_images_again_whoever_s_they_are_said_to_be(
     assert len(theirs) == 3
     assert not theirs["kept"].any()
     assert set(theirs["reason"]) == {withdrawal.WITHDRAWN}
-    assert forget_departed(layout) == (0, [])
+    assert forget_absent(layout) == (0, [])
     assert holding(layout, images) == []
 
 
@@ -179,10 +179,10 @@ def test_an_image_that_left_the_folder_leaves_embeddings_and_reports_with_the_ne
     gone = sha256(file.read_bytes()).hexdigest()
     file.unlink()
     prepared.make(source, layout)
-    assert forget_departed(layout) == (2, [layout.reports / VERSION])
+    assert forget_absent(layout) == (2, [layout.reports / VERSION])
     assert holding(layout, {gone}) == []
     assert holding(layout, images - {gone}) != []
-    assert forget_departed(layout) == (0, [])
+    assert forget_absent(layout) == (0, [])
 
 
 @pytest.mark.parametrize("name", ["normal/IM-0010", PATIENT])

@@ -23,14 +23,14 @@ _FIGURE = re.compile(r'<figure data-images="([0-9a-f ]+)">.*?</figure>', re.DOTA
 _NOTE = '<p class="soft">The image was removed: it is no longer part of the dataset.</p>'
 
 
-def remove_departed(layout: Layout) -> list[Path]:
+def remove_absent(layout: Layout) -> list[Path]:
     """Remove the images that have left the dataset from all reports below the data root.
 
     An image has left if its patient's withdrawal is on record, or if the manifest does not list its
-    content although its source still belongs to the dataset. A source whose images of a report have
-    all gone counts as another one of the same name. Rows of tables and pictures of pages are
-    removed; metrics and plots, which summarise all images, stay as they were measured. Doing it
-    again changes nothing, so that it can follow an interruption.
+    content although its source still belongs to the dataset. If the dataset has none of the images
+    that a report shows of a source, that is another source of the same name, and they stay. Rows of
+    tables and pictures of pages are removed; metrics and plots, which summarise all images, stay as
+    they were measured. Doing it again changes nothing, so that it can follow an interruption.
 
     Returns:
         The reports that were changed.
@@ -96,27 +96,27 @@ def _tables(directory: Path) -> dict[str, pd.DataFrame]:
 def _without(
     directory: Path, listed: set[tuple[str, str]] | None, withdrawn: frozenset[str]
 ) -> dict[str, bytes | None]:
-    """New contents of the files of a report that hold departed images."""
+    """New contents of the files of a report that hold images to remove."""
     found = _tables(directory)
     rows = [
         row
         for table in found.values()
         for row in zip(table["source"], table["sha256"], strict=True)
     ]
-    departed = {image for _, image in rows if image in withdrawn}
+    absent = {image for _, image in rows if image in withdrawn}
     if listed is not None:
         same = {source for source, image in rows if (source, image) in listed}
-        departed |= {row[1] for row in rows if row[0] in same and row not in listed}
+        absent |= {row[1] for row in rows if row[0] in same and row not in listed}
     contents: dict[str, bytes | None] = {}
     for name, table in found.items():
         # A row about two images has a hash of each.
-        gone = table.filter(regex="sha256$").isin(departed).any(axis=1)
-        if gone.any():
-            contents[name] = table[~gone].to_csv(index=False).encode()
+        matching = table.filter(regex="sha256$").isin(absent).any(axis=1)
+        if matching.any():
+            contents[name] = table[~matching].to_csv(index=False).encode()
     page = directory / PAGE_FILE
     if page.is_file():
         before = page.read_text(encoding="utf-8")
-        if (after := _hide(before, departed)) != before:
+        if (after := _hide(before, absent)) != before:
             contents[PAGE_FILE] = after.encode()
     return contents
 
@@ -124,21 +124,19 @@ def _without(
 def _clean_check(
     page: Path, listed: set[tuple[str, str]] | None, withdrawn: frozenset[str]
 ) -> None:
-    """Remove departed images from the page about a table, if it is one of the dataset's."""
+    """Remove such images from the page about a table, if it is one of the dataset's."""
     before = page.read_text(encoding="utf-8")
     shown = {image for images in _FIGURE.findall(before) for image in images.split()}
-    departed, known = shown & withdrawn, {image for _, image in listed or ()}
+    absent, known = shown & withdrawn, {image for _, image in listed or ()}
     if shown & known:
-        departed |= shown - known
-    if (after := _hide(before, departed)) != before:
+        absent |= shown - known
+    if (after := _hide(before, absent)) != before:
         write_file(page, after.encode())
 
 
-def _hide(page: str, departed: set[str]) -> str:
-    """The page without the pictures of departed images."""
-    return _FIGURE.sub(
-        lambda figure: _NOTE if departed & set(figure[1].split()) else figure[0], page
-    )
+def _hide(page: str, absent: set[str]) -> str:
+    """The page without the pictures of these images."""
+    return _FIGURE.sub(lambda figure: _NOTE if absent & set(figure[1].split()) else figure[0], page)
 
 
 def _follow(layout: Layout) -> None:

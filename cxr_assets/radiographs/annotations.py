@@ -66,34 +66,34 @@ def read(source: Source, progress: Progress, *, renamed: bool = True) -> pd.Data
     assert source.table is not None
     setting = source.setting("columns.{}") if renamed else None
     wanted = Wanted(source.columns.model_dump(), _NEEDED, setting)
-    said = table.read(source.table.expanduser(), wanted, progress)
-    said = said.reindex(columns=list(source.columns.model_dump()), fill_value="")
-    rows = pd.DataFrame({"source": source.name, "row": said.index}, index=said.index)
-    rows["path"] = _paths(said["path"], root(source))
-    rows["given_label"] = said["label"]
-    patients = _patients(said["patient"], progress)
+    given = table.read(source.table.expanduser(), wanted, progress)
+    given = given.reindex(columns=list(source.columns.model_dump()), fill_value="")
+    rows = pd.DataFrame({"source": source.name, "row": given.index}, index=given.index)
+    rows["path"] = _paths(given["path"], root(source))
+    rows["given_label"] = given["label"]
+    patients = _patients(given["patient"], progress)
     rows["patient"] = (source.name + "/" + patients).where(patients != "", None)
-    rows["site"] = _or_none(said["site"])
-    rows["sex"] = _or_none(said["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
-    problems = [_no_path(said["path"])]
+    rows["site"] = _or_none(given["site"])
+    rows["sex"] = _or_none(given["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
+    problems = [_no_path(given["path"])]
     for name, interpret in _INTERPRET.items():
-        distinct = pd.Index(said[name].unique())
+        distinct = pd.Index(given[name].unique())
         value, problem = interpret(distinct.to_series())
-        place = distinct.get_indexer(said[name])
+        place = distinct.get_indexer(given[name])
         rows[name] = value.to_numpy()[place]
-        problems.append(pd.Series(problem.to_numpy()[place], index=said.index))
+        problems.append(pd.Series(problem.to_numpy()[place], index=given.index))
     rows["age"] = rows["age"].astype("float64")
     rows["problem"] = pd.concat(problems, axis=1).bfill(axis=1).iloc[:, 0].astype(object)
     return rows.astype({"problem": object})
 
 
-def _patients(said: pd.Series, progress: Progress) -> pd.Series:
+def _patients(given: pd.Series, progress: Progress) -> pd.Series:
     """Pseudonyms in one spelling of letters, and numbers without what makes 12 a 12.0.
 
     pandas and spreadsheets write so once one cell of the column is empty. What else may be one
     patient under two names is reported, but not decided here.
     """
-    patients = said.str.normalize("NFC").str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    patients = given.str.normalize("NFC").str.replace(r"^(\d+)\.0$", r"\1", regex=True)
     names = patients.drop_duplicates()
     alike = names.str.normalize("NFKC").str.casefold().str.replace(_NO_MATTER, "", regex=True)
     doubtful = names[alike.duplicated(keep=False) & (alike != "")]
@@ -107,7 +107,7 @@ def _patients(said: pd.Series, progress: Progress) -> pd.Series:
     return patients
 
 
-def _paths(said: pd.Series, root: Path) -> list[str]:
+def _paths(given: pd.Series, root: Path) -> list[str]:
     """Below ``root`` or absolute, each file spelled in one way."""
     folders: dict[str, str] = {}
 
@@ -121,25 +121,25 @@ def _paths(said: pd.Series, root: Path) -> list[str]:
             path = f"{folders[folder + slash]}/{name}"
         return os.path.normpath(path).removeprefix(f"{root}/") if path else ""
 
-    return [spelled(path) for path in said]
+    return [spelled(path) for path in given]
 
 
-def _no_path(said: pd.Series) -> pd.Series:
-    return _where(said == "", "missing: the row has no path")
+def _no_path(given: pd.Series) -> pd.Series:
+    return _where(given == "", "missing: the row has no path")
 
 
-def _splits(said: pd.Series) -> tuple[pd.Series, pd.Series]:
-    splits = said.str.lower()
+def _splits(given: pd.Series) -> tuple[pd.Series, pd.Series]:
+    splits = given.str.lower()
     known = splits.isin([*SPLITS, ""])
-    problem = "split: " + said.map(repr) + f" is none of {', '.join(SPLITS)}; empty is drawn"
+    problem = "split: " + given.map(repr) + f" is none of {', '.join(SPLITS)}; empty is drawn"
     return _or_none(splits.where(known, "")), problem.where(~known, None)
 
 
-def _views(said: pd.Series) -> tuple[pd.Series, pd.Series]:
-    views = said.map(_frontal)
-    problem = "view: " + said.map(repr) + " is not frontal, as PA and AP are"
-    return _or_none(views.where(views.notna(), said)), problem.where(
-        views.isna() & (said != ""), None
+def _views(given: pd.Series) -> tuple[pd.Series, pd.Series]:
+    views = given.map(_frontal)
+    problem = "view: " + given.map(repr) + " is not frontal, as PA and AP are"
+    return _or_none(views.where(views.notna(), given)), problem.where(
+        views.isna() & (given != ""), None
     )
 
 
@@ -148,28 +148,28 @@ def _frontal(view: str) -> str | None:
     return _FRONTAL.get("".join(word for word in words if word not in _ASIDE))
 
 
-def _dates(said: pd.Series) -> tuple[pd.Series, pd.Series]:
-    parts = said.str.extract(f"^{_DATE}$")
+def _dates(given: pd.Series) -> tuple[pd.Series, pd.Series]:
+    parts = given.str.extract(f"^{_DATE}$")
     dates = parts[0].str.cat([parts[1], parts[2]], sep="-")
     dates = dates.where(pd.to_datetime(dates, format="%Y-%m-%d", errors="coerce").notna())
-    wrong = (said != "") & dates.isna()
-    serial = said.str.fullmatch(r"\d{5}(\.\d+)?")
+    wrong = (given != "") & dates.isna()
+    serial = given.str.fullmatch(r"\d{5}(\.\d+)?")
     hint = serial.map(
         {
             True: " looks like a date of Excel: format the column as YYYY-MM-DD and export again",
             False: " is no date such as 2024-03-04 or 20240304: write year, month and day so",
         }
     )
-    return _or_none(dates.fillna("")), ("date: " + said.map(repr) + hint).where(wrong, None)
+    return _or_none(dates.fillna("")), ("date: " + given.map(repr) + hint).where(wrong, None)
 
 
-def _ages(said: pd.Series) -> tuple[pd.Series, pd.Series]:
-    parts = said.str.upper().str.extract(f"^{_AGE}$")
+def _ages(given: pd.Series) -> tuple[pd.Series, pd.Series]:
+    parts = given.str.upper().str.extract(f"^{_AGE}$")
     numbers = parts[0].str.replace(",", ".").astype("float64")
     ages = numbers / parts[1].map(_PER_YEAR).astype("float64")
     ages = ages.where(ages <= _OLDEST)
-    problem = "age: " + said.map(repr) + " is no age in years, such as 34 or DICOM's 034Y"
-    return ages, problem.where((said != "") & ages.isna(), None)
+    problem = "age: " + given.map(repr) + " is no age in years, such as 34 or DICOM's 034Y"
+    return ages, problem.where((given != "") & ages.isna(), None)
 
 
 _INTERPRET = {"split": _splits, "view": _views, "acquired": _dates, "age": _ages}

@@ -23,12 +23,12 @@ def mark(rows: pd.DataFrame) -> pd.Series:
     problem = rows["problem"].copy()
     # A word that is no class contradicts one that is: which is right, only the source can say.
     kind = problem.str.partition(":")[0].where(problem.notna(), "") if len(rows) else problem
-    said = kind.isin(["", "label", "excluded"]) & rows["sha256"].notna()
-    said &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
-    seen = rows[said]
+    counted = kind.isin(["", "label", "excluded"]) & rows["sha256"].notna()
+    counted &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
+    seen = rows[counted]
     label = seen["label"].where(seen["label"].notna(), seen["given_label"].str.casefold())
-    label = label.mask(kind[said] == "excluded", "left out")
-    # The last one that applies is said.
+    label = label.mask(kind[counted] == "excluded", "left out")
+    # Of several contradictions the last one is reported.
     by_source = seen["source"] + " " + seen["sha256"]
     _contradictions(problem, seen, seen["split"], seen["source"] + " " + seen["path"], "split")
     _contradictions(problem, seen, seen["patient"], by_source, "patient")
@@ -43,17 +43,18 @@ def mark(rows: pd.DataFrame) -> pd.Series:
 
 
 def _contradictions(
-    problem: pd.Series, rows: pd.DataFrame, said: pd.Series, image: pd.Series, what: str
+    problem: pd.Series, rows: pd.DataFrame, stated: pd.Series, image: pd.Series, what: str
 ) -> None:
-    torn = image.map(said.groupby(image).nunique()) > 1
-    if not torn.any():
+    disagreeing = image.map(stated.groupby(image).nunique()) > 1
+    if not disagreeing.any():
         return
-    every = said[torn].dropna().groupby(image[torn]).unique()
+    every = stated[disagreeing].dropna().groupby(image[disagreeing]).unique()
     others = every.map(_listed)
     remedy = "data.corrections or the source" if what == "label" else "the source"
-    problem[rows.index[torn]] = (
-        f"conflict: the same image has the {what}s " + image[torn].map(others) + f": {remedy} must "
-        "say which is right"
+    problem[rows.index[disagreeing]] = (
+        f"conflict: the same image has the {what}s "
+        + image[disagreeing].map(others)
+        + f": {remedy} must say which is right"
     )
 
 

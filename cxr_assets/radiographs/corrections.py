@@ -51,13 +51,13 @@ def apply(
     Raises:
         TableError: the table cannot be read, a label is unknown, or a path stands in two sources.
     """
-    said = table.read(path, Wanted(_COLUMNS, ("path", "label"), None), progress)
-    said = said.reindex(columns=list(_COLUMNS), fill_value="")
+    given = table.read(path, Wanted(_COLUMNS, ("path", "label"), None), progress)
+    given = given.reindex(columns=list(_COLUMNS), fill_value="")
     image = rows["sha256"].where(rows["sha256"].notna(), rows["source"] + "\0" + rows["path"])
     of_file = dict(zip(zip(rows["source"], rows["path"], strict=True), image, strict=True))
     meant: dict[str, tuple[str | None, str | None]] = {}
     unmatched = []
-    for row in said[said["label"] != ""].itertuples():
+    for row in given[given["label"] != ""].itertuples():
         files = [file for file in _files(row.path, row.source, roots) if file in of_file]
         sources = list(dict.fromkeys(source for source, _ in files))
         if not files:

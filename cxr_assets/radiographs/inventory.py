@@ -58,7 +58,7 @@ def examine(rows: pd.DataFrame, root: Path, known: pd.DataFrame | None) -> pd.Da
     with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
         try:
             read = list(pool.map(lambda path: _read(root, path, reader), unread[: here.sum()]))
-            # Why there is none is soon said: threads would only cost time.
+            # The reason is found without reading the file: threads would only cost time.
             read += [_read(root, path, reader) for path in unread[here.sum() :]]
         except DicomUnavailable as error:
             raise RawDataError(f"the images in {root} cannot be listed: {error}") from error
@@ -89,10 +89,10 @@ def _recall(files: pd.DataFrame, known: pd.DataFrame | None) -> pd.DataFrame:
     images = known[known["width"] > 0].drop_duplicates("path").set_index("path")
     before = images.reindex(files.index)
     same = (files == before[list(files)]).all(axis=1)
-    said = before[list(_FILE[2:])].where(same)
+    unchanged = before[list(_FILE[2:])].where(same)
     sizes = ["width", "height", "bits"]
-    said[sizes] = said[sizes].astype("float64").fillna(0)
-    return files.join(said)
+    unchanged[sizes] = unchanged[sizes].astype("float64").fillna(0)
+    return files.join(unchanged)
 
 
 def _read(
@@ -122,8 +122,8 @@ def data_version(inventory: pd.DataFrame) -> str:
     """sha256 over the sorted rows: independent of where the images are, and of the rows' order."""
     kind = inventory["problem"].str.partition(":")[0] if len(inventory) else inventory["problem"]
     columns = [*(inventory[name] for name in _VERSIONED), kind]
-    said = [column.astype(object).where(column.notna(), "").map(str) for column in columns]
+    texts = [column.astype(object).where(column.notna(), "").map(str) for column in columns]
     digest = hashlib.sha256()
-    for row in sorted(zip(*said, strict=True)):
+    for row in sorted(zip(*texts, strict=True)):
         digest.update(("\0".join(row) + "\n").encode())
     return digest.hexdigest()

@@ -45,10 +45,10 @@ def listed(
 
 def labelled(rows: pd.DataFrame, words: Words) -> pd.DataFrame:
     """Rows of a source with ``label``, and a problem where the given one is no class."""
-    said = rows["given_label"].notna()
     label, problem = words.classify(rows["given_label"].fillna(""))
     rows["label"] = label
-    rows["problem"] = rows["problem"].where(rows["problem"].notna() | ~said, problem)
+    earlier = rows["problem"].notna() | rows["given_label"].isna()
+    rows["problem"] = rows["problem"].where(earlier, problem)
     return rows
 
 
@@ -94,8 +94,8 @@ def require(
         ("train", ("train", "val"), ("all", "train")),
         ("test", ("test",), ("all",)),
     ):
-        asked = [source for source in sources if source.use in uses]
-        if not asked:
+        needed = [source for source in sources if source.use in uses]
+        if not needed:
             raise RawDataError(
                 "every source in data.sources is for train or test alone: test images are drawn "
                 "from one with use=all"
@@ -103,7 +103,7 @@ def require(
         rows = inventory[(use != "test") & (drawn | split_of.isin(splits))]
         for label in classes:
             if not (rows["label"] == label).any():
-                raise RawDataError(_absent(label, split, rows, asked, roots))
+                raise RawDataError(_absent(label, split, rows, needed, roots))
 
 
 def _absent(

@@ -83,8 +83,8 @@ def collect(data: Data, classes: Sequence[str], layout: Layout, progress: Progre
         if previous is None and (layout.raw / INVENTORY_FILE).exists():
             progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")
         roots = {source.name: _root(source, data, layout, progress) for source in data.listed}
-        gone = withdrawal.read(layout)
-        images = _list(data.listed, roots, classes, previous, data.corrections, gone, progress)
+        withdrawn = withdrawal.read(layout)
+        images = _list(data.listed, roots, classes, previous, data.corrections, withdrawn, progress)
         listing.require(images.inventory, data.listed, roots, classes)
         _save(images, layout)
     skipped = int(images.inventory["problem"].notna().sum())
@@ -132,7 +132,7 @@ def _list(
     classes: Sequence[str],
     previous: RawImages | None,
     corrected: Path | None,
-    gone: Mapping[str, Withdrawal],
+    withdrawn: Mapping[str, Withdrawal],
     progress: Progress,
 ) -> RawImages:
     words = {
@@ -150,7 +150,7 @@ def _list(
     done = Corrected()
     if corrected is not None:
         done = corrections.apply(corrected.expanduser(), rows, words, roots, progress)
-    listing.withdraw(rows, gone)
+    listing.withdraw(rows, withdrawn)
     inventory = listing.finished(rows)
     version = data_version(inventory)
     return RawImages(
@@ -209,14 +209,14 @@ def load(layout: Layout) -> RawImages | None:
             return None
         if inventory.attrs["data_version"] != data_version(inventory):
             return None
-        said = inventory.attrs["corrected"]
+        corrected = inventory.attrs["corrected"]
         return RawImages(
             sources=tuple(Source.model_validate(source) for source in inventory.attrs["sources"]),
             roots={name: Path(root) for name, root in inventory.attrs["roots"].items()},
             data_version=inventory.attrs["data_version"],
             unchanged=inventory.attrs["unchanged"],
             inventory=inventory,
-            corrected=Corrected(said["images"], tuple(said["unmatched"])),
+            corrected=Corrected(corrected["images"], tuple(corrected["unmatched"])),
         )
     except (OSError, ValueError, KeyError):
         return None

@@ -38,12 +38,12 @@ def remove(layout: Layout, images: Collection[str]) -> int:
     if not directory.exists():
         return 0
     before, table = DatasetRecord.read(directory), dataset.manifest(directory)
-    gone = table["kept"] & table["sha256"].isin(images)
-    if not gone.any():
+    removed = table["kept"] & table["sha256"].isin(images)
+    if not removed.any():
         return 0
-    files: dict[str, bytes | None] = dict.fromkeys(table.loc[gone, "file"])
+    files: dict[str, bytes | None] = dict.fromkeys(table.loc[removed, "file"])
     after = table.copy()
-    after.loc[gone, ["kept", "reason", "file"]] = [False, WITHDRAWN, None]
+    after.loc[removed, ["kept", "reason", "file"]] = [False, WITHDRAWN, None]
     kept = after[after["kept"]]
     counts = {split: dict.fromkeys(before.classes, 0) for split in before.counts}
     for (split, label), number in kept.groupby(["split", "class"]).size().items():
@@ -51,7 +51,7 @@ def remove(layout: Layout, images: Collection[str]) -> int:
     record = before.model_copy(
         update={
             "data_version": fingerprint(
-                {"of": before.data_version, "without": sorted(table.loc[gone, "sha256"])}
+                {"of": before.data_version, "without": sorted(table.loc[removed, "sha256"])}
             ),
             "counts": counts,
             "sources": dataset.by_split(kept, "source"),
@@ -66,4 +66,4 @@ def remove(layout: Layout, images: Collection[str]) -> int:
     files[MANIFEST_FILE] = content.getvalue()
     files[DATASET_FILE] = f"{record.model_dump_json(indent=2)}\n".encode()
     written.revise(directory, files)
-    return int(gone.sum())
+    return int(removed.sum())

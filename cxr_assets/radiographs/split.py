@@ -104,8 +104,8 @@ def _given(images: pd.DataFrame, sources: Mapping[str, Source]) -> pd.Series:
             return None
         return split if source.source == "table" or split == "test" else _POOLED
 
-    said = [of(*row) for row in zip(images["source"], images["split"], strict=True)]
-    return pd.Series(said, index=images.index, dtype=object)
+    splits = [of(*row) for row in zip(images["source"], images["split"], strict=True)]
+    return pd.Series(splits, index=images.index, dtype=object)
 
 
 def _position(patient: str, seed: int) -> float:

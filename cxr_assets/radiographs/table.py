@@ -76,10 +76,10 @@ class Wanted:
         taken = {name for other, name in self.columns.items() if other != key}
         folded = {name.casefold(): name for name in names if name and name not in taken}
         near = difflib.get_close_matches(self.columns[key].casefold(), folded, n=1, cutoff=0.4)
-        said = f"; the nearest is {folded[near[0]]!r}" if near else ""
+        hint = f"; the nearest is {folded[near[0]]!r}" if near else ""
         there = ", ".join(repr(name) for name in names if name) or "none"
         remedy = self._remedy(key, folded[near[0]] if near else "NAME")
-        return f"{said}. Its columns are {there}: {remedy}"
+        return f"{hint}. Its columns are {there}: {remedy}"
 
     def _remedy(self, key: str, name: str) -> str:
         if self.setting is None:

@@ -21,8 +21,8 @@ def anonymous(report: Report, rule: Rule) -> Report:
     if data is None or not (data.sites or (data.changes and data.changes.sites)):
         return report
     images = {name: sum(counts.values()) for name, counts in data.sites.items()}
-    gone = sorted(set(data.changes.sites if data.changes else ()) - images.keys())
-    ordered = [*sorted(images, key=lambda name: (-images[name], name)), *gone]
+    former = sorted(set(data.changes.sites if data.changes else ()) - images.keys())
+    ordered = [*sorted(images, key=lambda name: (-images[name], name)), *former]
     numbers = {name: f"site {number}" for number, name in enumerate(ordered, 1)}
 
     def renamed(by_site: Mapping[str, Value]) -> dict[str, Value]:

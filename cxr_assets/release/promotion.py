@@ -107,7 +107,7 @@ def promote(layout: Layout, version: str, because: str, push: Push | None = None
 
 
 def _clauses(layout: Layout, version: str) -> list[Clause]:
-    """From the report, or where that is gone from the release, which has numbers for sites."""
+    """From the report, or else from the release, in which sites are numbered."""
     try:
         return Report.read(layout.reports / version).clauses
     except MissingReport:
@@ -141,5 +141,5 @@ def consequence(version: str) -> str:
     """What follows from a clause that is not fulfilled, and what a person can do."""
     return (
         "held: the release is made, but neither pushed nor served to those who follow releases. "
-        f'To release it nevertheless: cxr release promote {version} --because "..."'
+        f'To release it all the same: cxr release promote {version} --because "..."'
     )

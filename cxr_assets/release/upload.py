@@ -119,14 +119,14 @@ def _push(directory: Path, record: BundleRecord, repo: str, api: HfApi) -> str:
             "release put there. Remove them, or set CXR_HF_REPO to another repository; then "
             "materialise hf_release again"
         )
-    gone = sorted(there.keys() & earlier.keys() - set(names))
+    obsolete = sorted(there.keys() & earlier.keys() - set(names))
     # Not upload_folder, which may make several commits of one push.
     commit = api.create_commit(
         repo,
         [
             *(
                 CommitOperationDelete(name)
-                for name in gone
+                for name in obsolete
                 if _sha256(api, repo, str(main.sha), there[name]) == earlier[name]
             ),
             *(CommitOperationAdd(name, directory / name) for name in changed),

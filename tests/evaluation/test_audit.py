@@ -12,7 +12,7 @@ from reporting import Page
 from tiny import CLASSES
 
 from cxr_assets.evaluation.audit import COLUMNS
-from cxr_assets.evaluation.removal import remove_departed
+from cxr_assets.evaluation.removal import remove_absent
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
@@ -180,7 +180,7 @@ def test_an_image_that_leaves_the_dataset_leaves_the_audit(
     try:
         images[images["sha256"] != gone].to_parquet(path)
         record.write_text(json.dumps(json.loads(said) | {"synthetic": False}))
-        remove_departed(layout)
+        remove_absent(layout)
         assert gone not in (report / "report.html").read_text()
         left = pd.read_csv(before)
         assert gone not in {*left["sha256"], *left["other_sha256"]}

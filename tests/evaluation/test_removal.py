@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxr_assets import written
-from cxr_assets.evaluation.removal import remove_departed
+from cxr_assets.evaluation.removal import remove_absent
 from cxr_assets.evaluation.report import REPORT, latest_report
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import withdrawal
@@ -47,7 +47,7 @@ def test_an_image_that_left_is_in_no_table_and_on_no_page(radiographs: Layout) -
     before = {path.name: path.read_bytes() for path in report.iterdir()}
     numbers = (report / "predictions.csv").read_text().splitlines()
     leave(radiographs, image["sha256"])
-    assert remove_departed(radiographs) == [report]
+    assert remove_absent(radiographs) == [report]
     left = (report / "predictions.csv").read_text().splitlines()
     assert left == [line for line in numbers if image["sha256"] not in line]
     page = (report / "report.html").read_text()
@@ -67,18 +67,18 @@ def test_the_record_of_the_report_stays_valid_and_a_repetition_does_nothing(
 ) -> None:
     report, image = latest_report(radiographs), shown(radiographs)
     leave(radiographs, image["sha256"])
-    remove_departed(radiographs)
+    remove_absent(radiographs)
     assert written.fault(report) is None
     assert written.foreign(report, REPORT) is None
     before = (report / written.RECORD_FILE).stat().st_mtime_ns
-    assert remove_departed(radiographs) == []
+    assert remove_absent(radiographs) == []
     assert (report / written.RECORD_FILE).stat().st_mtime_ns == before
 
 
 def test_an_image_on_record_is_removed_whatever_the_dataset_lists(reported: Layout) -> None:
     image = predictions(reported)["sha256"].iloc[0]
     withdrawal.record(reported, "synthetic/a", [image], NOW)
-    assert remove_departed(reported) == [latest_report(reported)]
+    assert remove_absent(reported) == [latest_report(reported)]
     assert image not in set(predictions(reported)["sha256"])
 
 
@@ -86,13 +86,13 @@ def test_nothing_is_removed_when_the_source_is_another(radiographs: Layout) -> N
     path = radiographs.processed / "manifest.parquet"
     table = pd.read_parquet(path)
     table.assign(sha256=table["sha256"].str[::-1]).to_parquet(path)
-    assert remove_departed(radiographs) == []
+    assert remove_absent(radiographs) == []
     table.assign(source="other").to_parquet(path)
-    assert remove_departed(radiographs) == []
+    assert remove_absent(radiographs) == []
 
 
 def test_without_a_dataset_nothing_has_left(tmp_path: Path) -> None:
-    assert remove_departed(Layout(tmp_path)) == []
+    assert remove_absent(Layout(tmp_path)) == []
 
 
 def test_a_report_with_a_file_of_somebody_else_is_cleaned_and_their_file_kept(
@@ -101,7 +101,7 @@ def test_a_report_with_a_file_of_somebody_else_is_cleaned_and_their_file_kept(
     report, image = latest_report(radiographs), shown(radiographs)
     (report / "notes.txt").write_text("mine")
     leave(radiographs, image["sha256"])
-    assert remove_departed(radiographs) == [report]
+    assert remove_absent(radiographs) == [report]
     assert (report / "notes.txt").read_text() == "mine"
     assert "added by someone else" in str(written.foreign(report, REPORT))
 
@@ -111,7 +111,7 @@ def test_a_report_that_was_set_aside_is_cleaned_too(radiographs: Layout) -> None
     radiographs.set_aside.mkdir()
     aside = report.rename(radiographs.set_aside / f"{report.name}-20260101T000000Z")
     leave(radiographs, image["sha256"])
-    assert remove_departed(radiographs) == [aside]
+    assert remove_absent(radiographs) == [aside]
     assert image["sha256"] not in (aside / "report.html").read_text()
     assert not (radiographs.reports / "report.html").exists(), "a copy of a page that is gone"
 
@@ -121,4 +121,4 @@ def test_a_report_that_cannot_be_changed_is_named(radiographs: Layout) -> None:
     (report / written.RECORD_FILE).unlink()
     leave(radiographs, image["sha256"])
     with pytest.raises(ReportError, match=rf"{report.name} .*delete them"):
-        remove_departed(radiographs)
+        remove_absent(radiographs)

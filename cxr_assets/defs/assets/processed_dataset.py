@@ -7,7 +7,7 @@ from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation import plots
-from cxr_assets.forgetting import forget_departed
+from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import changes, dataset, raw
 from cxr_assets.radiographs.preparation import prepare
@@ -38,7 +38,7 @@ def processed_dataset(
     layout = data_root.layout
     images = raw.read(layout)
     record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
-    embedded, reports = forget_departed(layout)
+    embedded, reports = forget_absent(layout)
     if embedded or reports:
         context.log.info(
             f"images that left the dataset were removed from {len(reports)} reports, and "

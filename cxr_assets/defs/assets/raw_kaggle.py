@@ -54,11 +54,11 @@ def raw_kaggle(
 
 def _counts(named: pd.DataFrame) -> pd.DataFrame:
     """Number of images by source, site and class, and by split."""
-    said = named.assign(
+    rows = named.assign(
         site=named["site"].fillna("unknown"), split=named["split"].fillna("to be drawn")
     )
     return (
-        said.groupby(["source", "site", "label", "split"])
+        rows.groupby(["source", "site", "label", "split"])
         .size()
         .unstack(fill_value=0)
         .reset_index()
@@ -72,8 +72,8 @@ def _skipped(inventory: pd.DataFrame) -> pd.DataFrame:
     kind = rows["problem"].str.split(":", n=1).str[0].rename("reason")
     text = rows["path"] + ": " + rows["problem"].str.split(": ", n=1).str[-1]
     groups = text.groupby([rows["source"], kind])
-    said = [(*key, len(group), "; ".join(group.head(_EXAMPLES))) for key, group in groups]
-    return pd.DataFrame(said, columns=["source", "reason", "rows", "examples"])
+    counted = [(*key, len(group), "; ".join(group.head(_EXAMPLES))) for key, group in groups]
+    return pd.DataFrame(counted, columns=["source", "reason", "rows", "examples"])
 
 
 def _bytes(inventory: pd.DataFrame) -> float:
