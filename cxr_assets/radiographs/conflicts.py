@@ -50,7 +50,9 @@ def _contradictions(
         return
     every = stated[disagreeing].dropna().groupby(image[disagreeing]).unique()
     others = every.map(_listed)
-    remedy = "data.corrections or the source" if what == "label" else "the source"
+    remedy = "the source"
+    if what == "label":
+        remedy += ", or data.corrections of the pipeline,"
     problem[rows.index[disagreeing]] = (
         f"conflict: the same image has the {what}s "
         + image[disagreeing].map(others)

@@ -1,5 +1,6 @@
 """Images that any model is evaluated on: a folder or a table, listed without a data root."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -83,8 +84,9 @@ def _require_known(place: Path, rows: pd.DataFrame, classes: Sequence[str]) -> N
         given = sorted(rows["given_label"].dropna().unique())
         raise RawDataError(
             f"the images of {place.absolute()} have the labels {', '.join(given)}, but the classes "
-            f"of the model are {', '.join(classes)}: say with --label {unknown[0]}=CLASS which of "
-            f"them {unknown[0]} means, or with --label {unknown[0]}= leave its images out"
+            f"of the model are {', '.join(classes)}: say with --label "
+            f"{shlex.quote(f'{unknown[0]}=CLASS')} which of them {unknown[0]} means, or with "
+            f"--label {shlex.quote(f'{unknown[0]}=')} leave its images out"
         )
 
 

@@ -68,3 +68,9 @@ def test_a_table_that_cannot_be_surveyed_is_named_with_what_can_be_done(tmp_path
         place.write_text(f"{header}\na.png,normal,p1\n")
     with pytest.raises(RawDataError, match=message):
         survey.read(place, KAGGLE_CLASSES, {}, str)
+
+
+def test_a_label_of_two_words_is_quoted_for_the_shell(tmp_path):
+    table = tables.write(tmp_path, "images/a.png,No finding,p", header="path,label,patient")
+    with pytest.raises(RawDataError, match="--label 'No finding=CLASS' which"):
+        survey.read(table, KAGGLE_CLASSES, {}, lambda line: None)
