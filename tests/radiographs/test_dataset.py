@@ -1,3 +1,4 @@
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,20 @@ def source(tmp_path: Path) -> Path:
     return twelve_patients(tmp_path / "chest_xray")
 
 
-def test_images_and_labels_are_read_in_file_order(source, layout):
+def test_images_and_labels_are_read_in_the_order_of_their_pixels(source, layout):
     make(source, layout)
     rows = kept(layout.processed, "test")
+    assert rows["pixels"].is_monotonic_increasing
     images = read(layout.processed, rows["file"], 32)
     assert images.shape == (6, 32, 32)
     assert images.dtype == torch.uint8
-    assert labels(rows, DatasetRecord.read(layout.processed).classes).tolist() == [0, 0, 1, 1, 2, 2]
-    last = Preprocessing(32).decode(source / rows["path"].iloc[-1])
-    assert np.array_equal(images[-1].numpy(), last)
+    classes = DatasetRecord.read(layout.processed).classes
+    indices = labels(rows, classes).tolist()
+    assert [classes[index] for index in indices] == rows["class"].tolist()
+    assert sorted(indices) == [0, 0, 1, 1, 2, 2]
+    for path, image, digest in zip(rows["path"], images.numpy(), rows["pixels"], strict=True):
+        assert np.array_equal(image, Preprocessing(32).decode(source / path))
+        assert sha256(image.tobytes()).hexdigest() == digest
 
 
 def test_reading_names_a_missing_image(source, layout):

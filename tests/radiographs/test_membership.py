@@ -35,6 +35,7 @@ def test_an_image_that_is_left_out_is_not_listed(layout: Layout, tmp_path: Path)
     tiny.processed(layout)
     path = layout.processed / "manifest.parquet"
     table = pd.read_parquet(path)
+    table["reason"] = table["reason"].astype(object)
     table.loc[0, ["kept", "reason", "file"]] = [False, "corrupt: cut", None]
     table.to_parquet(path)
     membership.write(tmp_path, layout.processed)
