@@ -101,10 +101,11 @@ def forget(layout: Layout, name: str, progress: Progress, now: datetime) -> Forg
 
 
 def forget_absent(layout: Layout) -> tuple[int, list[Path]]:
-    """Remove what left the dataset from embeddings and reports, too.
+    """Remove images that left the dataset from embeddings and reports as well.
 
-    Call this when the dataset has been prepared: a patient whose rows or files are gone may have
-    withdrawn consent. Embeddings of images that are no longer kept are made again if they return.
+    Call this when the dataset has been prepared: a patient whose rows or files were removed may
+    have withdrawn consent. Embeddings of images that are no longer kept are made again if these
+    return.
 
     Returns:
         The number of embeddings, and the reports.
@@ -215,7 +216,7 @@ def _held(path: Path) -> bool:
 
 
 def main(patient: str) -> None:
-    """Forget a patient and print what was done; exit with 1 if that is not all."""
+    """Forget a patient and print what was done; exit with 1 if something is left to do."""
     progress = functools.partial(print, file=sys.stderr, flush=True)
     try:
         layout = load().layout

@@ -1,4 +1,4 @@
-"""How a step that takes long says what it is doing."""
+"""How a long step reports what it is doing."""
 
 from collections.abc import Callable
 

@@ -36,7 +36,7 @@ class Champion:
     """The released model.
 
     Attributes:
-        predictor: of it.
+        predictor: its predictor.
         unseen: bool [N], the images that it cannot have learnt from; at least one.
     """
 
@@ -130,7 +130,7 @@ def _gains(answers: list[npt.NDArray[np.float32]], targets: npt.NDArray[np.int64
 
 
 def _sites(table: pd.DataFrame) -> pd.Series:
-    """Site of each image: the source where it names none; small ones are taken together."""
+    """Site of each image: the source where it names none; small ones are pooled."""
     named = table.reindex(columns=["site", "source"])
     site = named["site"].fillna(named["source"])
     patients = table["patient"].groupby(site).transform("nunique")

@@ -226,7 +226,7 @@ def _answers(
 
 
 def _announce(evaluation: Evaluation, progress: Progress) -> None:
-    """Say how main model and baseline do."""
+    """Report the main scores of main model and baseline."""
     for model in evaluation.models[:2]:
         progress(
             f"{model.record.asset} {model.record.version}: macro F1 {model.metrics.macro_f1:.3f} "

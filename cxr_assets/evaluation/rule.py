@@ -14,7 +14,7 @@ def judge(report: Report, rule: Rule) -> list[Clause]:
     """Every clause of the rule; a model is released without a person if all are passed.
 
     A difference from the probe or the released model counts with the lower end of its interval:
-    chance is the burden of the new model. Those of a single class or site count as they are,
+    it has to stand out from chance. Those of a single class or site count as they are,
     because their intervals are wide; a class is judged by its recall, since every error is a loss
     of the recall of exactly one class, whatever the share of that class.
 

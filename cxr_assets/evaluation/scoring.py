@@ -76,7 +76,7 @@ class Evaluation:
 
 
 def evaluate_models(predictors: Sequence[Predictor], images: Images) -> Evaluation:
-    """Ask all models in one pass over the images, and compute their metrics.
+    """Run all models in one pass over the images, and compute their metrics.
 
     Args:
         predictors: the main model first; all of the same classes.

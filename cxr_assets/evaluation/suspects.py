@@ -1,4 +1,4 @@
-"""Images whose label, look or likeness to another image needs a second look."""
+"""Images that need a second look: their label is in doubt, or they are unlike all others."""
 
 from typing import Any
 

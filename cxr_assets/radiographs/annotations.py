@@ -20,13 +20,13 @@ _FRONTAL = {
     **dict.fromkeys(("ap", "anteroposterior", "anteriorposterior"), "AP"),
     "frontal": "frontal",
 }
-# What else may stand there: of the chest, and how the patient was placed.
+# Words that may stand beside the projection: chest, and the position of the patient.
 _ASIDE = (
     *("chest", "thorax", "view", "projection", "erect", "semierect", "semi", "standing", "sitting"),
     *("upright", "supine", "horizontal", "bedside", "portable", "mobile"),
 )
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
-# Of the name of a patient: zeros in front of a number, and signs, but between two numbers.
+# What two names of one patient may differ in: leading zeros, and signs that separate no numbers.
 _NO_MATTER = r"(?<!\d)0+(?=\d)|(?<!\d)[\W_]+|[\W_]+(?!\d)"
 _DATE = r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]\d\d:?\d\d.*)?"
 _AGE = r"(\d{1,3}(?:[.,]\d+)?)\s*([YMWD]?)"

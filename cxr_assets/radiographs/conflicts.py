@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-# Of what an image is given in conflict.
+# Contradicting values of an image that a message lists.
 _EXAMPLES = 3
 
 

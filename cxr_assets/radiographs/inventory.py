@@ -13,13 +13,13 @@ from cxr_serving.images.dicom import DicomUnavailable
 from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.preprocessing import ImageError
 
-# What the file itself says, and who says it.
+# Columns that come from the file.
 _FILE = ("bytes", "mtime_ns", "sha256", "width", "height", "bits")
 COLUMNS = (
     *("source", "path", "split", *_FILE, "label", "given_label", "patient", "site", "acquired"),
     *("view", "sex", "age", "problem"),
 )
-# By bytes and time a file is recognised, by its hash the image; of a problem, the kind counts.
+# Columns that the data version covers: the hash, not size and time; of a problem, its kind.
 _VERSIONED = (
     *("source", "path", "sha256", "split", "label", "given_label", "patient", "site", "acquired"),
     *("view", "sex", "age"),

@@ -64,7 +64,7 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     """The inventory: rows compared with one another; the problem of a table's row says which."""
     rows["problem"] = conflicts.mark(rows)
     rows["label"] = rows["label"].where(rows["problem"].isna(), None)
-    # What needs no mending needs no number.
+    # A number helps to find a row that has to be corrected.
     mendable = rows["problem"].notna() & (rows["problem"] != WITHDRAWN)
     numbered = rows["row"].notna() & mendable
     numbers = rows.loc[numbered, "row"].astype("int64").astype(str)

@@ -54,7 +54,7 @@ class Previous:
         return self.images[self.images["kept"]]
 
     def splits(self, inventory: pd.DataFrame, data: Data) -> dict[str, str]:
-        """Split of each patient that was drawn or given one; none if another draw was asked for.
+        """Split of each patient that was drawn or given one; none if other settings draw again.
 
         A source counts as the same while it has one of its images, whatever its name or place.
         """

@@ -17,7 +17,7 @@ from cxr_assets.progress import Progress
 from cxr_assets.radiographs.inventory import RawDataError
 
 _PARQUET = b"PAR1"
-# What is not a table, by its first bytes: what it is, and what to do.
+# Files that are no tables, by their first bytes: what they are, and what to do.
 _OTHERS = {
     b"PK\x03\x04": "an Excel workbook or another ZIP archive: save it as 'CSV UTF-8'",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as 'CSV UTF-8'",
@@ -45,7 +45,7 @@ class Wanted:
     Attributes:
         columns: name of a column in the file, by the name that it gets here.
         needed: names here of columns that must exist. Another one is left out where there is none,
-            unless its name in the file is not its name here: then somebody asked for it.
+            unless a setting gives it another name in the file.
         setting: what names a column of the file, with ``{}`` for its name here; None where
             columns must have the names that they get here.
     """
@@ -88,7 +88,7 @@ class Wanted:
 
 
 def read(path: Path, wanted: Wanted, progress: Progress) -> pd.DataFrame:
-    """The columns of a table that are asked for, as text.
+    """The wanted columns of a table, as text.
 
     A CSV file is UTF-8, or UTF-16 with a byte order mark; comma, semicolon or tab separates its
     values, whichever is most frequent in the first line, which names the columns. Another encoding

@@ -90,7 +90,7 @@ def limits(experiment: Experiment, classes: Collection[str]) -> str:
     if found == {"synthetic"}:
         return _LIMITS_SYNTHETIC
     alike = _ALIKE if set(classes) >= _PNEUMONIAS else ""
-    # Whoever has a folder in Kermany's layout has most likely Kermany's images.
+    # A folder in Kermany's layout most likely holds Kermany's images.
     kermany = found <= {"kaggle", "folder"}
     external = [source.name for source in experiment.data.listed if source.use == "test"]
     return _LIMITS.format(

@@ -24,8 +24,8 @@ def decide(
 ) -> Decision:
     """Release what fulfils every clause of its report; hold everything else.
 
-    A release that is pushed, on record and pointed to, in this order: a call that was killed in
-    between is completed by the next. What is already released stays so.
+    It is pushed, recorded and pointed to, in this order: after a kill in between, the next call
+    does the rest. What is already released stays so.
 
     Args:
         layout: where releases and decisions lie.
