@@ -9,7 +9,7 @@ from cxr_assets.groups import Fraction, Group, Seed
 
 Kind = Literal["kaggle", "folder", "table", "synthetic"]
 # Of a source, and of the short form of a list of one, whose name is its kind.
-SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][_a-z0-9-]{0,31}$")]
 Dataset = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 

@@ -28,8 +28,8 @@ def test_the_short_form_is_a_list_of_one_source_named_after_its_kind() -> None:
         ({"sources": [TABLE]}, "set either data.source"),
         ({"source": None, "sources": [TABLE, TABLE]}, "two sources named ours"),
         ({"source": None, "sources": [{**TABLE, "use": "test"}]}, "none to train on"),
-        ({"source": "table"}, "data.source=table needs data.table"),
-        ({"source": "folder", "folder": ""}, "data.source=folder needs data.folder"),
+        ({"source": "table"}, "source table needs a table: set data.table"),
+        ({"source": "folder", "folder": ""}, "source folder needs a folder: set data.folder"),
         ({"synthetic_patients": 2}, "it must be at least 3"),
     ],
 )

@@ -38,7 +38,3 @@ def bundles(layout: Layout) -> tuple[Path, Path]:
 def report_on(layout: Layout, progress: Progress = lambda line: None) -> Path:
     """The report on them."""
     return write_report(layout, *bundles(layout), progress)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")

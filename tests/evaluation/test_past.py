@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from reporting import RELEASED, bundles, empty
+from damage import empty
+from reporting import RELEASED, bundles
 
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout

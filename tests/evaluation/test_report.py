@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import tiny
+from damage import empty
 from PIL import Image
-from reporting import empty, report_on
+from reporting import report_on
 from tiny import CLASSES
 
 from cxr_assets.evaluation import plots

@@ -12,6 +12,7 @@ import killing
 import pytest
 import tiny
 import torch
+from damage import cut, empty
 from killing import Training
 
 from cxr_assets.layout import Layout
@@ -187,14 +188,6 @@ def test_folders_that_cannot_be_written_are_named(layout):
         export(plan)
     plan.bundles.unlink()
     assert export(plan)[1]
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def alter(path: Path) -> None:

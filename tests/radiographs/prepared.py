@@ -51,17 +51,3 @@ def make(source: Path, layout: Layout, **changes: object) -> tuple[DatasetRecord
         KAGGLE_CLASSES,
         silent,
     )
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def alter(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from radiographs.prepared import cut, empty, make, twelve_patients
+from damage import cut, empty
+from radiographs.prepared import make, twelve_patients
 
 from cxr_assets.radiographs.dataset import (
     DatasetError,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from damage import alter, empty
 from radiographs.kaggle_stand_in import KaggleStandIn, point_client_to, serve
 
 from cxr_assets.experiment import compose
@@ -72,14 +73,6 @@ def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, sai
     assert again.unchanged
     assert stand_in.ranges == [None], "the second collection must download nothing"
     assert not list(layout.raw.rglob("*.archive"))
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def alter(path: Path) -> None:
-    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
 
 
 @pytest.mark.parametrize("damage", [empty, alter, Path.unlink])

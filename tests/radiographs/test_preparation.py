@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import alter, cut, empty
 from PIL import Image
 from radiographs import handmade
-from radiographs.prepared import alter, cut, data, empty, make, silent, twelve_patients
+from radiographs.prepared import data, make, silent, twelve_patients
 
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import (
