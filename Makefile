@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench bench-serving dev serve
+.PHONY: help setup demo weeks test lint docs bench bench-serving dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,9 @@ setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 demo: setup ## Train and report on synthetic images, a few minutes on two cores
 	CXR_EXPERIMENT="$${CXR_EXPERIMENT:-demo}" $(BIN)/dagster job execute -m cxr_assets.definitions -j retrain
 	@$(BIN)/cxr summary
+
+weeks: setup ## Four weeks of a hospital, into build/weeks; IMAGES=folder takes real images
+	$(BIN)/python -m benchmarks.weeks $${IMAGES:+--images "$$IMAGES"}
 
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest

@@ -1,212 +1,184 @@
-"""Four weeks of a hospital in one command: growth, a correction, a withdrawal, a held challenger.
+"""Four weeks of a hospital in one command, as a schedule would run them.
 
-Makes a table of images (a third of them as DICOM, a third as 16-bit PNG, at three sites) and runs
-the job ``retrain`` on it as a schedule would, once a week. Look at the result in the Dagster UI and
-in the reports::
+Its archive exports DICOM and PNG with a table, in which one label of thirty is wrong:
 
-    python -m benchmarks.weeks --root weeks
-    CXR_DATA_ROOT=weeks/data make dev
+1. The first model.
+2. A week of new patients.
+3. Another week. The label audit's list has been corrected, and a patient has withdrawn consent.
+4. No new image. A challenger that was hardly trained is held. A person releases it nevertheless,
+   for a rehearsal, and returns to the model before it.
+
+Look at the result in the Dagster UI and in the reports::
+
+    python -m benchmarks.weeks --root build/weeks
+    CXR_DATA_ROOT=build/weeks/data make dev
 """
 
 import argparse
 import os
 import subprocess
 import sys
-from datetime import date, timedelta
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from PIL import Image
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from cxr_assets.radiographs import naming, synthesis
-from cxr_serving.images import files
+from benchmarks import archive
+from cxr_assets import decisions
+from cxr_assets.decisions import Decision
+from cxr_assets.evaluation.audit import AUDIT_FILE
+from cxr_assets.evaluation.wording import score
+from cxr_assets.layout import PAGE_FILE, Layout
+from cxr_assets.radiographs import changes, synthesis
+from cxr_serving.model import store
+from cxr_serving.model.report import Report
 
-_SITES = ("north", "south", "west")
-_FIRST = date(2026, 1, 5)
-# Share of the patients that are known in each week.
-_KNOWN = (0.7, 0.85, 1.0)
-_COLUMNS = {
-    "path": "file",
-    "label": "finding",
-    "patient": "pseudonym",
-    "site": "hospital",
-    "acquired": "date",
-}
-_WORDS = {"Bacterial": "bacterial_pneumonia", "None": "normal", "Viral": "viral_pneumonia"}
+_PATIENTS = 120
+_WRONG = 30
+# So that the synthetic images are learnt within a minute.
+_SYNTHETIC = (
+    *("data.image_size=64", "data.test_fraction=0.25", "trainer.max_epochs=9"),
+    *("trainer.batch_size=16", "trainer.ema_decay=0.9", "trainer.augmentation.affine=0.3"),
+    *("trainer.augmentation.exposure=0.3", "trainer.augmentation.detail=0"),
+    # With some hundred test images chance alone costs more than the rule allows by default.
+    *("release.rule.non_inferiority=0.2", "release.rule.class_loss=0.2"),
+    *("release.rule.site_loss=0.2", "release.rule.calibration_error=0.2"),
+)
+_HARDLY = ("trainer.max_epochs=1", "seed=1")
+_BECAUSE = ("a rehearsal: the service has to follow a person", "the rehearsal is over")
 
 
 def main() -> None:
-    """Run the four weeks, and print what each of them changed and decided."""
+    """Run the weeks, and print what each of them changed and what was decided."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path("weeks"), help="a new folder")
-    parser.add_argument("--folder", type=Path, help="images in Kaggle's layout; else synthetic")
-    parser.add_argument(
-        "overrides", nargs="*", help="of the experiment, such as trainer.max_epochs=6"
-    )
+    parser.add_argument("--root", type=Path, default=Path("build/weeks"), help="a new folder")
+    parser.add_argument("--images", type=Path, help="in Kaggle's layout; else synthetic ones")
+    parser.add_argument("overrides", nargs="*", help="of the experiment, such as data.seed=1")
     arguments = parser.parse_args()
     root: Path = arguments.root.resolve()
     if root.exists():
-        sys.exit(f"{root} exists: name a new folder with --root")
-    source = arguments.folder
-    if source is None:
-        source = root / "synthetic"
-        synthesis.make(source, 60, seed=0)
-    table = archive(source, root / "archive")
-    week = Weeks(root, arguments.folder is None, arguments.overrides)
+        sys.exit(f"{root} exists: delete it, or name a new folder with --root")
+    images: Path | None = arguments.images
+    synthetic = () if images else _SYNTHETIC
+    if images is None:
+        images = root / "synthetic"
+        synthesis.make(images, _PATIENTS, seed=0)
+    truth = archive.export(images, root / "archive")
+    hospital = Hospital(root, mislabel(truth), (*synthetic, *arguments.overrides))
 
-    for number, share in enumerate(_KNOWN, start=1):
-        week.run(f"week {number}", known(table, share))
-    patients = table["pseudonym"].unique()
-    corrected = table.copy()
-    corrected.loc[corrected["pseudonym"] == patients[0], "finding"] = "Viral"
-    withdrawn = patients[1]
-    week.command("data", "forget", withdrawn)
-    week.run("week 4: one patient relabelled, one withdrawn", corrected)
-    week.run(
-        "week 5: a challenger after one epoch",
-        corrected,
-        "trainer.max_epochs=1",
-        "trainer.warmup_epochs=0",
-        "seed=1",
-    )
-
-
-def archive(source: Path, target: Path) -> pd.DataFrame:
-    """Write the images of a folder as an archive would export them.
-
-    Args:
-        source: in Kaggle's layout.
-        target: new folder for the images.
-
-    Returns:
-        One row per image with the columns of the table; splits are left to be drawn.
-    """
-    target.mkdir(parents=True)
-    rows: list[dict[str, str]] = []
-    numbers: dict[str, int] = {}
-    for found in files.walk([source]):
-        try:
-            name = naming.parse(found.path)
-        except naming.UnnamedImage:
-            continue
-        if name.patient is None:
-            continue
-        number = numbers.setdefault(name.patient, len(numbers))
-        with Image.open(found.path) as image:
-            grey = np.asarray(image.convert("L"))
-        stem = f"{len(rows):06}"
-        rows.append(
-            {
-                "file": save(grey, target / stem, ("dcm", "16 bits", "png")[len(rows) % 3]),
-                "finding": next(word for word, label in _WORDS.items() if label == name.label),
-                "pseudonym": f"P{number:05}",
-                "hospital": _SITES[number % len(_SITES)],
-                "date": (_FIRST + timedelta(days=number % 28)).isoformat(),
-            }
-        )
-    return pd.DataFrame(rows)
+    hospital.week(1)
+    hospital.week(2)
+    hospital.correct(truth)
+    hospital.forget()
+    hospital.week(3)
+    released = store.read_pointer(hospital.layout.releases)
+    held = hospital.week(3, *_HARDLY)
+    for version, because in zip((held.version, released), _BECAUSE, strict=True):
+        if version not in (None, store.read_pointer(hospital.layout.releases)):
+            hospital.run("cxr", "release", "promote", version, "--because", because)
+            print(f"{version} {decisions.history(hospital.layout)[-1].summary}")
+    print(f"\nLook at it: CXR_DATA_ROOT={hospital.layout.root} make dev")
+    print(f"            {hospital.layout.reports / PAGE_FILE}")
 
 
-def save(grey: npt.NDArray[np.uint8], stem: Path, kind: str) -> str:
-    """Write an image so that every reader gets the same 8-bit grey levels from it.
-
-    Returns:
-        The name of the file.
-    """
-    if kind != "dcm":
-        path = stem.with_suffix(".png")
-        Image.fromarray(grey.astype(np.uint16) * 257 if kind == "16 bits" else grey).save(path)
-        return path.name
-    dataset = Dataset()
-    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
-    dataset.SOPInstanceUID = generate_uid()
-    dataset.Modality = "DX"
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows, dataset.Columns = grey.shape
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.WindowCenter, dataset.WindowWidth = 128, 256
-    dataset.PixelData = grey.tobytes() + b"\0" * (grey.size % 2)
-    dataset["PixelData"].VR = "OB"
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    path = stem.with_suffix(".dcm")
-    dcmwrite(path, dataset, enforce_file_format=True)
-    return path.name
+def mislabel(truth: pd.DataFrame) -> pd.DataFrame:
+    """The same table with another finding in one row of thirty."""
+    table = truth.copy()
+    words = list(archive.WORDS)
+    rng = np.random.default_rng(0)
+    for row in rng.choice(len(table), len(table) // _WRONG, replace=False):
+        others = [word for word in words if word != table.at[row, "finding"]]
+        table.at[row, "finding"] = rng.choice(others)
+    return table
 
 
-def known(table: pd.DataFrame, share: float) -> pd.DataFrame:
-    """The rows of the first patients of each class."""
-    first = table.groupby("pseudonym", sort=False)["finding"].first()
-    chosen: list[str] = []
-    for _, patients in first.groupby(first):
-        chosen += list(patients.index[: round(share * len(patients))])
-    return table[table["pseudonym"].isin(chosen)]
-
-
-class Weeks:
-    """The pipeline on a growing table.
+class Hospital:
+    """A growing table, and the pipeline that runs on it every week.
 
     Args:
-        root: folder with the archive; data root and Dagster's records go there.
-        synthetic: whether the images are synthetic.
+        root: folder with ``archive/``; the data root with Dagster's records goes there.
+        table: what the archive exports in the end.
         overrides: of the experiment.
     """
 
-    def __init__(self, root: Path, synthetic: bool, overrides: list[str]) -> None:
-        self._table = root / "archive" / "labels.csv"
+    def __init__(self, root: Path, table: pd.DataFrame, overrides: tuple[str, ...]) -> None:
+        self.layout = Layout(root / "data")
+        self._table = table
+        self._file = root / "archive" / "labels.csv"
         self._overrides = [
             "data=table",
-            f"data.table='{self._table}'",
-            f"data.image_size={64 if synthetic else 160}",
-            *(f"data.columns.{name}={column}" for name, column in _COLUMNS.items()),
-            *(f"data.labels.{word}={label}" for word, label in _WORDS.items()),
+            f"data.table='{self._file}'",
+            *(f"data.columns.{name}={column}" for name, column in archive.COLUMNS.items()),
+            *(f"data.labels.{word}={label}" for word, label in archive.WORDS.items()),
             *overrides,
         ]
-        self._environment = {
-            **os.environ,
-            "CXR_DATA_ROOT": str(root / "data"),
-            "DAGSTER_HOME": str(root / "data" / "dagster"),
-            "CXR_EXPERIMENT": "demo" if synthetic else "scratch",
+        home = self.layout.root / "dagster"
+        home.mkdir(parents=True)
+        (home / "dagster.yaml").symlink_to(Path("dagster.yaml").resolve())
+        self._environment = os.environ | {
+            "CXR_DATA_ROOT": str(self.layout.root),
+            "DAGSTER_HOME": str(home),
+            "CXR_EXPERIMENT": "scratch",
         }
-        self._data = root / "data"
-        (self._data / "dagster").mkdir(parents=True)
-        (self._data / "dagster" / "dagster.yaml").symlink_to(Path("dagster.yaml").resolve())
 
-    def run(self, title: str, table: pd.DataFrame, *overrides: str) -> None:
-        """Write the table, run the job, and print what changed and what was decided."""
-        table.to_csv(self._table, index=False, sep=";")
-        environment = self._environment | {
-            "CXR_OVERRIDES": " ".join([*self._overrides, *overrides])
-        }
-        print(f"\n== {title}: {len(table):,} images", flush=True)
-        log = self._data / "weeks.log"
+    def week(self, number: int, *overrides: str) -> Decision:
+        """Export the table as it is in a week, run the job, and print what came of it."""
+        day = archive.SUNDAY + timedelta(weeks=number - 1)
+        table = self._table[self._table["date"] < day.isoformat()]
+        # As Excel writes it where the comma is the decimal mark.
+        table.to_csv(self._file, index=False, sep=";", encoding="utf-8-sig")
+        print(f"\n== {day:%A, %d %B %Y} {' '.join(overrides)}", flush=True)
+        self._environment["CXR_OVERRIDES"] = " ".join([*self._overrides, *overrides])
+        started = time.monotonic()
+        job = ("job", "execute", "-m", "cxr_assets.definitions", "-j", "retrain")
+        self.run("dagster", *job)
+        report = Report.read(self.layout.reports)
+        decision = decisions.history(self.layout)[-1]
+        print(changes.sentence(report.changes))
+        for part in report.models:
+            print(f"{part.model.asset}: macro F1 {score(part.macro_f1, part.intervals.macro_f1)}")
+        print(f"{decision.version} {decision.summary}")
+        for clause in decision.failed:
+            print(f"  {clause.name}: {clause.text}")
+        print(f"({time.monotonic() - started:.0f} s)", flush=True)
+        return decision
+
+    def correct(self, truth: pd.DataFrame) -> None:
+        """Correct the labels that the audit of the last report finds in doubt, where wrong."""
+        report = self.layout.reports / str(store.read_pointer(self.layout.reports))
+        listed = pd.read_csv(report / AUDIT_FILE).set_index("path")
+        right = truth.set_index("file")["finding"].map(archive.WORDS)
+        listed["label"] = right.reindex(listed.index)
+        found = listed[listed["label"] != listed["given"]]
+        path = self._file.with_name("corrections.csv")
+        found.to_csv(path)
+        self._overrides.append(f"data.corrections='{path}'")
+        wrong = int((self._table["finding"] != truth["finding"]).sum())
+        print(
+            f"The audit lists {len(listed)} images, {len(found)} of the {wrong} with a wrong label:"
+            f" corrected in {path}"
+        )
+
+    def forget(self) -> None:
+        """The first patient withdraws consent."""
+        self.run("cxr", "data", "forget", self._table["pseudonym"].iloc[0])
+        print(f"{self._table['pseudonym'].iloc[0]} has withdrawn consent: cxr data forget")
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run a program of the pipeline; exit where it fails."""
+        log = self.layout.root / "weeks.log"
         with log.open("a") as file:
-            command = ["dagster", "job", "execute", "-m", "cxr_assets.definitions", "-j", "retrain"]
-            failed = subprocess.run(
-                [Path(sys.executable).parent / command[0], *command[1:]],
-                env=environment,
+            done = subprocess.run(
+                [Path(sys.executable).parent / program, *arguments],
+                env=self._environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 check=False,
-            ).returncode
-        if failed:
-            sys.exit(f"the run failed: see {log}")
-        self.command("summary")
-
-    def command(self, *arguments: str) -> None:
-        """Run ``cxr`` on the same data root."""
-        subprocess.run(
-            [Path(sys.executable).parent / "cxr", *arguments], env=self._environment, check=True
-        )
+            )
+        if done.returncode:
+            sys.exit(f"{program} {' '.join(arguments)} failed: see {log}")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_assets.experiment import ExperimentError, compose
-from cxr_assets.overrides import split
+from cxr_assets.overrides import literal, split
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.raw import RawDataError
-from cxr_assets.settings import SettingsError, load
+from cxr_assets.settings import Settings, SettingsError, load
 from cxr_assets.sources import Data
 from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.atomic import write_file
@@ -222,7 +222,7 @@ def main(table: Path, overrides: Sequence[str], csv: Path | None) -> None:
     progress = partial(print, file=sys.stderr, flush=True)
     try:
         settings = load()
-        shared = [text for text in split(settings.overrides) if _SHARED.match(text)]
+        shared = _shared(settings, table)
         source = ["data=table", f"data.table={table}"]
         experiment = compose(settings.experiment, [*source, *shared, *overrides])
         found = check(table, experiment.data, experiment.classes, progress)
@@ -240,6 +240,18 @@ def main(table: Path, overrides: Sequence[str], csv: Path | None) -> None:
         sys.exit(f"error: {error.filename} cannot be written: {error.strerror}")
     sys.stdout.write("\n".join([*_lines(found, warnings, place, csv), ""]))
     sys.exit(0 if len(found.usable) else 1)
+
+
+def _shared(settings: Settings, table: Path) -> list[str]:
+    """What the pipeline's settings say of any table, or of this one if it is one of several."""
+    overrides = split(settings.overrides)
+    shared = [text for text in overrides if _SHARED.match(text)]
+    if any(text.startswith("data.sources=") for text in overrides):
+        for source in compose(settings.experiment, overrides).data.sources:
+            if source.table is not None and source.table.expanduser().resolve() == table.resolve():
+                shared.append(f"data.columns={literal(source.columns.model_dump())}")
+                shared.append(f"data.labels={literal(source.labels)}")
+    return shared
 
 
 def _lines(found: Findings, warnings: Sequence[str], page: Path, csv: Path | None) -> Iterator[str]:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from cxr_serving.model import store
 
+# The page of a report; that at the top of the reports is a copy of the newest one.
+PAGE_FILE = "report.html"
+
 
 @dataclass(frozen=True)
 class Layout:

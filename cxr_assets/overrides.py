@@ -66,13 +66,15 @@ def for_hydra(override: str, sweep: bool = False) -> str:
     """An override in Hydra's grammar.
 
     Paths, and values that Hydra's grammar rejects, become quoted strings. A value that is already
-    quoted for Hydra, and ``null``, are returned unchanged.
+    quoted for Hydra, and ``null``, are returned unchanged. A list may go over several lines.
 
     Args:
         override: ``key=value``, no longer quoted for a shell.
         sweep: whether a comma separates the values of a sweep, also in paths.
     """
     key, equals, value = override.partition("=")
+    if value.lstrip().startswith(("[", "{")):
+        override = override.replace("\n", " ")  # a blank, which a line break is not to Hydra
     valid = _is_valid(override)
     if not equals or value in ("", "null") or (valid and value[0] in "'\""):
         return override

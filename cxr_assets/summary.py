@@ -8,12 +8,12 @@ from rich.table import Table
 from cxr_assets import decisions
 from cxr_assets.decisions import DecisionError
 from cxr_assets.evaluation.wording import score
-from cxr_assets.layout import Layout
+from cxr_assets.layout import PAGE_FILE, Layout
 from cxr_assets.radiographs import changes
 from cxr_assets.settings import SettingsError, load
 from cxr_serving.model import DISCLAIMER, store
 from cxr_serving.model.bundle import BundleError
-from cxr_serving.model.report import METRICS_FILE, Report, ReportError
+from cxr_serving.model.report import Report, ReportError
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "AUROC"}
 
@@ -55,7 +55,7 @@ def print_summary(layout: Layout) -> None:
                 f"The patients of {unknown:,} images of the dataset are unknown: leakage between "
                 "the splits cannot be excluded."
             )
-    console.print(f"report   {layout.reports / METRICS_FILE}")
+    console.print(f"report   {layout.reports / PAGE_FILE}", soft_wrap=True)
     console.print(
         f"release  {layout.releases / release if release else 'none yet'}", soft_wrap=True
     )
@@ -66,7 +66,8 @@ def print_summary(layout: Layout) -> None:
         "\nnext     make dev      the graph in the Dagster UI, http://localhost:3000\n"
         "         make serve    the HTTP service and its page, http://localhost:8000\n"
         "         your images   CXR_EXPERIMENT=scratch "
-        "CXR_OVERRIDES=\"data.folder='FOLDER'\" make demo\n"
+        "CXR_OVERRIDES=\"data=table data.table='TABLE'\" make demo\n"
+        "                       how to make the table: docs/data.md\n"
         f"\n{DISCLAIMER}",
         highlight=False,
         soft_wrap=True,

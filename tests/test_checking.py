@@ -128,3 +128,19 @@ def test_settings_of_the_pipeline_that_concern_tables_count(
     assert "6 usable" in text
     assert "no setting named 'data.label'" in str(said(tmp_path / "labels.csv", "data.label=x")[1])
     assert "no table" in str(said(tmp_path / "absent.csv")[1])
+
+
+def test_a_table_that_is_one_of_several_sources_is_read_as_that(
+    tmp_path: Path, layout: Layout, said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tables.write(tmp_path, *tables.ROWS, header=tables.HEADER.replace("label", "Befund"))
+    labels = "{Viral: viral_pneumonia, bacterial: bacterial_pneumonia, other word: null}"
+    monkeypatch.setenv(
+        "CXR_OVERRIDES",
+        'data=sources seed=1 data.sources="[{name: kaggle, source: kaggle, dataset: a/b},\n'
+        f"{{name: clinic, source: table, table: '{table}', columns: {{label: Befund}}, "
+        f'labels: {labels}}}]"',
+    )
+    assert "6 usable" in said(table)[0]
+    other = tables.write(tmp_path / "other", *tables.ROWS)
+    assert "2 usable" in said(other)[0]

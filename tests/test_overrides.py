@@ -58,6 +58,17 @@ def test_hydras_grammar_still_holds_for_other_keys() -> None:
     assert experiment.model.pretrained is None
 
 
+def test_a_list_may_go_over_several_lines() -> None:
+    text = """data=sources
+      data.sources="[
+        {name: clinic, source: table, table: '/images/our clinic.csv', columns: {path: File}},
+        {name: partner, source: folder, folder: /images/partner, use: test}]"
+    """
+    clinic, partner = compose("scratch", split(text)).data.listed
+    assert (clinic.table, clinic.columns.path) == (Path("/images/our clinic.csv"), "File")
+    assert (partner.folder, partner.use) == (Path("/images/partner"), "test")
+
+
 def test_what_is_joined_is_split_again() -> None:
     words = [f"data.folder={path}" for path in ODD] + ["model.depths=[1,1]", "a='b c'", ""]
     assert split(join(words)) == words

@@ -77,7 +77,7 @@ class Images:
 
 
 def test_split(processed: Path) -> Images:
-    """The test split of the processed dataset, ordered by file name.
+    """The test split of the processed dataset, in the order of :func:`dataset.kept`.
 
     Raises:
         DatasetError: there is no processed dataset.
@@ -95,7 +95,7 @@ def test_split(processed: Path) -> Images:
 
 
 def external(processed: Path) -> dict[str, Images]:
-    """Images of each source that is only for evaluation, ordered by file name, by its name.
+    """Images of each source that is only for evaluation, by its name; ordered as the test split.
 
     Raises:
         DatasetError: there is no processed dataset.

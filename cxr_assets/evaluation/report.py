@@ -21,6 +21,7 @@ from cxr_assets.evaluation.regression import NotComparable
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
 from cxr_assets.groups import Rule
+from cxr_assets.layout import PAGE_FILE as PAGE_FILE
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs.dataset import DatasetRecord
@@ -35,7 +36,6 @@ from cxr_serving.model.report import (
     ReportError,
 )
 
-PAGE_FILE = "report.html"
 PREDICTIONS_FILE = "predictions.csv"
 # Kinds of reports: on the test split, which a release is made from, and on any folder.
 REPORT = "report"

@@ -156,7 +156,10 @@ def batches(
 
 
 def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:
-    """The first ``number`` images of each class, by file name: uint8 [size, size] each.
+    """The first ``number`` images of each class, in the order of :func:`kept`.
+
+    Returns:
+        uint8 [size, size] each, by class.
 
     Raises:
         DatasetError: there is no dataset, or it is broken.

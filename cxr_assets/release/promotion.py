@@ -140,6 +140,6 @@ def shown(clauses: Sequence[Clause]) -> dict[str, str]:
 def consequence(version: str) -> str:
     """What follows from a clause that is not fulfilled, and what a person can do."""
     return (
-        "held: the release is made, but neither pushed nor served to those who follow releases. "
+        "The release is made, but neither pushed nor served to those who follow releases. "
         f'To release it all the same: cxr release promote {version} --because "..."'
     )

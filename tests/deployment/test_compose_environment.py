@@ -143,7 +143,7 @@ def test_training_reaches_mlflow(services: Services) -> None:
 
 
 def test_service_reads_what_training_writes(services: Services) -> None:
-    assert services["code-location"]["volumes"] == ["data:/data"]
+    assert services["code-location"]["volumes"] == ["data:/data", "./images:/images:ro"]
     assert "data:/data:ro" in services["serving"]["volumes"]
     assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
 
@@ -151,7 +151,7 @@ def test_service_reads_what_training_writes(services: Services) -> None:
 def test_runs_and_webserver_share_the_storage(services: Services) -> None:
     storage = PurePosixPath(services["webserver"]["environment"]["DAGSTER_STORAGE_DIR"])
     assert storage.is_relative_to("/data")
-    assert services["webserver"]["volumes"] == services["code-location"]["volumes"]
+    assert services["webserver"]["volumes"] == ["data:/data"]
 
 
 def test_mlflow_keeps_its_artifacts_on_a_volume(services: Services) -> None:

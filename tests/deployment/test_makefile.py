@@ -87,18 +87,21 @@ def test_a_data_root_may_be_anything(clone: Path, tmp_path: Path, name: str) -> 
     assert (clone / root / "dagster" / "dagster.yaml").exists()
 
 
-def test_images_of_a_benchmark_may_lie_anywhere(clone: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "last"), [("bench", "benchmarks.memory"), ("weeks", "benchmarks.weeks")]
+)
+def test_images_of_a_benchmark_may_lie_anywhere(clone: Path, target: str, last: str) -> None:
     program = clone / ".venv" / "bin" / "python"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word" >> words; done\n')
     program.chmod(0o755)
     for name in ODD[:3]:
-        done = make("bench", f"IMAGES={name}", directory=clone)
+        done = make(target, f"IMAGES={name}", directory=clone)
         assert done.returncode == 0, done.stderr
         assert (clone / "words").read_text().splitlines()[-1] == name
     (clone / "words").unlink()
-    make("bench", directory=clone)
-    assert (clone / "words").read_text().splitlines()[-1] == "benchmarks.memory"
+    make(target, directory=clone)
+    assert (clone / "words").read_text().splitlines()[-1] == last
 
 
 @pytest.mark.parametrize("name", ["why?", "50%20percent"])

@@ -59,8 +59,12 @@ def processed_dataset(
             "synthetic": record.synthetic,
             "image_size": record.image_size,
             "counts": _markdown(counts),
-            "counts_by_source": _markdown(pd.DataFrame(record.sources)),
-            **({"counts_by_site": _markdown(pd.DataFrame(record.sites))} if record.sites else {}),
+            "counts_by_source": _markdown(_by_split(record.sources, counts)),
+            **(
+                {"counts_by_site": _markdown(_by_split(record.sites, counts))}
+                if record.sites
+                else {}
+            ),
             "changes": what_changed,
             **(
                 {"changes_by_class_and_site": _markdown(changes.table(record.changes))}
@@ -75,6 +79,11 @@ def processed_dataset(
         },
         data_version=dg.DataVersion(record.data_version),
     )
+
+
+def _by_split(numbers: dict[str, dict[str, int]], counts: pd.DataFrame) -> pd.DataFrame:
+    """One row per source or site, and the columns of ``counts``."""
+    return pd.DataFrame(numbers).T.reindex(columns=counts.columns)
 
 
 def _samples(layout: Layout) -> dg.MarkdownMetadataValue:

@@ -59,6 +59,9 @@ def test_no_radiograph_is_in_the_event_log_and_what_left_the_folder_leaves_repor
     metadata = materialize()
     assert "samples" not in metadata
     assert not [name for name, value in metadata.items() if "data:image" in str(value)]
+    for name in ("counts", "counts_by_source"):
+        heading = str(metadata[name].value).splitlines()[0]
+        assert [cell.strip() for cell in heading.split("|")[2:-1]] == ["train", "val", "test"]
 
     images = dataset.manifest(layout.processed).query("split == 'test'")
     report = layout.reports / VERSION
