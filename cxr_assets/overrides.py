@@ -22,8 +22,8 @@ _WORD = "data.labels."
 # Columns of a table may have any name.
 _COLUMN = "data.columns."
 
-# Such as a class or a repository: neither a number nor a word that YAML reads otherwise.
-_PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[a-z_][a-z0-9_./@-]*", re.IGNORECASE)
+# Such as a class, a repository or a path: neither a number nor a word that YAML reads otherwise.
+_PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[a-z_/][a-z0-9_./@-]*", re.IGNORECASE)
 _FUNCTION = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)")
 
 
@@ -66,15 +66,13 @@ def for_hydra(override: str, sweep: bool = False) -> str:
     """An override in Hydra's grammar.
 
     Paths, and values that Hydra's grammar rejects, become quoted strings. A value that is already
-    quoted for Hydra, and ``null``, are returned unchanged. A list may go over several lines.
+    quoted for Hydra, and ``null``, are returned unchanged.
 
     Args:
         override: ``key=value``, no longer quoted for a shell.
         sweep: whether a comma separates the values of a sweep, also in paths.
     """
     key, equals, value = override.partition("=")
-    if value.lstrip().startswith(("[", "{")):
-        override = override.replace("\n", " ")  # a blank, which a line break is not to Hydra
     valid = _is_valid(override)
     if not equals or value in ("", "null") or (valid and value[0] in "'\""):
         return override

@@ -5,8 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from cxr_assets.experiment import compose
+from cxr_assets.overrides import split
+from cxr_assets.radiographs import raw
 from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
 
@@ -46,6 +51,44 @@ def test_every_variable_that_is_named_anywhere_is_on_the_page() -> None:
     named = {name for file in files for name in re.findall(r"CXR_[A-Z_]*[A-Z]", file.read_text())}
     assert len(named) > 20
     assert named - documented == set()
+
+
+def test_the_first_table_and_its_settings_are_what_the_program_reads(tmp_path: Path) -> None:
+    page = (ROOT / "docs/data.md").read_text()
+    blocks = re.findall(r"```(?:sh)?\n(.*?)```", page, re.DOTALL)
+    table, several = (
+        compose("scratch", split(shell(block))).data
+        for block in blocks
+        if "export CXR_OVERRIDES" in block
+    )
+    assert [source.use for source in several.listed] == ["all", "train", "test"]
+
+    [rows] = [block for block in blocks if block.startswith("path;label;")]
+    [source] = table.listed
+    assert str(source.table) == "/images/labels.csv"
+    (tmp_path / "labels.csv").write_text(rows)
+    (tmp_path / "export").mkdir()
+    for name in re.findall(r"^export/[^;]+", rows, re.MULTILINE):
+        number = int(re.findall(r"\d+", name)[0])
+        noise = np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / name, "PNG")
+    here = source.model_copy(update={"table": tmp_path / "labels.csv"})
+    found = raw.check(here, ("bacterial_pneumonia", "normal", "viral_pneumonia"), print).inventory
+    assert len(found) == len(rows.splitlines()) - 1
+    columns = ["label", "patient", "site", "acquired", "view"]
+    assert found[columns].notna().all(axis=None)
+    assert found["problem"].isna().all(), found["problem"].tolist()
+
+
+def shell(block: str) -> str:
+    """What a shell makes of the overrides in a block."""
+    done = subprocess.run(
+        ["bash", "-c", f'{block}\nprintf %s "$CXR_OVERRIDES"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def test_dead_links_are_found_on_pages_and_in_the_readme(tmp_path: Path) -> None:

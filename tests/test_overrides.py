@@ -85,7 +85,7 @@ def test_a_mistake_shows_how_to_quote() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(True, None, 3, 0.1, "true", "a, b", "it's", "facebook/convnextv2-tiny", ""),
+        *(True, None, 3, 0.1, "true", "a, b", "it's", "facebook/convnextv2-tiny", "/a/b.csv", ""),
         ["normal", "null", "1"],
         {"No Finding": "normal", "a:b,(c)": None, "x": [{"y": "z w"}]},
     ],
