@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_assets.experiment import ExperimentError, compose
-from cxr_assets.overrides import literal, split
+from cxr_assets.overrides import split
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.raw import RawDataError
@@ -249,8 +249,10 @@ def _shared(settings: Settings, table: Path) -> list[str]:
     if any(text.startswith("data.sources=") for text in overrides):
         for source in compose(settings.experiment, overrides).data.sources:
             if source.table is not None and source.table.expanduser().resolve() == table.resolve():
-                shared.append(f"data.columns={literal(source.columns.model_dump())}")
-                shared.append(f"data.labels={literal(source.labels)}")
+                shared += [f"data.columns.{name}={column}" for name, column in source.columns]
+                shared += [
+                    f"data.labels.{word}={label or 'null'}" for word, label in source.labels.items()
+                ]
     return shared
 
 
