@@ -9,6 +9,7 @@ from cxr_assets.progress import Progress
 from cxr_assets.radiographs import annotations, conflicts, folder
 from cxr_assets.radiographs.inventory import COLUMNS, RawDataError, examine
 from cxr_assets.radiographs.labels import Words
+from cxr_assets.radiographs.naming import EXTERNAL
 from cxr_assets.radiographs.withdrawal import WITHDRAWN, Withdrawal
 from cxr_assets.sources import Source
 
@@ -103,13 +104,15 @@ def require(
         rows = inventory[(use != "test") & (drawn | split_of.isin(splits))]
         for label in classes:
             if not (rows["label"] == label).any():
-                raise RawDataError(_absent(label, split, rows, needed, roots))
+                given = split_of.mask(use == "test", EXTERNAL)[inventory["label"] == label]
+                raise RawDataError(_absent(label, split, rows, given, needed, roots))
 
 
 def _absent(
     label: str,
     split: str,
     rows: pd.DataFrame,
+    given: pd.Series,
     sources: Sequence[Source],
     roots: Mapping[str, Path],
 ) -> str:
@@ -122,6 +125,12 @@ def _absent(
         if len(skipped)
         else ""
     )
+    if len(given) and not folders:
+        return (
+            f"no {label} image to {split} on in {', '.join(tables)}{aside}: all "
+            f"{len(given):,} of them are in {' and '.join(sorted(given.unique()))}. Give {split} "
+            "some of their patients, or leave their split empty to have it drawn"
+        )
     expected = []
     if folders and label in folder.EXAMPLES:
         expected.append(f"names like {folder.EXAMPLES[label]}")

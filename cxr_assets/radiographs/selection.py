@@ -146,6 +146,8 @@ def _leave_out_duplicates(
 def _files(images: pd.DataFrame) -> pd.Series:
     """Where the PNG of each kept image lies, below the dataset."""
     kept = images[images["reason"].isna()]
+    if kept.empty:
+        return pd.Series(None, index=images.index, dtype=object)
     stems = kept["path"].map(lambda path: PurePosixPath(path).stem[:_STEM])
     files = kept["split"] + "/" + kept["class"] + "/" + stems
     files = files.where(~files.duplicated(keep=False), files + "-" + kept["sha256"].str[:8])

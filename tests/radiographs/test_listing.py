@@ -136,3 +136,17 @@ def test_a_table_is_checked_without_a_data_root(table, tmp_path):
     assert said["gone.png"].endswith("No such file or directory (row 8)")
     assert said["images/b.png"].str.contains("labels (?:normal, \\?|\\?, normal)").all()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("given", "missing"), [("train", "test"), ("test", "train")])
+def test_a_table_that_gives_all_images_one_split_is_named_with_it(
+    given, missing, tmp_path, collect_sources
+):
+    rows = [
+        row.replace(",train,", f",{given},").replace(",test,", f",{given},") for row in tables.ROWS
+    ]
+    table = tables.write(tmp_path, *rows)
+    with pytest.raises(raw.RawDataError, match=rf"no \w+ image to {missing} on .*: all 2 of them "):
+        collect_sources(tables.source(table))
+    table.write_text(table.read_text().replace(f",{given},", ",,", 5))
+    assert len(collect_sources(tables.source(table)).inventory) == 6

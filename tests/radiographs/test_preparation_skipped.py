@@ -7,14 +7,17 @@ import dicoms
 import numpy as np
 import pytest
 from PIL import Image
-from radiographs import handmade
+from radiographs import handmade, tables
 from radiographs.prepared import make, twelve_patients
 
+from cxr_assets.experiment import compose
+from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import (
     DatasetRecord,
     manifest,
 )
-from cxr_assets.radiographs.preparation import PreparationError
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
+from cxr_assets.radiographs.preparation import PreparationError, prepare
 
 
 @pytest.fixture
@@ -169,3 +172,13 @@ def test_too_few_patients_are_an_error_that_counts_them(layout, tmp_path):
     rows = [handmade.row(tmp_path, number) for number in range(4)]
     with pytest.raises(PreparationError, match=r"no normal image is left in .*add patients"):
         handmade.make(layout, handmade.images(tmp_path, rows))
+
+
+def test_a_table_without_any_patient_says_what_to_set(layout, tmp_path):
+    rows = [f"{row.split(',')[0]},{row.split(',')[1]},," for row in tables.ROWS]
+    table = tables.write(tmp_path / "source", *rows, header="path,label,patient,site")
+    given = {"labels": tables.LABELS, "image_size": 32, "test_fraction": 0.3, "val_fraction": 0.3}
+    settings = compose("demo", ["data=table", f"data.table={table}"]).data.model_copy(update=given)
+    images = raw.collect(settings, KAGGLE_CLASSES, layout, str)
+    with pytest.raises(PreparationError, match=r"data\.unknown_patients=own"):
+        prepare(layout, images, settings, KAGGLE_CLASSES, str)
