@@ -67,8 +67,17 @@ def history(layout: Layout) -> list[Decision]:
     Raises:
         DecisionError: a record is broken.
     """
+    try:
+        # glob() takes a folder that it cannot read for an empty one.
+        paths = sorted(layout.decisions.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DecisionError(
+            f"{layout.decisions} cannot be read ({error.strerror}): make it readable"
+        ) from error
     found = []
-    for path in sorted(layout.decisions.glob("*.json")):
+    for path in (path for path in paths if path.suffix == ".json"):
         try:
             found.append(Decision.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
@@ -77,6 +86,11 @@ def history(layout: Layout) -> list[Decision]:
                 "or move it away"
             ) from error
     return found
+
+
+def last_released(decisions: Sequence[Decision]) -> str | None:
+    """The version that was released last, by the rule or by a person, if any."""
+    return next((one.version for one in reversed(decisions) if one.decision != "held"), None)
 
 
 def newest(decisions: Sequence[Decision], version: str) -> Decision | None:
@@ -91,13 +105,19 @@ def record(layout: Layout, decision: Decision) -> Decision:
         The one that is on record.
 
     Raises:
-        DecisionError: an earlier record is broken.
+        DecisionError: an earlier record is broken, or this one cannot be written.
     """
     last = newest(history(layout), decision.version)
     if last is not None and decision.says_the_same(last):
         return last
-    layout.decisions.mkdir(parents=True, exist_ok=True)
     time = decision.decided_at.astimezone(UTC)
     path = layout.decisions / f"{time:%Y%m%dT%H%M%S%fZ}-{decision.version}.json"
-    write_file(path, (decision.model_dump_json(indent=2) + "\n").encode())
+    try:
+        layout.decisions.mkdir(parents=True, exist_ok=True)
+        write_file(path, (decision.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise DecisionError(
+            f"{path} cannot be written ({error.strerror}), so nothing is decided: make the folder "
+            "writable, then do the same again"
+        ) from error
     return decision

@@ -60,3 +60,31 @@ def test_the_summary_names_what_failed_and_who_decided() -> None:
     promoted = decision(OLD, decision="promoted", clauses=clauses, by="ada", because="200 read")
     assert promoted.summary == "promoted by ada: 200 read"
     assert decision(OLD).summary == "released"
+
+
+def test_what_was_released_last_is_no_held_version(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert decisions.last_released(decisions.history(layout)) is None
+    decisions.record(layout, decision(OLD, decision="promoted", by="me", because="read"))
+    decisions.record(layout, decision(NEW, NOON + timedelta(days=1), decision="held"))
+    assert decisions.last_released(decisions.history(layout)) == OLD
+
+
+def test_a_folder_that_cannot_be_listed_or_written_is_not_taken_for_an_empty_one(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(tmp_path)
+    layout.decisions.write_text("a file where the folder was")
+    with pytest.raises(DecisionError, match="decisions cannot be read"):
+        decisions.history(layout)
+
+
+def test_a_decision_that_cannot_be_written_is_an_error_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decisions, "write_file", full)
+    with pytest.raises(DecisionError, match=r"No space left.*nothing is decided: make the folder"):
+        decisions.record(Layout(tmp_path), decision(OLD))

@@ -20,8 +20,11 @@ def trend(layout: Layout, asset: str, progress: Progress) -> list[TrendPoint]:
         layout: where bundles, reports and releases lie.
         asset: which model.
         progress: called with a line for each broken record, which is left out.
+
+    Raises:
+        DecisionError: a decision on record is broken.
     """
-    released = set(store.versions(layout.releases))
+    released = {one.version for one in decisions.history(layout) if one.decision != "held"}
     rows = []
     for version in store.versions(layout.models(asset))[-_RUNS:]:
         try:
@@ -48,6 +51,8 @@ def trend(layout: Layout, asset: str, progress: Progress) -> list[TrendPoint]:
 def champion(layout: Layout, asset: str, version: str) -> Path | None:
     """The released model that ``version`` is compared with; None where there is none.
 
+    Where the pointer to it was deleted, as a broken one must be, the decisions on record say it.
+
     Once ``version`` is released itself, it is the one that it took the place of: making its report
     again changes nothing. A release is a bundle, so the bundle that it was made from need not exist
     any more.
@@ -56,9 +61,13 @@ def champion(layout: Layout, asset: str, version: str) -> Path | None:
         BundleError: the released model or the pointer to it is broken, or of another format.
         DecisionError: a decision on record is broken.
     """
+    history = decisions.history(layout)
     released = store.read_pointer(layout.releases)
+    if released is None:
+        last = decisions.last_released(history)
+        released = last if last and (layout.releases / last).exists() else None
     if released == version:
-        decision = decisions.newest(decisions.history(layout), version)
+        decision = decisions.newest(history, version)
         released = decision.champion if decision else None
         if released is None or not (layout.releases / released).exists():
             return None

@@ -120,6 +120,8 @@ def _leave_out_duplicates(
     Kaggle's test split is unchanged.
     """
     usable = images[images["reason"].isna()]
+    if usable.empty:
+        return
     external = usable["source"].isin([one.name for one in sources if one.use == "test"])
     training = usable["source"].isin([one.name for one in sources if one.use == "train"])
     given = (usable["split"] == "test") & ~training

@@ -8,7 +8,8 @@ from pathlib import Path
 from cxr_assets import decisions
 from cxr_assets.decisions import Decision
 from cxr_assets.layout import Layout
-from cxr_serving.model import store
+from cxr_serving.model import hashes, store
+from cxr_serving.model.bundle import RECORD_FILE, BundleRecord
 from cxr_serving.model.report import Clause, MissingReport, Report
 
 # Sends a release to the Hub and returns the URL of the commit.
@@ -75,8 +76,9 @@ def promote(layout: Layout, version: str, because: str, push: Push | None = None
         The decision that is on record.
 
     Raises:
-        PromotionError: there is no such release, it is released already, or no reason is given.
-        BundleError: the release or the pointer to the released one is broken.
+        PromotionError: there is no such release, it is damaged or released already, or no reason
+            is given.
+        BundleError: its record or the pointer to the released one is broken.
         DecisionError: an earlier decision on record is broken.
         UploadError: the release was not pushed; nothing is decided.
     """
@@ -92,7 +94,11 @@ def promote(layout: Layout, version: str, because: str, push: Push | None = None
     if champion == version:
         raise PromotionError(f"{version} is released already")
     directory = layout.releases / version
-    store.verify(directory)
+    if fault := hashes.fault(directory, RECORD_FILE, BundleRecord.read(directory).files):
+        raise PromotionError(
+            f"{fault}: restore the release from a backup or, if it is the newest, materialise "
+            "hf_release again"
+        )
     decision = Decision(
         version=version,
         champion=champion,

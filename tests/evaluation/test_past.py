@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import tiny
 from damage import empty
 from reporting import RELEASED, bundles
 
+from cxr_assets import decisions
+from cxr_assets.decisions import Decision
+from cxr_assets.evaluation import past
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
 from cxr_serving.model import bundle, store
@@ -130,3 +134,30 @@ def test_bundles_of_an_earlier_format_do_not_stop_a_report(layout: Layout) -> No
     metrics = Report.read(write_report(layout, main, baseline))
     assert [row.version for row in metrics.trend] == [main.name]
     assert metrics.regression is None
+
+
+def decided(layout: Layout, version: str, outcome: str) -> None:
+    given = {"version": version, "decided_at": datetime(2026, 1, 9, tzinfo=UTC), "clauses": []}
+    given |= {"champion": None, "decision": outcome, "by": None, "because": None, "pushed": None}
+    decisions.record(layout, Decision.model_validate(given))
+
+
+def test_a_deleted_pointer_hides_no_released_model(layout: Layout) -> None:
+    main = store.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.releases / RELEASED)
+    assert past.champion(layout, "convnext_model", main.name) is None
+    decided(layout, RELEASED, "released")
+    assert past.champion(layout, "convnext_model", main.name) == layout.releases / RELEASED
+    shutil.rmtree(layout.releases / RELEASED)
+    assert past.champion(layout, "convnext_model", main.name) is None
+
+
+@pytest.mark.parametrize(("outcome", "released"), [("released", True), ("held", False)])
+def test_the_trend_shows_as_released_what_was_not_held(
+    outcome: str, released: bool, layout: Layout
+) -> None:
+    main = store.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.releases / main.name)
+    decided(layout, main.name, outcome)
+    [point] = past.trend(layout, "convnext_model", print)
+    assert point.released is released

@@ -174,3 +174,12 @@ def test_a_broken_record_of_a_decision_is_named(layout: Layout) -> None:
     path.write_text("{")
     with pytest.raises(DecisionError, match=path.name):
         decide(layout, release(layout, 2))
+
+
+def test_a_damaged_release_is_not_promoted_and_the_remedy_is_its_own(layout: Layout) -> None:
+    held = release(layout, 1, passed=False)
+    decide(layout, held)
+    (held / METRICS_FILE).write_text("{}")
+    with pytest.raises(PromotionError, match=r"does not match.*materialise hf_release again"):
+        promote(layout, held.name, "read")
+    assert store.read_pointer(layout.releases) is None
