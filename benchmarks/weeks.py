@@ -106,6 +106,7 @@ class Hospital:
     def __init__(self, root: Path, table: pd.DataFrame, overrides: tuple[str, ...]) -> None:
         self.layout = Layout(root / "data")
         self._table = table
+        self._dataset: str | None = None
         self._file = root / "archive" / "labels.csv"
         self._overrides = [
             "data=table",
@@ -136,7 +137,10 @@ class Hospital:
         self.run("dagster", *job)
         report = Report.read(self.layout.reports)
         decision = decisions.history(self.layout)[-1]
-        print(changes.sentence(report.changes))
+        assert report.dataset is not None
+        version, self._dataset = self._dataset, report.dataset.data_version
+        same = version == self._dataset
+        print("No new image." if same else changes.sentence(report.changes))
         for part in report.models:
             print(f"{part.model.asset}: macro F1 {score(part.macro_f1, part.intervals.macro_f1)}")
         print(f"{decision.version} {decision.summary}")
@@ -162,7 +166,7 @@ class Hospital:
         )
 
     def forget(self) -> None:
-        """The first patient withdraws consent."""
+        """The first patient withdraws consent; the images leave the dataset at once."""
         self.run("cxr", "data", "forget", self._table["pseudonym"].iloc[0])
         print(f"{self._table['pseudonym'].iloc[0]} has withdrawn consent: cxr data forget")
 
