@@ -9,7 +9,7 @@ import pandas as pd
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import table
 from cxr_assets.radiographs.inventory import RawDataError
-from cxr_assets.radiographs.naming import SPLITS, spellings
+from cxr_assets.radiographs.naming import SPLITS, pseudonym, spellings
 from cxr_assets.radiographs.table import Wanted
 from cxr_assets.sources import Source
 
@@ -88,12 +88,11 @@ def read(source: Source, progress: Progress, *, renamed: bool = True) -> pd.Data
 
 
 def _patients(given: pd.Series, progress: Progress) -> pd.Series:
-    """Pseudonyms in one spelling of letters, and numbers without what makes 12 a 12.0.
+    """Pseudonyms in one spelling.
 
-    pandas and spreadsheets write so once one cell of the column is empty. What else may be one
-    patient under two names is reported, but not decided here.
+    What else may be one patient under two names is reported, but not decided here.
     """
-    patients = given.str.normalize("NFC").str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    patients = given.map({name: pseudonym(name) for name in given.unique()})
     names = patients.drop_duplicates()
     alike = names.str.normalize("NFKC").str.casefold().str.replace(_NO_MATTER, "", regex=True)
     doubtful = names[alike.duplicated(keep=False) & (alike != "")]

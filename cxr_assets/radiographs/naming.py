@@ -34,6 +34,14 @@ class UnnamedImage(ValueError):
     """Folder and file name do not give the class; the message says what was expected."""
 
 
+def pseudonym(name: str) -> str:
+    """One spelling of what programs write differently: letters with accents, and 12 as 12.0.
+
+    pandas and spreadsheets write so once one cell of a column of numbers is empty.
+    """
+    return re.sub(r"^(\d+)\.0$", r"\1", unicodedata.normalize("NFC", name.strip()))
+
+
 def spellings(path: str) -> Iterator[str]:
     """What a path in a table may be called on disk.
 
