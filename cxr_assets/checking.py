@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cxr_assets.experiment import ExperimentError, compose
 from cxr_assets.overrides import split
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs import raw
+from cxr_assets.radiographs import raw, withdrawal
 from cxr_assets.radiographs.raw import RawDataError
+from cxr_assets.radiographs.withdrawal import Withdrawal, WithdrawalError
 from cxr_assets.settings import Settings, SettingsError, load
 from cxr_assets.sources import Data
 from cxr_serving.images.reader import ImageReader
@@ -139,20 +140,27 @@ class Findings:
         return found
 
 
-def check(table: Path, data: Data, classes: Sequence[str], progress: Progress) -> Findings:
+def check(
+    table: Path,
+    data: Data,
+    classes: Sequence[str],
+    withdrawn: Mapping[str, Withdrawal],
+    progress: Progress,
+) -> Findings:
     """List what a table holds. Of images only the headers are read.
 
     Args:
         table: a CSV or Parquet file.
         data: settings with the names of its columns and the meaning of its labels.
         classes: of the experiment.
+        withdrawn: the record of withdrawn patients, whose images a run leaves out, too.
         progress: called with a line per stage.
 
     Raises:
         RawDataError: the table cannot be read.
     """
     [source] = data.listed
-    images = raw.check(source, classes, progress)
+    images = raw.check(source, classes, withdrawn, progress)
     return Findings(table, images.roots[source.name], images.inventory, tuple(classes))
 
 
@@ -225,7 +233,9 @@ def main(table: Path, overrides: Sequence[str], csv: Path | None) -> None:
         shared = _shared(settings, table)
         source = ["data=table", f"data.table={table}"]
         experiment = compose(settings.experiment, [*source, *shared, *overrides])
-        found = check(table, experiment.data, experiment.classes, progress)
+        found = check(
+            table, experiment.data, experiment.classes, withdrawal.read(settings.layout), progress
+        )
         warnings = found.warnings()
         place = settings.layout.checks / f"{table.stem}.html"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +244,7 @@ def main(table: Path, overrides: Sequence[str], csv: Path | None) -> None:
         if csv is not None:
             columns = ["path", "given_label", "patient", "problem"]
             write_file(csv, found.skipped[columns].to_csv(index=False).encode())
-    except (SettingsError, ExperimentError, RawDataError) as error:
+    except (SettingsError, ExperimentError, RawDataError, WithdrawalError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename} cannot be written: {error.strerror}")

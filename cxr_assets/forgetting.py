@@ -22,6 +22,7 @@ from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.membership import MembershipError
+from cxr_assets.radiographs.naming import pseudonym
 from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.settings import SettingsError, load
 from cxr_serving.model import store
@@ -148,8 +149,10 @@ def _rows(layout: Layout) -> pd.DataFrame:
 
 
 def _find(name: str, patients: set[str]) -> str:
-    matching = sorted({name} & patients) or sorted(
-        patient for patient in patients if patient.partition("/")[2] == name
+    source, slash, rest = name.partition("/")
+    whole = f"{source}/{pseudonym(rest)}" if slash else name
+    matching = sorted({name, whole} & patients) or sorted(
+        patient for patient in patients if patient.partition("/")[2] in {name, pseudonym(name)}
     )
     if len(matching) == 1:
         return matching[0]

@@ -1,4 +1,6 @@
 import re
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,7 @@ from radiographs import tables
 
 import cxr
 from cxr_assets.layout import Layout
+from cxr_assets.radiographs import withdrawal
 
 LABELS = ["data.labels.Viral=viral_pneumonia", "data.labels.bacterial=bacterial_pneumonia"]
 
@@ -144,3 +147,20 @@ def test_a_table_that_is_one_of_several_sources_is_read_as_that(
     assert "6 usable" in said(table)[0]
     other = tables.write(tmp_path / "other", *tables.ROWS)
     assert "2 usable" in said(other)[0]
+
+
+def test_a_patient_who_withdrew_consent_is_neither_counted_nor_shown(
+    tmp_path: Path, layout: Layout, said
+) -> None:
+    table = tables.write(tmp_path, *tables.ROWS)
+    image = sha256((tmp_path / "images/d.png").read_bytes()).hexdigest()
+    # Of two patients one is known by name, the other by an image, as one of another source is.
+    withdrawal.record(layout, "table/p1", [], datetime(2026, 3, 1, tzinfo=UTC))
+    withdrawal.record(layout, "clinic/4711", [image], datetime(2026, 3, 1, tzinfo=UTC))
+    text, _ = said(table, *LABELS)
+    assert "6 rows, 4 usable images of 4 patients" in text
+    assert "withdrawn: 2" in text
+    page = (layout.checks / "labels.html").read_text()
+    assert "images/b.png" in page
+    assert "images/a.png" not in page.split("cannot be used")[0]
+    assert image not in page

@@ -11,7 +11,7 @@ from filelock import FileLock
 from radiographs import prepared
 
 import cxr
-from cxr_assets import written
+from cxr_assets import forgetting, written
 from cxr_assets.evaluation.report import REPORT
 from cxr_assets.forgetting import Forgotten, UnknownPatient, forget, forget_absent
 from cxr_assets.layout import Layout
@@ -274,3 +274,8 @@ def test_the_command_fails_for_an_unknown_patient(configured: Layout) -> None:
 def test_the_command_fails_where_the_record_is_broken(configured: Layout) -> None:
     configured.withdrawn.write_text("patient\n")
     assert "restore it from a backup" in str(command("normal/IM-0010"))
+
+
+@pytest.mark.parametrize("name", ["12.0", "table/12.0", "12"])
+def test_a_patient_is_found_by_the_number_that_stands_in_the_table(name: str) -> None:
+    assert forgetting._find(name, {"table/12", "table/120"}) == "table/12"

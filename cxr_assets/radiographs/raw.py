@@ -95,14 +95,25 @@ def collect(data: Data, classes: Sequence[str], layout: Layout, progress: Progre
     return images
 
 
-def check(source: Source, classes: Sequence[str], progress: Progress) -> RawImages:
-    """List the images of a folder or a table as :func:`collect` would, without a data root.
+def check(
+    source: Source,
+    classes: Sequence[str],
+    withdrawn: Mapping[str, Withdrawal],
+    progress: Progress,
+) -> RawImages:
+    """List the images of a folder or a table as :func:`collect` would, and write nothing.
+
+    Args:
+        source: which one; it need not be one of the pipeline's.
+        classes: of the experiment.
+        withdrawn: the record of withdrawn patients; their images are known by their hashes.
+        progress: called with a line per stage.
 
     Raises:
         RawDataError: there is no such folder or table, or it cannot be read.
     """
     roots = {source.name: _place(source)}
-    return _list((source,), roots, classes, None, None, {}, progress)
+    return _list((source,), roots, classes, None, None, withdrawn, progress)
 
 
 def read(layout: Layout) -> RawImages:

@@ -131,7 +131,7 @@ def test_a_table_that_cannot_be_read_leaves_the_last_inventory(table, collect_so
 def test_a_table_is_checked_without_a_data_root(table, tmp_path):
     tables.write(table.parent, *tables.ROWS, "gone.png,Viral,p7", "images/b.png,?,p2")
     before = sorted(tmp_path.rglob("*"))
-    images = raw.check(tables.source(table), KAGGLE_CLASSES, lambda line: None)
+    images = raw.check(tables.source(table), KAGGLE_CLASSES, {}, lambda line: None)
     said = images.inventory.set_index("path")["problem"].dropna()
     assert said["gone.png"].endswith("No such file or directory (row 8)")
     assert said["images/b.png"].str.contains("labels (?:normal, \\?|\\?, normal)").all()

@@ -6,6 +6,7 @@ import pandas as pd
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.radiographs import raw
+from cxr_assets.radiographs.withdrawal import WITHDRAWN
 from cxr_assets.tracking import Run
 
 # Of each reason for which rows are skipped.
@@ -66,13 +67,19 @@ def _counts(named: pd.DataFrame) -> pd.DataFrame:
 
 
 def _skipped(inventory: pd.DataFrame) -> pd.DataFrame:
-    """Number of rows skipped by source and kind of reason, with the first of each."""
+    """Number of rows skipped by source and kind of reason, with the first of each.
+
+    Nothing can be removed from Dagster's event log: it gets no names of withdrawn patients.
+    """
     rows = inventory[inventory["problem"].notna()]
     # Not partition: of no rows it makes no columns.
     kind = rows["problem"].str.split(":", n=1).str[0].rename("reason")
     text = rows["path"] + ": " + rows["problem"].str.split(": ", n=1).str[-1]
+    text = text.mask(rows["problem"] == WITHDRAWN, "")
     groups = text.groupby([rows["source"], kind])
-    counted = [(*key, len(group), "; ".join(group.head(_EXAMPLES))) for key, group in groups]
+    counted = [
+        (*key, len(group), "; ".join(filter(None, group.head(_EXAMPLES)))) for key, group in groups
+    ]
     return pd.DataFrame(counted, columns=["source", "reason", "rows", "examples"])
 
 
