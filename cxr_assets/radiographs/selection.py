@@ -53,10 +53,13 @@ class Previous:
         """The rows of images that are in the dataset."""
         return self.images[self.images["kept"]]
 
-    def splits(self, inventory: pd.DataFrame, data: Data) -> dict[str, str]:
+    def splits(
+        self, inventory: pd.DataFrame, data: Data, sources: Sequence[Source]
+    ) -> dict[str, str]:
         """Split of each patient that was drawn or given one; none if other settings draw again.
 
-        A source counts as the same while it has one of its images, whatever its name or place.
+        A source counts as the same while it has one of its images, wherever it lies. Where patient
+        or source have another name now, the images tell who it is, unless their split is given.
         """
         drawn = (self.record.seed, self.record.val_fraction, self.record.test_fraction)
         if drawn != (data.seed, data.val_fraction, data.test_fraction):
@@ -64,7 +67,23 @@ class Previous:
         key = ["source", "sha256"]
         shared = self.kept[key].merge(inventory[key].drop_duplicates(), on=key)["source"].unique()
         rows = self.kept[self.kept["source"].isin(shared) & self.kept["split"].isin(naming.SPLITS)]
-        return dict(zip(rows["patient"], rows["split"], strict=True))
+        by_name = dict(zip(rows["patient"], rows["split"], strict=True))
+        return self._by_image(inventory, sources) | by_name
+
+    def _by_image(self, inventory: pd.DataFrame, sources: Sequence[Source]) -> dict[str, str]:
+        """Where the images of each patient were whose split is free; in train if in several."""
+        rows = self.kept[self.kept["split"].isin(naming.SPLITS)]
+        split_of = dict(zip(rows["sha256"], rows["split"], strict=True))
+        before = inventory["sha256"].map(split_of)
+        drawn = inventory["source"].isin([one.name for one in sources if one.use == "all"])
+        tables = inventory["source"].isin([one.name for one in sources if one.source == "table"])
+        pooled = inventory["split"].isin(["train", "val"]) & before.isin(["train", "val"])
+        free = drawn & (inventory["split"].isna() | (pooled & ~tables))
+        found = inventory.loc[free & inventory["problem"].isna(), ["patient"]].assign(split=before)
+        # Whoever learnt from one image of a patient has learnt from the patient.
+        order = found["split"].map({"test": 0, "val": 1, "train": 2})
+        found = found.assign(order=order).dropna().sort_values("order", kind="stable")
+        return dict(zip(found["patient"], found["split"], strict=True))
 
 
 def select(
@@ -91,7 +110,7 @@ def select(
     images["reason"] = images["reason"].astype(object).where(images["reason"].notna(), None)
     _name_patients(images, data)
     _leave_out_duplicates(images, raw.sources, previous)
-    recorded = {} if previous is None else previous.splits(raw.inventory, data)
+    recorded = {} if previous is None else previous.splits(raw.inventory, data, raw.sources)
     usable = images[images["reason"].isna()].rename(columns={"class": "label"})
     splits = assign_splits(usable, raw.sources, data, classes, recorded)
     images["split"] = splits.reindex(images.index).astype(object)

@@ -125,8 +125,8 @@ def _place(patient: _Patient, before: str | None, draws_test: bool, data: Data) 
     if before is not None and given is not None and before not in fitting:
         raise SplitError(
             f"patient {patient.name} was in {before} and would move to {given}, as its source now "
-            f"says: models were trained or chosen on that. Restore its split in the source, "
-            f"or {_REDRAW}"
+            "says: models were trained or chosen on that. Restore its split, or the use of the "
+            f"source, or {_REDRAW}"
         )
     if given not in (None, _POOLED):
         patient.split = given

@@ -65,6 +65,23 @@ def test_another_source_of_the_same_name_is_drawn_afresh(layout, tmp_path):
     assert (found["split"] == "test").sum() == 8
 
 
+def test_a_patient_or_a_source_of_another_name_is_known_by_its_images(layout, tmp_path):
+    rows = [row(tmp_path, number) for number in range(40)]
+    make(layout, images(tmp_path, rows[:6]))
+    make(layout, images(tmp_path, rows))
+    before = splits(layout)
+    for one in rows:
+        one["patient"] = f"{one['patient']}-renamed"
+    found = planned(images(tmp_path, rows), Previous.read(layout.processed))
+    assert {name.removesuffix("-renamed"): split for name, split in
+            zip(found["patient"], found["split"], strict=True)} == before  # fmt: skip
+    test = next(one for one in rows if before[one["patient"].removesuffix("-renamed")] == "test")
+    train = next(one for one in rows if before[one["patient"].removesuffix("-renamed")] == "train")
+    test["patient"] = train["patient"] = "one and the same"
+    found = planned(images(tmp_path, rows), Previous.read(layout.processed))
+    assert set(found.loc[found["patient"] == "one and the same", "split"]) == {"train"}
+
+
 def test_an_image_that_is_also_external_is_kept_there_alone(tmp_path):
     external = Source(name="outside", source="table", table="labels.csv", use="test")
     ours = [row(tmp_path, number) for number in range(20)]
