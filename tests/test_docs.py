@@ -73,7 +73,9 @@ def test_the_first_table_and_its_settings_are_what_the_program_reads(tmp_path: P
         noise = np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / name, "PNG")
     here = source.model_copy(update={"table": tmp_path / "labels.csv"})
-    found = raw.check(here, ("bacterial_pneumonia", "normal", "viral_pneumonia"), print).inventory
+    found = raw.check(
+        here, ("bacterial_pneumonia", "normal", "viral_pneumonia"), {}, print
+    ).inventory
     assert len(found) == len(rows.splitlines()) - 1
     columns = ["label", "patient", "site", "acquired", "view"]
     assert found[columns].notna().all(axis=None)

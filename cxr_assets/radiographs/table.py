@@ -202,6 +202,10 @@ def _header(path: Path, text: str) -> tuple[str, list[str]]:
     first = line[0] if line else ""
     if not first.strip():
         raise TableError(f"the first line of {path} is empty: it must name the columns")
+    if re.match('"?sep=', first):
+        raise TableError(
+            f"the first line of {path} is {first!r}, which only Excel reads: remove that line"
+        )
     delimiter = max(_DELIMITERS, key=re.sub(r'"[^"]*"', "", first).count)
     try:
         names = next(csv.reader([first], delimiter=delimiter))

@@ -92,6 +92,7 @@ def workbook() -> bytes:
         (workbook(), "Excel workbook"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel workbook"),
         (b"\x1f\x8b\x08\0", "gzip: unpack it"),
+        ("sep=;\npath;label;patient\n", "'sep=;', which only Excel reads: remove that line"),
         (b"PAR1 and no more", "cannot be read as Parquet"),
         ("path,label,patient\na,b,c\na,b,c,d\n", "line 3 has 4 values, but there are 3 columns"),
         ("path,label,patient\na,b,c,d\n", "line 2 has 4 values, but there are 3 columns"),
