@@ -60,6 +60,16 @@ class Layout:
         return store.reports_directory(self.root)
 
     @property
+    def reports_lock(self) -> Path:
+        """Lock held while reports change."""
+        return self.root / ".reports.lock"
+
+    @property
+    def releases_lock(self) -> Path:
+        """Lock held while a release is written."""
+        return self.root / ".releases.lock"
+
+    @property
     def releases(self) -> Path:
         """``<version>/`` for each release, and ``latest.json``."""
         return store.releases_directory(self.root)

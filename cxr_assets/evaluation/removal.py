@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 from pydantic import ValidationError
 
 from cxr_assets import written
@@ -38,6 +39,11 @@ def remove_absent(layout: Layout) -> list[Path]:
     Raises:
         ReportError: a report cannot be changed; all others have been.
     """
+    with FileLock(layout.reports_lock):
+        return _remove_absent(layout)
+
+
+def _remove_absent(layout: Layout) -> list[Path]:
     listed = _listed(layout)
     withdrawn = frozenset().union(*(row.images for row in withdrawal.read(layout).values()))
     changed, failed = [], []

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from filelock import FileLock
 
 from cxr_assets import written
 from cxr_assets.evaluation import illustration, page, past, regression
@@ -115,12 +116,14 @@ def write_report(
     if rule is not None:
         report = report.model_copy(update={"clauses": judge(report, rule)})
     final = layout.reports / ours.version
-    content = _write(
-        final, REPORT, layout.set_aside, report, evaluation, probe, external, audited.table
-    )
-    write_file(layout.reports / METRICS_FILE, content)
-    write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
-    store.write_pointer(layout.reports, ours.version)
+    # Otherwise two runs would take the unfinished reports of each other for leftovers.
+    with FileLock(layout.reports_lock):
+        content = _write(
+            final, REPORT, layout.set_aside, report, evaluation, probe, external, audited.table
+        )
+        write_file(layout.reports / METRICS_FILE, content)
+        write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
+        store.write_pointer(layout.reports, ours.version)
     return final
 
 

@@ -18,7 +18,7 @@ EXAMPLES = {
     "normal": "NORMAL/IM-0115-0001.jpeg",
     "viral_pneumonia": "PNEUMONIA/person12_virus_9.jpeg",
 }
-HELP = "see docs/data.md, 'Your own data'"
+HELP = "see docs/data.md, 'A folder in Kaggle's layout'"
 _FOLDERS = ("NORMAL", "PNEUMONIA")
 # The splits that a source must have, by what it is used for.
 _NEEDED = {"all": ("train", "test"), "train": ("train",), "test": ("test",)}

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+from filelock import FileLock
+
 from cxr_assets import written
 from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.report import latest_report
@@ -92,22 +94,23 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         (release / LICENCE_FILE).write_text(note)
 
     layout.releases.mkdir(parents=True, exist_ok=True)
-    written.remove_leftovers(
-        layout.releases / record.version,
-        lambda left: written.foreign(left, KIND) and store.foreign(left),
-    )
-    staging = layout.releases / f".{record.version}.{os.getpid()}.partial"
     final = layout.releases / record.version
-    try:
-        written.begin(staging, KIND)
-        made = store.publish(staging, record, write)
-        if not record.files.items() <= BundleRecord.read(made).files.items():
-            raise ReleaseError(
-                f"{evaluated} changed while it was copied: {RECORD_FILE} records other files"
-            )
-        written.replace(made, final, store.foreign, layout.set_aside)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    # Otherwise two runs would take the unfinished releases of each other for leftovers.
+    with FileLock(layout.releases_lock):
+        written.remove_leftovers(
+            final, lambda left: written.foreign(left, KIND) and store.foreign(left)
+        )
+        staging = layout.releases / f".{record.version}.{os.getpid()}.partial"
+        try:
+            written.begin(staging, KIND)
+            made = store.publish(staging, record, write)
+            if not record.files.items() <= BundleRecord.read(made).files.items():
+                raise ReleaseError(
+                    f"{evaluated} changed while it was copied: {RECORD_FILE} records other files"
+                )
+            written.replace(made, final, store.foreign, layout.set_aside)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return final
 
 

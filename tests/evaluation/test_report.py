@@ -3,14 +3,17 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 from damage import empty
+from filelock import FileLock, Timeout
 from PIL import Image
 from reporting import report_on
 from tiny import CLASSES
 
+from cxr_assets import written
 from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.report import latest_report, write_report
 from cxr_assets.layout import Layout
@@ -112,6 +115,21 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
     assert Report.read(latest_report(reported))
     report_on(reported)
     assert not list(reported.reports.glob(".*"))
+
+
+def test_two_runs_do_not_write_reports_at_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would take the unfinished report of the other for a leftover."""
+    swapped = written.replace
+
+    def replace(*places: Any) -> None:
+        with pytest.raises(Timeout), FileLock(layout.reports_lock, blocking=False):
+            pass
+        swapped(*places)
+
+    monkeypatch.setattr(written, "replace", replace)
+    assert report_on(layout).exists()
 
 
 def test_a_bundle_trained_on_other_data_is_rejected(layout: Layout) -> None:

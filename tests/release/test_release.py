@@ -1,15 +1,18 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from filelock import FileLock, Timeout
 from huggingface_hub import ModelCard
 from releases import FOLDER, OVERRIDES, SYNTHETIC, body, contents
 from tiny import CLASSES
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from cxr_assets import written
 from cxr_assets.evaluation.report import latest_report, write_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
@@ -99,6 +102,20 @@ def test_a_release_holds_no_real_images(real: Layout) -> None:
     assert "synthetic" not in text
     assert ModelCard.load(release / "README.md").data.license == "unknown"
     assert not any(b"somebody" in content for content in contents(release).values())
+
+
+def test_two_runs_do_not_write_releases_at_once(
+    reported: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped = written.replace
+
+    def replace(*places: Any) -> None:
+        with pytest.raises(Timeout), FileLock(reported.releases_lock, blocking=False):
+            pass
+        swapped(*places)
+
+    monkeypatch.setattr(written, "replace", replace)
+    assert write_release(reported, None, SYNTHETIC).exists()
 
 
 def test_the_same_inputs_give_the_same_bytes(reported: Layout) -> None:
