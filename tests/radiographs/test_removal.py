@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from damage import cut
 from radiographs import prepared
 
 from cxr_assets import written
@@ -42,6 +43,6 @@ def test_where_the_dataset_has_no_such_image_nothing_is_written(layout: Layout) 
 
 
 def test_a_broken_dataset_is_named(layout: Layout) -> None:
-    prepared.cut(layout.processed / "manifest.parquet")
+    cut(layout.processed / "manifest.parquet")
     with pytest.raises(DatasetError, match=r"manifest\.parquet cannot be read"):
         remove(layout, ["0" * 64])
