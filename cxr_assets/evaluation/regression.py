@@ -143,10 +143,11 @@ def _at_site(
     patients: pd.Series,
     drawn: torch.Tensor,
 ) -> SiteDifference:
-    here = torch.from_numpy(member)
-    counted = here[drawn] & (drawn >= 0)
+    counted = bootstrap.within(drawn, member) >= 0
     values = (gains[drawn] * counted).sum(dim=1) / counted.sum(dim=1)
-    found = bootstrap.difference(pd.Series(values.numpy()), float(gains[here].mean()))
+    found = bootstrap.difference(
+        pd.Series(values.numpy()), float(gains[torch.from_numpy(member)].mean())
+    )
     return SiteDifference(
         **dict(found), images=int(member.sum()), patients=int(patients[member].nunique())
     )
