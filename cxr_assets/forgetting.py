@@ -18,7 +18,7 @@ from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
 from cxr_assets.learning import embeddings
 from cxr_assets.learning.plan import RECIPES
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, acquire
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.membership import MembershipError
@@ -125,11 +125,7 @@ def _alone(path: Path, progress: Progress) -> Iterator[None]:
     """Hold a lock of the preparation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        progress(f"images are being collected or prepared in another process: waiting for {path}")
-        lock.acquire()
+    acquire(lock, "images are being collected or prepared", progress)
     try:
         yield
     finally:

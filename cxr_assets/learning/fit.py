@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from transformers.utils.logging import disable_progress_bar
@@ -29,7 +29,7 @@ from cxr_assets.learning.energy import Meter
 from cxr_assets.learning.interruption import Interruption
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, acquire
 from cxr_assets.radiographs.datamodule import epoch_seed
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE
@@ -52,11 +52,7 @@ def locked(plan: Plan, progress: Progress) -> Iterator[None]:
     """
     lock = FileLock(plan.lock, is_singleton=True)
     with writing(plan.lock):
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            progress(f"the same training runs in another process: waiting for {plan.lock}")
-            lock.acquire()
+        acquire(lock, "the same training runs", progress)
     try:
         yield
     finally:
