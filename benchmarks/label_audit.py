@@ -77,7 +77,7 @@ def main() -> None:
         rows = [dataset.kept(layout.processed, split) for split in ("train", "val")]
         images = sample(pd.concat(rows), arguments.images)
         embeddings = embed(backbone(experiment, record.image_size), layout, images, print).numpy()
-    targets = dataset.labels(images, record.classes).numpy()
+    targets = dataset.labels(images, record.classes)
     print("\n| flipped | of the first N/2 | N | 2 N suspects | flagged | of them flipped | time |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for seed in SEEDS:

@@ -1,16 +1,22 @@
-"""The MLflow store: its experiment, its artifacts, and runs whose process was killed."""
+"""The MLflow store: its experiment, its artifacts, and runs whose process was killed.
+
+The one module that imports MLflow, which takes seconds.
+"""
 
 import logging
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from mlflow.entities import LifecycleStage, RunStatus
+from mlflow.entities import LifecycleStage, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.engine import URL, make_url
 
 from cxr_assets import liveness
@@ -19,6 +25,9 @@ from cxr_assets.layout import Layout
 _log = logging.getLogger(__name__)
 
 EXPERIMENT = "cxr-retraining"
+
+_PARAMETERS_AT_ONCE = 100  # MLflow's limit
+_LONGEST_PARAMETER = 500
 
 # MLflow's defaults are 120 s and 7 retries: minutes for every call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -73,6 +82,47 @@ class Store:
                 self._relocate(experiment.artifact_location, location)
         self._end_dead_runs()
 
+    def create_run(self, name: str, started: int, parent: str | None) -> str:
+        """Create a run, nested in another one if that is known.
+
+        Args:
+            name: of the run.
+            started: milliseconds since 1970, as all times here.
+            parent: id of the other run.
+
+        Returns:
+            Its id.
+        """
+        nested = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
+        run = self.client.create_run(
+            self.experiment_id, started, {**resolve_tags(), **nested}, run_name=name
+        )
+        created: str = run.info.run_id
+        return created
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float], time: int, step: int) -> None:
+        """Log one point of each curve."""
+        points = [Metric(name, value, time, step) for name, value in metrics.items()]
+        self.client.log_batch(run, metrics=points)
+
+    def log_params(self, run: str, parameters: Mapping[str, str]) -> None:
+        """Log settings; a long value is truncated."""
+        some = [Param(name, value[:_LONGEST_PARAMETER]) for name, value in parameters.items()]
+        for start in range(0, len(some), _PARAMETERS_AT_ONCE):
+            self.client.log_batch(run, params=some[start : start + _PARAMETERS_AT_ONCE])
+
+    def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self.client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_artifact(self, run: str, path: Path) -> None:
+        """Store a file with a run."""
+        self.client.log_artifact(run, str(path))
+
+    def end_run(self, run: str, status: str, time: int) -> None:
+        """End a run with the status FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run, status, time)
+
     def lock(self, run_id: str) -> liveness.Lock | None:
         """The lock of a run of this process; None if the file system has no locks."""
         note = {"uri": self._given, "status": "KILLED"}
@@ -88,13 +138,6 @@ class Store:
     def ended(self, lock: liveness.Lock, status: str, end_time: int) -> None:
         """Record in the lock how a run ended, in case the store does not receive it."""
         lock.note({"uri": self._given, "status": status, "end_time": end_time})
-
-    @property
-    def has_dead_runs(self) -> bool:
-        """Whether there are runs whose process is gone, without querying the store."""
-        return any(
-            note.get("uri") == self._given for _, note in liveness.dead(self._layout.mlflow_running)
-        )
 
     def _end_dead_runs(self) -> None:
         for lock, note in liveness.dead(self._layout.mlflow_running):

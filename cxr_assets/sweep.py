@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from rich.console import Console
 
-from cxr_assets import tracking
+from cxr_assets import tracking, training
 from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
 from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
@@ -43,7 +43,7 @@ FAILED = "failed"
 # Their messages suffice; for any other error the traceback is shown, too.
 _EXPLAINED = (
     *(KaggleError, raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
-    *(PretrainedError, TrainingError, ExportError, BundleError),
+    *(PretrainedError, TrainingError, tracking.TrackingError, ExportError, BundleError),
 )
 
 
@@ -135,12 +135,13 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
         KaggleError, RawDataError, PreparationError: the images cannot be fetched or prepared.
         PretrainedError: the base weights cannot be loaded.
         TrainingError: the loss is not finite, or the work folder cannot be written.
+        TrackingError: MLflow rejects a record, and it is required.
     """
     images = raw.collect(experiment.data, experiment.classes, layout, progress)
     prepare(layout, images, experiment.data, experiment.classes, progress)
     forget_absent(layout)
     plan = make_plan(ASSET, experiment, layout)
-    tracking.fit(plan, progress)
+    training.fit(plan, progress)
     directory, _ = export(plan, point=False)
     return directory
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.progress import Progress
 
 # Seconds to wait for the store before training continues without it. Creating a SQLite store takes
@@ -15,7 +14,7 @@ from cxr_assets.progress import Progress
 LIMIT = 60.0
 
 
-class TrackingError(TrainingError):
+class TrackingError(Exception):
     """The tracking store is out of reach or rejects a record, and it is required."""
 
 

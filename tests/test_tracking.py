@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 from cxr_assets import liveness, tracking, witness
 from cxr_assets import store as stores
 from cxr_assets.layout import Layout
-from cxr_assets.tracking import EXPERIMENT, TrackingError
+from cxr_assets.store import EXPERIMENT
+from cxr_assets.tracking import TrackingError
 
 BEGIN = """
 import os, signal, sys

@@ -5,7 +5,7 @@ import math
 import dagster as dg
 
 from cxr_assets.defs.resources import DataRoot
-from cxr_assets.radiographs import dataset, leakage, naming
+from cxr_assets.radiographs.naming import SPLITS
 from cxr_assets.release import promotion
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
@@ -23,6 +23,8 @@ _SHOWN = 20
     ),
 )
 def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
+    from cxr_assets.radiographs import leakage
+
     pairs = leakage.pairs_across_splits(data_root.layout.processed)
     return dg.AssetCheckResult(
         passed=not pairs,
@@ -39,7 +41,9 @@ def patients_disjoint(data_root: DataRoot) -> dg.AssetCheckResult:
     description="The patient of every image is known. Otherwise leakage cannot be excluded.",
 )
 def patients_known(data_root: DataRoot) -> dg.AssetCheckResult:
-    unknown = dataset.DatasetRecord.read(data_root.layout.processed).unknown_patients
+    from cxr_assets.radiographs.dataset import DatasetRecord
+
+    unknown = DatasetRecord.read(data_root.layout.processed).unknown_patients
     return dg.AssetCheckResult(
         passed=not unknown,
         severity=dg.AssetCheckSeverity.WARN,
@@ -51,10 +55,12 @@ def patients_known(data_root: DataRoot) -> dg.AssetCheckResult:
     asset="processed_dataset", blocking=True, description="Every split has images of every class."
 )
 def no_class_empty(data_root: DataRoot) -> dg.AssetCheckResult:
-    counts = dataset.DatasetRecord.read(data_root.layout.processed).counts
+    from cxr_assets.radiographs.dataset import DatasetRecord
+
+    counts = DatasetRecord.read(data_root.layout.processed).counts
     empty = [
         f"{split}/{label}"
-        for split in naming.SPLITS
+        for split in SPLITS
         for label in counts[split]
         if not counts[split][label]
     ]
@@ -67,6 +73,8 @@ def no_class_empty(data_root: DataRoot) -> dg.AssetCheckResult:
     description="No file is in two splits, byte for byte.",
 )
 def no_duplicates_across_splits(data_root: DataRoot) -> dg.AssetCheckResult:
+    from cxr_assets.radiographs import dataset
+
     images = dataset.manifest(data_root.layout.processed).query("kept")
     splits = images.groupby("sha256")["split"].nunique()
     shared = images[images["sha256"].isin(splits.index[splits > 1])]["path"]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import dagster as dg
-from dagster_mlflow.resources import MlFlow
 from pydantic import Field
 
 from cxr_assets import experiment as experiments
@@ -77,7 +76,11 @@ def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
     uri = tracking.open_store(context.resource_config["uri"], root.layout, log, required)
 
     def create() -> str:
-        settings = {"experiment_name": tracking.EXPERIMENT, "mlflow_tracking_uri": uri}
+        from dagster_mlflow.resources import MlFlow
+
+        from cxr_assets.store import EXPERIMENT
+
+        settings = {"experiment_name": EXPERIMENT, "mlflow_tracking_uri": uri}
         opened: str = MlFlow(context.replace_config(settings)).active_run().info.run_id
         return opened
 

@@ -215,7 +215,7 @@ def _serve(
         ParityError: a probability differs by more than 1e-4.
     """
     rows = dataset.kept(plan.layout.processed, "val")
-    labels = dataset.labels(rows, record.classes)
+    labels = torch.from_numpy(dataset.labels(rows, record.classes))
     files, every = rows["file"].tolist(), max(1, len(rows) // _COMPARED)
 
     def validation() -> Iterator[npt.NDArray[np.uint8]]:
@@ -224,7 +224,7 @@ def _serve(
 
     onnx.write(directory, record.flip_averaging)
     answers = onnx.predict(directory / ONNX_FILE, validation(), _BATCH)
-    some = dataset.read(plan.layout.processed, files[::every], record.input_size).numpy()
+    some = dataset.read(plan.layout.processed, files[::every], record.input_size)
     others = np.abs(answers[::every] - saved.predict(some)).max()
     on_reference = reference.difference(
         onnx.predict(directory / ONNX_FILE, reference.images, _BATCH)

@@ -158,8 +158,9 @@ class EmbeddingsDataModule(L.LightningDataModule):
         super().__init__()
         train, val = (kept(layout.processed, split) for split in ("train", "val"))
         embeddings = embed(backbone, layout, pd.concat([train, val]), progress)
-        self._train = InMemory(embeddings[: len(train)], labels(train, classes))
-        self._val = InMemory(embeddings[len(train) :], labels(val, classes))
+        targets = torch.from_numpy(labels(pd.concat([train, val]), classes))
+        self._train = InMemory(embeddings[: len(train)], targets[: len(train)])
+        self._val = InMemory(embeddings[len(train) :], targets[len(train) :])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """All embeddings of the training images."""
@@ -191,12 +192,13 @@ class Dinov2Probe(Recipe):
         self, network: dict[str, Any], layout: Layout, progress: Progress
     ) -> tuple[LinearProbe, EmbeddingsDataModule]:
         classes = self.experiment.classes
+        targets = torch.from_numpy(labels(kept(layout.processed, "train"), classes))
         probe = LinearProbe(
             model_name=self.experiment.probe.name,
             num_classes=len(classes),
             network=network,
             weight_decays=list(self.experiment.probe.weight_decays),
-            class_weights=balanced(labels(kept(layout.processed, "train"), classes), len(classes)),
+            class_weights=balanced(targets, len(classes)),
         )
         self._load_backbone(probe)
         data = EmbeddingsDataModule(probe.network.dinov2, layout, classes, progress)

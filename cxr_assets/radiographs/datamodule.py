@@ -45,7 +45,7 @@ class OnDisk(Dataset[Batch]):
     def __init__(self, directory: Path, split: str) -> None:
         images = kept(directory, split)
         record = DatasetRecord.read(directory)
-        self.labels = labels(images, record.classes)
+        self.labels = torch.from_numpy(labels(images, record.classes))
         self._directory = directory
         self._files = images["file"].tolist()
         self._size = record.image_size
@@ -55,7 +55,8 @@ class OnDisk(Dataset[Batch]):
 
     def __getitem__(self, indices: torch.Tensor) -> Batch:
         files = [self._files[index] for index in indices.tolist()]
-        return read(self._directory, files, self._size), self.labels[indices]
+        images = torch.from_numpy(read(self._directory, files, self._size))
+        return images, self.labels[indices]
 
     def in_memory(self) -> InMemory:
         """The same with all images read into memory."""

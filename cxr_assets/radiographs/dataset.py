@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from PIL import Image
 from pydantic import ValidationError
 
@@ -111,12 +110,12 @@ def by_split(images: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
     return counts
 
 
-def labels(images: pd.DataFrame, classes: tuple[str, ...]) -> torch.Tensor:
+def labels(images: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Class indices in ``classes``, int64 [N], of rows of the manifest."""
-    return torch.tensor([classes.index(label) for label in images["class"]], dtype=torch.int64)
+    return np.array([classes.index(label) for label in images["class"]], dtype=np.int64)
 
 
-def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
+def read(directory: Path, images: Sequence[str], size: int) -> npt.NDArray[np.uint8]:
     """Read images, in parallel.
 
     Args:
@@ -144,7 +143,7 @@ def read(directory: Path, images: Sequence[str], size: int) -> torch.Tensor:
 
     with ThreadPoolExecutor(processors.count()) as pool:
         list(pool.map(fill, range(len(images)), images))
-    return torch.from_numpy(pixels)
+    return pixels
 
 
 def batches(
@@ -152,7 +151,7 @@ def batches(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """As :func:`read`, but ``batch`` images at a time, so that a split need not fit into memory."""
     for start in range(0, len(files), batch):
-        yield read(directory, files[start : start + batch], size).numpy()
+        yield read(directory, files[start : start + batch], size)
 
 
 def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDArray[np.uint8]]]:
@@ -170,6 +169,5 @@ def samples(directory: Path, split: str, number: int) -> dict[str, list[npt.NDAr
         label: images["file"][images["class"] == label].head(number) for label in record.classes
     }
     return {
-        label: list(read(directory, files, record.image_size).numpy())
-        for label, files in chosen.items()
+        label: list(read(directory, files, record.image_size)) for label, files in chosen.items()
     }

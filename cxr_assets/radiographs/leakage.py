@@ -147,7 +147,7 @@ def similar(
     """
     digests, described = [], []
     for start in range(0, len(images), _BATCH):
-        pixels = dataset.read(directory, images["file"].iloc[start : start + _BATCH], size).numpy()
+        pixels = dataset.read(directory, images["file"].iloc[start : start + _BATCH], size)
         digests += [sha256(one).hexdigest() for one in pixels]
         described.append(_describe(pixels))
     # Numbers compare faster than text.

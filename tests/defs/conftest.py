@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from cxr_assets.layout import Layout
-from cxr_assets.tracking import EXPERIMENT
+from cxr_assets.store import EXPERIMENT
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -13,13 +13,13 @@ import tiny
 from mlflow.tracking import MlflowClient
 from net import free_port, wait_for_server
 
-from cxr_assets import tracking
+from cxr_assets import tracking, training
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.tracking import EXPERIMENT
+from cxr_assets.store import EXPERIMENT
 
 
 class Server:
@@ -98,7 +98,7 @@ def test_a_training_continues_when_the_server_dies(back, server, tmp_path):
 
     tracking.open_store(server.url, layout, progress)
     parent = tracking.start_run("retrain")
-    tracking.fit(plan, progress)
+    training.fit(plan, progress)
     parent.set_tags({"asset": "convnext_model"})
     tracking.close("FINISHED")
 

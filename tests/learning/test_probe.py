@@ -43,7 +43,7 @@ def test_the_head_is_where_logistic_regression_ends(layout):
         LogisticRegression(
             C=1 / (strength * len(images)), class_weight="balanced", tol=1e-8, max_iter=10_000
         ),
-    ).fit(rows, labels(images, CLASSES).numpy())
+    ).fit(rows, labels(images, CLASSES))
 
     weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
     logits = torch.from_numpy(rows) @ weight[:, : rows.shape[1]].double().T + bias.double()
@@ -55,14 +55,16 @@ def test_the_exported_network_answers_images_as_the_head_answers_embeddings(layo
     directory, _ = train(layout)
     network = AutoModelForImageClassification.from_pretrained(directory).eval()
     images = kept(layout.processed, "val")
-    pixels = Preprocessing(tiny.SIZE).normalise(read(layout.processed, images["file"], tiny.SIZE))
+    pixels = torch.from_numpy(read(layout.processed, images["file"], tiny.SIZE))
+    pixels = Preprocessing(tiny.SIZE).normalise(pixels)
     head = network.classifier
     with torch.no_grad():
         rows = embed(network.dinov2, layout, images, lambda line: None)
         expected = rows @ head.weight[:, : rows.shape[1]].T + head.bias
         torch.testing.assert_close(network(pixels).logits, expected, rtol=1e-3, atol=1e-3)
         fitted = expected * store.verify(directory).temperature
-        loss = torch.nn.functional.cross_entropy(fitted, labels(images, CLASSES))
+        targets = torch.from_numpy(labels(images, CLASSES))
+        loss = torch.nn.functional.cross_entropy(fitted, targets)
     history = pd.read_csv(directory / "history.csv")
     best = history.loc[history["val_macro_f1"].idxmax()]
     assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)

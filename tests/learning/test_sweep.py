@@ -22,7 +22,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.tracking import EXPERIMENT
+from cxr_assets.store import EXPERIMENT
 from cxr_serving.model import store
 
 LR = "model.lr"

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from damage import cut, empty
 from radiographs.prepared import make, twelve_patients
 
@@ -29,12 +28,12 @@ def test_images_and_labels_are_read_in_the_order_of_their_pixels(source, layout)
     assert rows["pixels"].is_monotonic_increasing
     images = read(layout.processed, rows["file"], 32)
     assert images.shape == (6, 32, 32)
-    assert images.dtype == torch.uint8
+    assert images.dtype == np.uint8
     classes = DatasetRecord.read(layout.processed).classes
     indices = labels(rows, classes).tolist()
     assert [classes[index] for index in indices] == rows["class"].tolist()
     assert sorted(indices) == [0, 0, 1, 1, 2, 2]
-    for path, image, digest in zip(rows["path"], images.numpy(), rows["pixels"], strict=True):
+    for path, image, digest in zip(rows["path"], images, rows["pixels"], strict=True):
         assert np.array_equal(image, Preprocessing(32).decode(source / path))
         assert sha256(image.tobytes()).hexdigest() == digest
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from cxr_assets import tracking
+from cxr_assets import tracking, training
 from cxr_assets.evaluation.report import latest_report, write_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
@@ -101,7 +101,7 @@ def settings_and_layout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exper
     bundles = []
     for asset in ("convnext_model", "dinov2_probe"):
         plan = make_plan(asset, settings, layout)
-        tracking.fit(plan, silent)
+        training.fit(plan, silent)
         bundles.append(export(plan)[0])
     tracking.close("FINISHED")
     write_report(layout, *bundles, rule=settings.release.rule)

@@ -7,8 +7,6 @@ from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.metrics_report import metrics_report
 from cxr_assets.defs.resources import DataRoot, Experiment, settings
 from cxr_assets.release import promotion
-from cxr_assets.release.release import withheld, write_release
-from cxr_assets.release.upload import configured
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 
@@ -43,6 +41,9 @@ def hf_release(
     experiment: Experiment,
     data_root: DataRoot,
 ) -> dg.MaterializeResult[None]:
+    from cxr_assets.release.release import withheld, write_release
+    from cxr_assets.release.upload import configured
+
     resolved = experiment.resolve()
     releases = data_root.layout.releases
     directory = write_release(data_root.layout, settings.hf_repo, resolved)

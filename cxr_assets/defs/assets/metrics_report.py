@@ -5,14 +5,12 @@ from functools import partial
 import dagster as dg
 
 from cxr_assets import written
-from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.evaluation.report import REPORT, write_report
 from cxr_assets.evaluation.wording import suspicions
-from cxr_assets.radiographs import changes
-from cxr_assets.release import promotion, sections
+from cxr_assets.release import promotion
 from cxr_assets.tracking import Run
 from cxr_serving.model import store
 from cxr_serving.model.report import Report
@@ -35,6 +33,11 @@ def metrics_report(
     data_root: DataRoot,
     mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
+    from cxr_assets.defs.assets import pictures
+    from cxr_assets.evaluation.report import REPORT, write_report
+    from cxr_assets.radiographs import changes
+    from cxr_assets.release import sections
+
     layout = data_root.layout
     main = store.latest(layout.models("convnext_model"))
     baseline = store.latest(layout.models("dinov2_probe"))

@@ -1,16 +1,11 @@
 """Asset ``processed_dataset``: grey PNGs at input size, by class and patient-wise split."""
 
 import dagster as dg
-import pandas as pd
 
-from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.evaluation import plots
-from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import changes, dataset, raw
-from cxr_assets.radiographs.preparation import prepare
 from cxr_assets.tracking import Run
 
 
@@ -34,6 +29,13 @@ def processed_dataset(
     data_root: DataRoot,
     mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
+    import pandas as pd
+
+    from cxr_assets.defs.assets import tables
+    from cxr_assets.forgetting import forget_absent
+    from cxr_assets.radiographs import changes, raw
+    from cxr_assets.radiographs.preparation import prepare
+
     settings = experiment.resolve()
     layout = data_root.layout
     images = raw.read(layout)
@@ -58,16 +60,16 @@ def processed_dataset(
             "reused": reused,
             "synthetic": record.synthetic,
             "image_size": record.image_size,
-            "counts": _markdown(counts),
-            "counts_by_source": _markdown(_by_split(record.sources, counts)),
+            "counts": tables.numbers(counts),
+            "counts_by_source": tables.numbers(tables.by_split(record.sources, counts.columns)),
             **(
-                {"counts_by_site": _markdown(_by_split(record.sites, counts))}
+                {"counts_by_site": tables.numbers(tables.by_split(record.sites, counts.columns))}
                 if record.sites
                 else {}
             ),
             "changes": what_changed,
             **(
-                {"changes_by_class_and_site": _markdown(changes.table(record.changes))}
+                {"changes_by_class_and_site": tables.numbers(changes.table(record.changes))}
                 if record.changes
                 else {}
             ),
@@ -81,17 +83,12 @@ def processed_dataset(
     )
 
 
-def _by_split(numbers: dict[str, dict[str, int]], counts: pd.DataFrame) -> pd.DataFrame:
-    """One row per source or site, and the columns of ``counts``."""
-    return pd.DataFrame(numbers).T.reindex(columns=counts.columns)
-
-
 def _samples(layout: Layout) -> dg.MarkdownMetadataValue:
+    from cxr_assets.defs.assets import pictures
+    from cxr_assets.evaluation import plots
+    from cxr_assets.radiographs import dataset
+
     images = dataset.samples(layout.processed, "train", 3)
     return pictures.markdown(
         plots.image_grid(images, "Training images after preparation", synthetic=True)
     )
-
-
-def _markdown(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(table.fillna(0).astype(int).to_markdown())

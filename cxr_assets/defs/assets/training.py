@@ -5,17 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 from pydantic import Field
 
-from cxr_assets import tracking
-from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY, pictures
+from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.evaluation import plots
-from cxr_assets.learning.export import ExportError, prune
-from cxr_assets.learning.export import export as export_bundle
-from cxr_assets.learning.fit import DivergedError
-from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.tracking import Run
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 
@@ -67,9 +60,13 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         data_root: DataRoot,
         mlflow: dg.ResourceParam[Run],
     ) -> None:
+        from cxr_assets import training
+        from cxr_assets.learning.fit import DivergedError
+        from cxr_assets.learning.plan import plan as make_plan
+
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
         with retried(DivergedError):
-            tracking.fit(plan, context.log.info, config.force)
+            training.fit(plan, context.log.info, config.force)
 
     @dg.op(
         name=f"{asset}_export",
@@ -83,10 +80,17 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         data_root: DataRoot,
         mlflow: dg.ResourceParam[Run],
     ) -> dg.Output[None]:
+        import pandas as pd
+
+        from cxr_assets.defs.assets import pictures
+        from cxr_assets.evaluation import plots
+        from cxr_assets.learning import export as exporting
+        from cxr_assets.learning.plan import plan as make_plan
+
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        with retried(ExportError):
-            directory, published = export_bundle(plan, context.run_id, progress=context.log.info)
-            pruned = prune(plan)
+        with retried(exporting.ExportError):
+            directory, published = exporting.export(plan, context.run_id, progress=context.log.info)
+            pruned = exporting.prune(plan)
         record = BundleRecord.read(directory)
         history = pd.read_csv(directory / HISTORY_FILE)
         return dg.Output(

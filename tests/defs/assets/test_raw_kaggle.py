@@ -1,13 +1,11 @@
 from pathlib import Path
 
 import dagster as dg
-import pandas as pd
 import pytest
 from radiographs import tables
 
-from cxr_assets.defs.assets.raw_kaggle import _skipped, raw_kaggle
+from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.radiographs import withdrawal
 
 
 @pytest.mark.parametrize("skipped", [0, 2])
@@ -35,14 +33,3 @@ def test_metadata_count_images_and_give_reasons(tmp_path: Path, skipped: int) ->
         assert name in metadata["counts"].value
     assert ("gone.png" in metadata["skipped_rows"].value) == bool(skipped)
     assert metadata["corrections_without_image"] == ["row 4: nowhere.png"]
-
-
-def test_the_event_log_gets_no_name_of_a_patient_who_withdrew_consent() -> None:
-    rows = {
-        "source": "table",
-        "path": ["a.png", "b.png", "c.png"],
-        "problem": [withdrawal.WITHDRAWN, withdrawal.WITHDRAWN, "missing: no such file"],
-    }
-    skipped = _skipped(pd.DataFrame(rows)).set_index("reason")
-    assert skipped.loc["withdrawn", ["rows", "examples"]].tolist() == [2, ""]
-    assert skipped.loc["missing", "examples"] == "c.png: no such file"

@@ -1,0 +1,72 @@
+"""A training with an MLflow run of its own."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+
+from cxr_assets import tracking
+from cxr_assets.learning.fit import fit as untracked_fit
+from cxr_assets.learning.fit import locked
+from cxr_assets.learning.plan import Plan
+from cxr_assets.progress import Progress
+from cxr_assets.store import EXPERIMENT
+from cxr_serving.model.bundle import CHECKPOINT_FILE
+
+
+class Curves(Logger):
+    """A Lightning logger that writes to an MLflow run."""
+
+    def __init__(self, run: tracking.Run) -> None:
+        super().__init__()
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """Name of the MLflow experiment."""
+        return EXPERIMENT
+
+    @property
+    def version(self) -> str | None:
+        """Id of the MLflow run; None until the store has created it."""
+        return self._run.id
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log one point of each curve."""
+        self._run.log_metrics(metrics, step)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *more: Any, **rest: Any) -> None:
+        """Log the hyperparameters of the Lightning module."""
+        self._run.log_params(vars(params) if isinstance(params, Namespace) else params)
+
+    def finalize(self, status: str) -> None:
+        """Deliver pending records at the end of the training."""
+        self._run.deliver()
+
+
+def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
+    """Fit in an MLflow run of its own, unless there is nothing to train.
+
+    Args:
+        plan: what to train.
+        progress: called with one line per epoch.
+        force: train even if the result exists already.
+
+    Raises:
+        TrainingError: see :func:`cxr_assets.learning.fit.fit`.
+        TrackingError: the store rejects a record, and it is required.
+    """
+    with locked(plan, progress):
+        if not force and (settled := plan.settled()):
+            progress(f"{plan.asset}: {settled}")
+            return
+        settings = plan.experiment.model_dump()
+        # The server may be shared, and paths may name people.
+        settings["data"] = plan.experiment.data.without_places().model_dump()
+        with tracking.training_run(plan.asset, settings) as run:
+            run.set_tags(
+                {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
+            )
+            untracked_fit(plan, progress, Curves(run), force)
+            run.log_artifact(plan.work / CHECKPOINT_FILE)
