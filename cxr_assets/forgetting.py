@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from cxr_assets import written
 from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
-from cxr_assets.learning import embeddings
-from cxr_assets.learning.plan import RECIPES
+from cxr_assets.learning import cache
 from cxr_assets.progress import Progress, acquire
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
@@ -93,7 +92,7 @@ def forget(layout: Layout, name: str, progress: Progress, now: datetime) -> Forg
             layout.processed, functools.partial(written.foreign, kind=preparation.KIND)
         )
         done.prepared = removal.remove(layout, done.images)
-        done.embedded = embeddings.forget(layout, done.images)
+        done.embedded = cache.forget(layout, done.images)
         done.trained, done.unclear = _trained(layout, done.images)
         done.aside = list(_aside(layout, done.images))
         done.running = [path for path in layout.root.glob("work/*.lock") if _held(path)]
@@ -117,7 +116,7 @@ def forget_absent(layout: Layout) -> tuple[int, list[Path]]:
         ReportError: a report cannot be changed; everything else is done.
     """
     kept = frozenset(dataset.manifest(layout.processed).query("kept")["sha256"])
-    return embeddings.retain(layout, kept.__contains__), remove_absent(layout)
+    return cache.retain(layout, kept.__contains__), remove_absent(layout)
 
 
 @contextmanager
@@ -178,7 +177,7 @@ def _trained(
 ) -> tuple[dict[Path, dict[str, int]], list[Path]]:
     """How many of the images each bundle and release knows, by split; those that do not say."""
     trained, unclear = {}, []
-    for place in (*(layout.models(asset) for asset in RECIPES), layout.releases):
+    for place in (*layout.all_models(), layout.releases):
         for version in store.versions(place):
             try:
                 rows = membership.read(place / version)

@@ -83,6 +83,10 @@ class Layout:
         """``<version>/`` for each bundle of a model asset, and ``latest.json``."""
         return store.asset_directory(self.root, asset)
 
+    def all_models(self) -> list[Path]:
+        """``models`` of every model asset that has any."""
+        return sorted(self.models("any").parent.glob("[!.]*/"))
+
     def work(self, fingerprint: str) -> Path:
         """Scratch folder of one training: what a crashed run resumes from."""
         return self.root / "work" / fingerprint[:16]

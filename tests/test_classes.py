@@ -14,9 +14,9 @@ from PIL import Image
 
 import cxr
 from cxr_assets.evaluation import bootstrap
-from cxr_assets.evaluation.report import PAGE_FILE, PREDICTIONS_FILE, write_report
+from cxr_assets.evaluation.report import PREDICTIONS_FILE, write_report
 from cxr_assets.experiment import Experiment, compose
-from cxr_assets.layout import Layout
+from cxr_assets.layout import PAGE_FILE, Layout
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan

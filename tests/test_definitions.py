@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from datetime import timedelta
 
 import dagster as dg
@@ -7,13 +5,6 @@ import pytest
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from cxr_assets.definitions import definitions
-
-# Each takes a good part of a second, or of 100 MB.
-HEAVY = {
-    "cleanlab", "dagster_mlflow", "kagglehub", "lightning", "matplotlib", "mlflow", "numpy", "onnx",
-    "onnxruntime", "pandas", "PIL", "pyarrow", "safetensors", "scipy", "sklearn", "torch",
-    "torchmetrics", "transformers",
-}  # fmt: skip
 
 PARENTS = {
     "raw_kaggle": set(),
@@ -23,12 +14,6 @@ PARENTS = {
     "metrics_report": {"convnext_model", "dinov2_probe"},
     "hf_release": {"metrics_report"},
 }
-
-
-def test_loading_them_imports_no_library_that_only_their_runs_need():
-    program = "import sys, cxr_assets.definitions; print(*sys.modules)"
-    loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
-    assert not HEAVY & set(loaded)
 
 
 def test_the_graph_is_the_one_of_the_design():

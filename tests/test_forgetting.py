@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from filelock import FileLock
 from radiographs import prepared
 
 import cxr
 from cxr_assets import forgetting, written
-from cxr_assets.evaluation.report import REPORT
+from cxr_assets.evaluation.reports import REPORT
 from cxr_assets.forgetting import Forgotten, UnknownPatient, forget, forget_absent
 from cxr_assets.layout import Layout
-from cxr_assets.learning import embeddings
+from cxr_assets.learning import cache
 from cxr_assets.radiographs import dataset, membership, preparation, withdrawal
 from cxr_serving.model import store
 
@@ -33,8 +33,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Layout]:
     images = dataset.manifest(layout.processed)
     layout.embeddings.mkdir()
     for name in ("a", "b"):
-        rows = {image: torch.zeros(2) for image in images["sha256"]}
-        embeddings._save(layout.embeddings / f"{name * 32}.safetensors", rows)
+        rows = {image: np.zeros(2, np.float32) for image in images["sha256"]}
+        cache.save(layout.embeddings / f"{name * 32}.safetensors", rows)
     for place in (layout.models("convnext_model"), layout.releases):
         (place / VERSION).mkdir(parents=True)
         membership.write(place / VERSION, layout.processed)
@@ -76,7 +76,7 @@ def holding(layout: Layout, images: set[str]) -> list[str]:
         f"gone: {file}" for file in manifest["file"] if not (layout.processed / file).exists()
     ]
     for path in layout.embeddings.glob("*.safetensors"):
-        found += [path.name for image in embeddings._load(path, print) if image in images]
+        found += [path.name for image in cache.load(path, print) if image in images]
     for path in layout.reports.rglob("*"):
         text = path.read_text() if path.is_file() else ""
         found += [path.name for image in images if image in text]
@@ -126,7 +126,7 @@ def test_a_repetition_changes_nothing_and_lists_the_models_again(layout: Layout)
     assert not [path for path in changed if path.suffix != ".lock" and path.name != ".lock"]
 
 
-@pytest.mark.parametrize("step", ["removal.remove", "embeddings.forget", "remove_absent"])
+@pytest.mark.parametrize("step", ["removal.remove", "cache.forget", "remove_absent"])
 def test_after_a_kill_the_same_command_does_the_rest(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

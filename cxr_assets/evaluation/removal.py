@@ -10,8 +10,8 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from cxr_assets import written
-from cxr_assets.evaluation.report import PAGE_FILE, REPORT
-from cxr_assets.layout import Layout
+from cxr_assets.evaluation.reports import REPORT
+from cxr_assets.layout import PAGE_FILE, Layout
 from cxr_assets.radiographs import dataset, withdrawal
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.withdrawal import WITHDRAWN

@@ -19,11 +19,11 @@ from cxr_assets.evaluation import images as evaluated
 from cxr_assets.evaluation.audit import AUDIT_FILE, COLUMNS, audit
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.regression import NotComparable
+from cxr_assets.evaluation.reports import EVALUATION, REPORT
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
 from cxr_assets.groups import Rule
-from cxr_assets.layout import PAGE_FILE as PAGE_FILE
-from cxr_assets.layout import Layout
+from cxr_assets.layout import PAGE_FILE, Layout
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model import store
@@ -32,15 +32,11 @@ from cxr_serving.model.dataset import Dataset
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import (
     METRICS_FILE,
-    MissingReport,
     Report,
     ReportError,
 )
 
 PREDICTIONS_FILE = "predictions.csv"
-# Kinds of reports: on the test split, which a release is made from, and on any folder.
-REPORT = "report"
-EVALUATION = "evaluation report"
 
 
 def write_report(
@@ -179,18 +175,6 @@ def _require_free(out: Path, place: Path) -> None:
             reason = f"{out} lies in {above}, which must stay as it is"
     if reason is not None:
         raise ReportError(f"{reason}: name a new or an empty directory with --out")
-
-
-def latest_report(layout: Layout) -> Path:
-    """The directory of the newest report.
-
-    Raises:
-        MissingReport: there is none yet, or it was deleted.
-    """
-    version = store.read_pointer(layout.reports)
-    if version is None or not (layout.reports / version / METRICS_FILE).is_file():
-        raise MissingReport(f"no report in {layout.reports}: materialise metrics_report first")
-    return layout.reports / version
 
 
 def _load(directory: Path, classes: tuple[str, ...]) -> Predictor:

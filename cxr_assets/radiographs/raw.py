@@ -13,7 +13,6 @@ from cxr_assets.radiographs import (
     annotations,
     corrections,
     folder,
-    kaggle,
     listing,
     synthesis,
     withdrawal,
@@ -176,6 +175,9 @@ def _list(
 
 def _root(source: Source, data: Data, layout: Layout, progress: Progress) -> Path:
     if source.source == "kaggle":
+        # Takes half a second, and most sources need no client.
+        from cxr_assets.radiographs import kaggle
+
         assert source.dataset is not None  # Source checks it
         try:
             return folder.root(

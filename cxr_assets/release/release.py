@@ -7,8 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from cxr_assets import written
-from cxr_assets.evaluation import plots
-from cxr_assets.evaluation.report import latest_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
@@ -80,6 +79,8 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         for name in plot_files:
             shutil.copyfile(directory / name, release / name)
         if data.synthetic:
+            from cxr_assets.evaluation import plots
+
             (release / SAMPLES_FILE).write_bytes(
                 plots.image_grid(
                     samples(layout.processed, "test", 1), "one image per class", synthetic=True

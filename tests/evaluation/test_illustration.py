@@ -3,7 +3,7 @@ from dataclasses import replace
 from reporting import bundles
 
 from cxr_assets.evaluation import illustration, images
-from cxr_assets.evaluation.report import latest_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.evaluation.scoring import evaluate_models
 from cxr_assets.layout import Layout
 from cxr_serving.model.predictor import Predictor

@@ -2,7 +2,7 @@ import re
 
 from reporting import Page, report_on
 
-from cxr_assets.evaluation.report import latest_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, DatasetRecord
 from cxr_serving.model.dataset import Change, Changes

@@ -7,7 +7,7 @@ import pytest
 
 from cxr_assets import written
 from cxr_assets.evaluation.removal import remove_absent
-from cxr_assets.evaluation.report import REPORT, latest_report
+from cxr_assets.evaluation.reports import REPORT, latest_report
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import withdrawal
 from cxr_serving.model.report import Report, ReportError

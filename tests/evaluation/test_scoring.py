@@ -7,7 +7,8 @@ from reporting import bundles
 from tiny import CLASSES
 
 from cxr_assets.evaluation.metrics import evaluate
-from cxr_assets.evaluation.report import latest_report, write_report
+from cxr_assets.evaluation.report import write_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.dataset import DATASET_FILE, MANIFEST_FILE

@@ -142,21 +142,3 @@ def test_a_part_of_the_dataset_leaves_the_embeddings_of_the_rest(layout):
     embed(backbone(), layout, images.iloc[:10], lambda line: None)
     embed(backbone(), layout, images.iloc[10:], lambda line: None)
     assert embedded(layout) == [18]
-
-
-def test_forgotten_images_leave_every_file_at_once(layout):
-    images = kept(layout.processed, "train")
-    assert embeddings.forget(layout, images["sha256"]) == 0, "there are none yet"
-    for seed in range(2):
-        embed(backbone(seed), layout, images, lambda line: None)
-    expected = embed(backbone(), layout, images, lambda line: None)
-    assert embeddings.forget(layout, images["sha256"].head(3)) == 6
-    assert embedded(layout) == [15, 15]
-    left = embed(backbone(), layout, images.iloc[3:], lambda line: None)
-    assert torch.equal(left, expected[3:])
-    [broken, whole] = layout.embeddings.glob("*.safetensors")
-    broken.write_bytes(b"cut")
-    embeddings.forget(layout, images["sha256"].head(4))
-    assert list(layout.embeddings.glob("*.safetensors")) == [whole], "it might hold them"
-    embeddings.forget(layout, images["sha256"])
-    assert embedded(layout) == []

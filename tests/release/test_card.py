@@ -16,7 +16,7 @@ from PIL import Image
 from releases import FOLDER, KAGGLE, OVERRIDES, SYNTHETIC, body
 from tiny import CLASSES
 
-from cxr_assets.evaluation.report import latest_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx

@@ -12,7 +12,8 @@ import tiny
 from PIL import Image
 
 from cxr_assets import tracking, training
-from cxr_assets.evaluation.report import latest_report, write_report
+from cxr_assets.evaluation.report import write_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export

@@ -13,7 +13,8 @@ from tiny import CLASSES
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from cxr_assets import written
-from cxr_assets.evaluation.report import latest_report, write_report
+from cxr_assets.evaluation.report import write_report
+from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import membership

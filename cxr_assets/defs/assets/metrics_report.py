@@ -9,6 +9,7 @@ from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
+from cxr_assets.evaluation.reports import REPORT
 from cxr_assets.evaluation.wording import suspicions
 from cxr_assets.release import promotion
 from cxr_assets.tracking import Run
@@ -34,7 +35,7 @@ def metrics_report(
     mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
     from cxr_assets.defs.assets import pictures
-    from cxr_assets.evaluation.report import REPORT, write_report
+    from cxr_assets.evaluation.report import write_report
     from cxr_assets.radiographs import changes
     from cxr_assets.release import sections
 

@@ -12,7 +12,7 @@ from cxr_assets import tracking, written
 from cxr_assets.defs.assets.processed_dataset import processed_dataset
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
-from cxr_assets.evaluation.report import REPORT
+from cxr_assets.evaluation.reports import REPORT
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import dataset
 

@@ -1,0 +1,39 @@
+"""What is imported before anything is computed: every process pays for it."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Each takes a good part of a second, or of 100 MB.
+COMPUTING = {
+    "cleanlab", "lightning", "matplotlib", "mlflow", "onnx", "onnxruntime", "sklearn", "torch",
+    "torchmetrics", "transformers",
+}  # fmt: skip
+READING = {
+    "PIL", "dagster_mlflow", "kagglehub", "numpy", "pandas", "pyarrow", "requests", "safetensors",
+    "scipy", "sqlalchemy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["cxr_assets.definitions"], COMPUTING | READING),
+        (
+            [
+                *("cxr_assets.radiographs.raw", "cxr_assets.radiographs.preparation"),
+                *("cxr_assets.forgetting", "cxr_assets.checking", "cxr_assets.summary"),
+                *("cxr_assets.release.release", "cxr_assets.release.command"),
+            ],
+            COMPUTING | {"kagglehub"},
+        ),
+    ],
+    ids=["the definitions", "steps and commands without a network"],
+)
+def test_libraries_that_are_not_needed_are_not_imported(
+    modules: list[str], absent: set[str]
+) -> None:
+    program = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert not absent & set(loaded)
