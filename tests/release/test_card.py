@@ -190,7 +190,13 @@ def test_the_card_says_what_was_checked_and_what_the_test_split_decided(real: La
     for clause in Report.read(latest_report(real)).clauses:
         assert clause.text in text
     assert "there is no earlier release to compare with" in text
-    for item in ("| 44 | Funding | not reported", "| 27c | Next steps | a test at other sites"):
+    for item in (
+        "CLAIM, 2024 update",
+        "| 33 | Testing on external data | not done",
+        "| 44 | Funding, and role of the funders | not reported",
+        "TRIPOD+AI, 2024",
+        "| 27c | Next steps | a test at other sites",
+    ):
         assert item in text
     assert "chose nothing" not in text
     assert "cannot be found this way" in text
