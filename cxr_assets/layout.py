@@ -86,6 +86,11 @@ class Layout:
     def all_models(self) -> list[Path]:
         """``models`` of every model asset that has any."""
         return sorted(self.models("any").parent.glob("[!.]*/"))
+    def published(self) -> list[Path]:
+        """Every bundle and release, the newest first."""
+        places = [*self.models("").glob("*"), self.releases]
+        found = (place / version for place in places for version in store.versions(place))
+        return sorted(found, key=lambda directory: directory.name, reverse=True)
 
     def work(self, fingerprint: str) -> Path:
         """Scratch folder of one training: what a crashed run resumes from."""

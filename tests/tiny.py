@@ -33,6 +33,7 @@ from cxr_assets.radiographs.naming import EXTERNAL, SPLITS
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES as CLASSES
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.dataset import Draw
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.reference import Reference
 
@@ -92,6 +93,7 @@ def publish(
     temperature: float = 1.0,
     with_onnx: bool = False,
     now: datetime = datetime(2026, 1, 4, 3, tzinfo=UTC),
+    draw: Draw | None = None,
 ) -> Path:
     """Publish ``model``, its head scaled up so that the probabilities differ between images."""
     with torch.no_grad():
@@ -104,6 +106,7 @@ def publish(
         version=bundle.new_version(fingerprint, now),
         fingerprint=fingerprint,
         classes=tuple(model.config.label2id),
+        draw=draw,
         input_size=SIZE,
         created_at=now,
         data_version=data_version,

@@ -167,6 +167,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         version=bundle.new_version(plan.fingerprint, now),
         fingerprint=plan.fingerprint,
         classes=plan.dataset.classes,
+        draw=plan.dataset.draw,
         input_size=plan.dataset.image_size,
         created_at=now,
         data_version=plan.dataset.data_version,

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset
+from cxr_serving.model.bundle import BundleError, BundleRecord
+from cxr_serving.model.dataset import Draw
 
 SPLIT_FILE = "split.csv"
 _COLUMNS = ["split", "class", "sha256"]
@@ -45,3 +49,22 @@ def read(bundle: Path) -> pd.DataFrame:
             "train the model again"
         )
     return images
+
+
+def newest(layout: Layout, draw: Draw, progress: Progress) -> pd.DataFrame | None:
+    """The images of the newest bundle or release whose patients were drawn so; None without one.
+
+    Args:
+        layout: where bundles and releases lie.
+        draw: how patients are drawn.
+        progress: called with a line about each that is broken, and about the one found.
+    """
+    for directory in layout.published():
+        try:
+            if BundleRecord.read(directory).draw == draw:
+                images = read(directory)
+                progress(f"patients stay in the splits that {directory / SPLIT_FILE} has them in")
+                return images
+        except (BundleError, MembershipError) as error:
+            progress(f"no splits are taken from it: {error}")
+    return None

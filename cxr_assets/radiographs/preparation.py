@@ -18,7 +18,15 @@ from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_assets.provenance import fingerprint
-from cxr_assets.radiographs import changes, copies, dataset, decoding, listing, withdrawal
+from cxr_assets.radiographs import (
+    changes,
+    copies,
+    dataset,
+    decoding,
+    listing,
+    membership,
+    withdrawal,
+)
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -29,7 +37,7 @@ from cxr_assets.radiographs.dataset import (
 from cxr_assets.radiographs.decoding import Decoder, DecodingError
 from cxr_assets.radiographs.naming import SPLITS
 from cxr_assets.radiographs.raw import RawImages
-from cxr_assets.radiographs.selection import Previous, select
+from cxr_assets.radiographs.selection import Previous, draw, select
 from cxr_assets.radiographs.split import SplitError
 from cxr_serving.model import processors
 from cxr_serving.model.atomic import set_aside
@@ -55,7 +63,8 @@ def prepare(
 
     A new dataset is made in a temporary folder and moved into place as a whole; an interrupted run
     leaves the old one or none. Images that are intact in the old one are taken from there, as links
-    where the file system has them; only new ones are decoded. Patients stay in their splits.
+    where the file system has them; only new ones are decoded. Patients stay in the splits of the
+    old one; where there is none of the same draw, in those of the newest bundle or release that is.
 
     Args:
         layout: where to write (``layout.processed``).
@@ -77,8 +86,11 @@ def prepare(
         listing.withdraw(inventory, withdrawal.read(layout))  # it may be older than a withdrawal
         raw = replace(raw, inventory=inventory)
         previous, fault = _previous(layout.processed)
+        trained = None
+        if previous is None or previous.record.draw != draw(data):
+            trained = membership.newest(layout, draw(data), progress)
         try:
-            images = select(raw, data, classes, previous)
+            images = select(raw, data, classes, previous, trained)
         except SplitError as error:
             raise PreparationError(str(error)) from error
         _count(images, classes, raw)  # fail before decoding if a class is already missing

@@ -13,6 +13,7 @@ from cxr_assets.radiographs.dataset import MANIFEST_COLUMNS, DatasetError, Datas
 from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.radiographs.split import assign_splits
 from cxr_assets.sources import Source
+from cxr_serving.model.dataset import Draw
 
 UNKNOWN_PATIENT = (
     "unknown patient: the source names none; data.unknown_patients=own keeps such images and "
@@ -53,41 +54,28 @@ class Previous:
         """The rows of images that are in the dataset."""
         return self.images[self.images["kept"]]
 
-    def splits(
-        self, inventory: pd.DataFrame, data: Data, sources: Sequence[Source]
-    ) -> dict[str, str]:
-        """Split of each patient that was drawn or given one; none if other settings draw again.
+    def splits(self, images: pd.DataFrame) -> dict[str, str]:
+        """Split of each patient that was drawn or given one.
 
-        A source counts as the same while it has one of its images, wherever it lies. Where patient
-        or source have another name now, the images tell who it is, unless their split is given.
+        A source counts as the same while it has one of its images, wherever it lies.
         """
-        drawn = (self.record.seed, self.record.val_fraction, self.record.test_fraction)
-        if drawn != (data.seed, data.val_fraction, data.test_fraction):
-            return {}
         key = ["source", "sha256"]
-        shared = self.kept[key].merge(inventory[key].drop_duplicates(), on=key)["source"].unique()
+        shared = self.kept[key].merge(images[key].drop_duplicates(), on=key)["source"].unique()
         rows = self.kept[self.kept["source"].isin(shared) & self.kept["split"].isin(naming.SPLITS)]
-        by_name = dict(zip(rows["patient"], rows["split"], strict=True))
-        return self._by_image(inventory, sources) | by_name
+        return dict(zip(rows["patient"], rows["split"], strict=True))
 
-    def _by_image(self, inventory: pd.DataFrame, sources: Sequence[Source]) -> dict[str, str]:
-        """Where the images of each patient were whose split is free; in train if in several."""
-        rows = self.kept[self.kept["split"].isin(naming.SPLITS)]
-        split_of = dict(zip(rows["sha256"], rows["split"], strict=True))
-        before = inventory["sha256"].map(split_of)
-        drawn = inventory["source"].isin([one.name for one in sources if one.use == "all"])
-        tables = inventory["source"].isin([one.name for one in sources if one.source == "table"])
-        pooled = inventory["split"].isin(["train", "val"]) & before.isin(["train", "val"])
-        free = drawn & (inventory["split"].isna() | (pooled & ~tables))
-        found = inventory.loc[free & inventory["problem"].isna(), ["patient"]].assign(split=before)
-        # Whoever learnt from one image of a patient has learnt from the patient.
-        order = found["split"].map({"test": 0, "val": 1, "train": 2})
-        found = found.assign(order=order).dropna().sort_values("order", kind="stable")
-        return dict(zip(found["patient"], found["split"], strict=True))
+
+def draw(data: Data) -> Draw:
+    """How patients are drawn."""
+    return Draw(seed=data.seed, val_fraction=data.val_fraction, test_fraction=data.test_fraction)
 
 
 def select(
-    raw: RawImages, data: Data, classes: Sequence[str], previous: Previous | None
+    raw: RawImages,
+    data: Data,
+    classes: Sequence[str],
+    previous: Previous | None,
+    trained: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Plan a dataset.
 
@@ -95,7 +83,8 @@ def select(
         raw: the verified images.
         data: how to draw splits, and what to do about unknown patients.
         classes: that every split needs.
-        previous: the dataset before, whose patients stay where they are.
+        previous: the dataset before, whose patients stay where they are if they were drawn so.
+        trained: else ``split`` and ``sha256`` of the images that a model knows, whose patients do.
 
     Returns:
         One row per row of the inventory, sorted by source and path, with the columns of the
@@ -110,13 +99,35 @@ def select(
     images["reason"] = images["reason"].astype(object).where(images["reason"].notna(), None)
     _name_patients(images, data)
     _leave_out_duplicates(images, raw.sources, previous)
-    recorded = {} if previous is None else previous.splits(raw.inventory, data, raw.sources)
+    recorded: dict[str, str] = {}
+    if previous is not None and previous.record.draw == draw(data):
+        # Where patient or source have another name now, the images tell who it is.
+        recorded = _by_image(previous.kept, images, raw.sources) | previous.splits(images)
+    elif trained is not None:
+        recorded = _by_image(trained, images, raw.sources)
     usable = images[images["reason"].isna()].rename(columns={"class": "label"})
     splits = assign_splits(usable, raw.sources, data, classes, recorded)
     images["split"] = splits.reindex(images.index).astype(object)
     images.loc[splits.index[splits.isna()], "reason"] = "leak: the patient has images in test"
     images["file"] = _files(images)
     return images[[column for column in (*MANIFEST_COLUMNS, "unknown") if column not in _DECODED]]
+
+
+def _by_image(
+    known: pd.DataFrame, images: pd.DataFrame, sources: Sequence[Source]
+) -> dict[str, str]:
+    """Where the images of each patient were whose split is not given; in train if in several."""
+    rows = known[known["split"].isin(naming.SPLITS)]
+    before = images["sha256"].map(dict(zip(rows["sha256"], rows["split"], strict=True)))
+    drawn = images["source"].isin([one.name for one in sources if one.use == "all"])
+    tables = images["source"].isin([one.name for one in sources if one.source == "table"])
+    pooled = images["split"].isin(["train", "val"]) & before.isin(["train", "val"])
+    free = drawn & (images["split"].isna() | (pooled & ~tables))
+    found = images.loc[free & images["reason"].isna(), ["patient"]].assign(split=before)
+    # Whoever learnt from one image of a patient has learnt from the patient.
+    order = found["split"].map({"test": 0, "val": 1, "train": 2})
+    found = found.assign(order=order).dropna().sort_values("order", kind="stable")
+    return dict(zip(found["patient"], found["split"], strict=True))
 
 
 def _name_patients(images: pd.DataFrame, data: Data) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from cxr_serving.model.dataset import Draw
 from cxr_serving.model.validation import problems
 
 RECORD_FILE = "bundle.json"
@@ -104,12 +105,14 @@ class BundleRecord(Provenance):
     Attributes:
         format_version: of this record; readers reject others.
         classes: class names in index order.
+        draw: how the patients of ``split.csv`` were drawn, if that is known.
         validation: metrics on the validation split, all in 0..1 except ``loss``.
         files: sha256 of every other file, by path inside the bundle.
     """
 
     format_version: Literal[2] = 2
     classes: tuple[str, ...]
+    draw: Draw | None = None
     validation: dict[str, float]
     files: dict[str, str] = {}
 

@@ -41,6 +41,21 @@ class Changes(BaseModel):
     sites: dict[str, Change]
 
 
+class Draw(BaseModel):
+    """How patients are drawn into splits: the same draw puts the same patient into the same one.
+
+    Attributes:
+        seed: of the draw.
+        val_fraction, test_fraction: shares of the patients.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    val_fraction: float
+    test_fraction: float
+
+
 class Dataset(BaseModel):
     """What ``dataset.json`` says of a processed dataset; it names neither files nor patients.
 
@@ -80,3 +95,8 @@ class Dataset(BaseModel):
     unknown_patients: int = 0
     skipped: dict[str, int]
     changes: Changes | None = None
+
+    @property
+    def draw(self) -> Draw:
+        """How its patients were drawn."""
+        return Draw.model_validate(self.model_dump(include=set(Draw.model_fields)))

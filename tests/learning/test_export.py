@@ -62,6 +62,7 @@ def test_the_main_model_is_exported_as_onnx_too(layout):
 def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     directory, _ = train("convnext_model", layout, "trainer.max_epochs=1")
     record = store.verify(directory)
+    assert record.draw == dataset.DatasetRecord.read(layout.processed).draw
     assert record.int8.accepted
     rounded = Predictor(directory, int8=True)
     assert (rounded.runtime, rounded.warning) == ("onnx-int8", None)

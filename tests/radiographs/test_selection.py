@@ -1,15 +1,21 @@
 """Which images of tables are kept, and in which split, as a dataset grows."""
 
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import tiny
 from radiographs.handmade import CLASSES, data, images, make, row
 
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs import membership
 from cxr_assets.radiographs.dataset import manifest
 from cxr_assets.radiographs.preparation import PreparationError
 from cxr_assets.radiographs.selection import Previous, select
 from cxr_assets.sources import Source
+from cxr_serving.model import store
 
 
 def splits(layout) -> dict[str, str]:
@@ -31,6 +37,35 @@ def test_patients_stay_when_others_come_in_any_order(layout, tmp_path):
     after = splits(layout)
     assert len(after) == 40
     assert {name: after[name] for name in before} == before
+
+
+def test_without_the_last_dataset_patients_stay_where_the_newest_bundle_has_them(layout, tmp_path):
+    rows = [row(tmp_path, number) for number in range(40)]
+    make(layout, images(tmp_path, rows[:6]))
+    before = splits(layout)
+    for day, (asset, changed) in enumerate((("new", {}), ("newer", {"seed": 1}))):
+        record, _ = make(layout, images(tmp_path, rows[:6]), **changed)
+        tiny.publish(
+            layout,
+            asset,
+            tiny.convnext(CLASSES),
+            record.data_version,
+            now=datetime(2026, 1, 1 + day, tzinfo=UTC),
+            draw=record.draw,
+        )
+    shutil.rmtree(layout.processed)
+    _, lines = make(layout, images(tmp_path, rows))
+    assert {name: splits(layout)[name] for name in before} == before
+    assert any("patients stay in the splits that" in line and "/new/" in line for line in lines)
+    alone = Layout(tmp_path / "alone")
+    make(alone, images(tmp_path, rows))
+    assert {name: splits(alone)[name] for name in before} != before, "some had filled a split"
+
+    (store.latest(layout.models("new")) / membership.SPLIT_FILE).unlink()
+    shutil.rmtree(layout.processed)
+    _, lines = make(layout, images(tmp_path, rows))
+    assert any("no splits are taken from it" in line for line in lines)
+    assert splits(layout) == splits(alone)
 
 
 def test_a_moved_patient_is_an_error_and_both_remedies_work(layout, tmp_path):
