@@ -24,7 +24,6 @@ from cxr_assets.radiographs.membership import MembershipError
 from cxr_assets.radiographs.naming import pseudonym
 from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.settings import SettingsError, load
-from cxr_serving.model import store
 from cxr_serving.model.report import ReportError
 
 # Of names that differ in a letter or two.
@@ -177,16 +176,15 @@ def _trained(
 ) -> tuple[dict[Path, dict[str, int]], list[Path]]:
     """How many of the images each bundle and release knows, by split; those that do not say."""
     trained, unclear = {}, []
-    for place in (*layout.all_models(), layout.releases):
-        for version in store.versions(place):
-            try:
-                rows = membership.read(place / version)
-            except MembershipError:
-                unclear.append(place / version)
-                continue
-            counts = rows.loc[rows["sha256"].isin(images), "split"].value_counts()
-            if len(counts):
-                trained[place / version] = {str(split): int(n) for split, n in counts.items()}
+    for directory in reversed(layout.published()):
+        try:
+            rows = membership.read(directory)
+        except MembershipError:
+            unclear.append(directory)
+            continue
+        counts = rows.loc[rows["sha256"].isin(images), "split"].value_counts()
+        if len(counts):
+            trained[directory] = {str(split): int(n) for split, n in counts.items()}
     return trained, unclear
 
 

@@ -83,9 +83,6 @@ class Layout:
         """``<version>/`` for each bundle of a model asset, and ``latest.json``."""
         return store.asset_directory(self.root, asset)
 
-    def all_models(self) -> list[Path]:
-        """``models`` of every model asset that has any."""
-        return sorted(self.models("any").parent.glob("[!.]*/"))
     def published(self) -> list[Path]:
         """Every bundle and release, the newest first."""
         places = [*self.models("").glob("*"), self.releases]
