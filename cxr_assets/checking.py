@@ -213,7 +213,7 @@ def _shown(
     row: dict[Any, Any], root: Path, reader: ImageReader, preprocessing: Preprocessing
 ) -> dict[str, Any]:
     try:
-        pixels = reader.read((root / row["path"]).read_bytes(), preprocessing)
+        pixels = reader.read((root / row["path"]).read_bytes(), preprocessing).pixels
     except (OSError, ImageError) as error:
         return {**row, "image": None, "problem": str(error)}
     return {**row, "image": data_url(png(pixels))}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ from cxr_serving.images.reader import ImageReader
 from cxr_serving.model import DISCLAIMER, processors, store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.preprocessing import ImageError
+from cxr_serving.model.preprocessing import Decoded, ImageError
 
 # A file of such a name is meant to be an image, whatever is in it.
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm", ".dicom")
@@ -210,7 +209,7 @@ def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict
     writer = csv.writer(file)
     reader = ImageReader()
 
-    def decode(image: Path) -> npt.NDArray[np.uint8] | None:
+    def decode(image: Path) -> Decoded | None:
         try:
             return reader.read(image.read_bytes(), predictor.preprocessing)
         except ImageError as error:
@@ -227,9 +226,9 @@ def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             decoded = zip(batch, pool.map(decode, batch), strict=True)
-            read = [(image, pixels) for image, pixels in decoded if pixels is not None]
+            read = [(image, found) for image, found in decoded if found is not None]
             if read:
-                answers = predictor.predict(np.stack([pixels for _, pixels in read]))
+                answers = predictor.predict(np.stack([found.pixels for _, found in read]))
                 for (image, _), probabilities in zip(read, answers, strict=True):
                     label = predictor.record.classes[int(probabilities.argmax())]
                     numbers = [f"{probability:.6f}" for probability in probabilities]

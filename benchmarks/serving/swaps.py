@@ -89,7 +89,7 @@ def expect(directories: list[Path], folder: Path) -> Expected:
     expected = {}
     for directory in directories:
         predictor = Predictor(directory)
-        pixels = np.stack([predictor.preprocessing.decode(path) for path in paths])
+        pixels = np.stack([predictor.preprocessing.decode(path).pixels for path in paths])
         answers = predictor.predict(pixels)
         expected[directory.name] = {path.name: a for path, a in zip(paths, answers, strict=True)}
     return expected

@@ -48,7 +48,7 @@ def predict(
         ]
         for pixels in _batches(preprocessing, paths):
             for index in sharing:
-                probabilities, cam = predictors[index].answer(pixels)
+                probabilities, cam, _ = predictors[index].answer(pixels)
                 answers[index].append(probabilities)
                 if index == 0:
                     observe(pixels, probabilities, cam)
@@ -64,7 +64,7 @@ def _batches(preprocessing: Preprocessing, paths: Sequence[Path]) -> Iterator[Pi
 
 def _decode(reader: ImageReader, preprocessing: Preprocessing, path: Path) -> Pixels:
     try:
-        return reader.read(path.read_bytes(), preprocessing)
+        return reader.read(path.read_bytes(), preprocessing).pixels
     except (OSError, ImageError) as error:
         raise ReportError(
             f"{path} cannot be read ({error}): materialise processed_dataset again, or remove the "

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from cxr_assets.learning import onnx
+from cxr_assets.learning import gate, onnx
 from cxr_assets.learning.fit import locked
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
@@ -207,10 +207,10 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
 def _serve(
     directory: Path, record: BundleRecord, plan: Plan, saved: Saved, reference: Reference
 ) -> BundleRecord:
-    """Write what a served model has in addition: ONNX in float32 and int8, and drift statistics.
+    """Write what a served model has in addition: ONNX in float32 and int8, drift statistics, gate.
 
     Returns:
-        The record, with the effect of int8.
+        The record, with the effect of int8 and of the gate.
 
     Raises:
         ParityError: a probability differs by more than 1e-4.
@@ -262,7 +262,14 @@ def _serve(
         macro_f1_drop=exact - coarse,
         accepted=accepted,
     )
-    return record.model_copy(update={"int8": int8})
+    fitted, rejects = gate.fit(
+        plan.layout.processed,
+        record.classes,
+        record.input_size,
+        lambda images: onnx.run(directory / ONNX_FILE, images, _BATCH)[2],
+    )
+    fitted.write(directory)
+    return record.model_copy(update={"int8": int8, "gate": rejects})
 
 
 def _checkpoint(path: Path, module: Classification) -> bytes:

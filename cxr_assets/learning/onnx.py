@@ -15,7 +15,7 @@ from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 from cxr_serving.model import network, processors
 from cxr_serving.model.bundle import INT8_FILE, ONNX_FILE
 from cxr_serving.model.network import Explained
-from cxr_serving.model.predictor import OnnxNetwork, softmax
+from cxr_serving.model.predictor import OUTPUTS, OnnxNetwork, softmax
 from cxr_serving.model.preprocessing import Preprocessing
 
 
@@ -57,14 +57,14 @@ def write(directory: Path, flip_averaging: bool) -> None:
     Input: ``pixel_values``, float32 [N, 3, size, size], as ``preprocessor_config.json`` makes them.
     Outputs: ``logits``, float32 [N, classes], averaged over the horizontal flip if
     ``flip_averaging``; for a ConvNeXt V2 also ``cam``, float32 [N, classes, h, w], the class
-    activation maps. N is dynamic.
+    activation maps, and ``features``, float32 [N, C], what its linear layer sees. N is dynamic.
 
     Args:
         directory: with network and preprocessing in the format of transformers.
         flip_averaging: whether the logits are the mean over an image and its horizontal flip.
     """
     answering = network.wrap(network.load(directory), flip_averaging)
-    outputs = ["logits", "cam"] if isinstance(answering, Explained) else ["logits"]
+    outputs = OUTPUTS if isinstance(answering, Explained) else OUTPUTS[:1]
     with torch.no_grad():
         for module in list(answering.modules()):
             for name, child in module.named_children():
@@ -80,7 +80,7 @@ def write(directory: Path, flip_averaging: bool) -> None:
             (torch.zeros(1, 3, size, size),),
             directory / ONNX_FILE,
             input_names=["pixel_values"],
-            output_names=outputs,
+            output_names=list(outputs),
             dynamic_axes={name: {0: "images"} for name in ("pixel_values", *outputs)},
             dynamo=False,
         )
@@ -111,9 +111,14 @@ def quantise(directory: Path) -> None:
 def predict(
     file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]], batch: int
 ) -> npt.NDArray[np.float32]:
-    """Probabilities float32 [N, classes] of images, computed as by the predictor.
+    """Probabilities float32 [N, classes] of images, computed as by the predictor."""
+    return softmax(run(file, images, batch)[0])
 
-    The predictor itself loads complete bundles only.
+
+def run(
+    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]], batch: int
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """All outputs for images, computed as by the predictor, which loads complete bundles only.
 
     Args:
         file: ``model.onnx`` or ``model.int8.onnx``, next to its preprocessing.
@@ -122,9 +127,7 @@ def predict(
     """
     compute = OnnxNetwork(file, Preprocessing.read(file.parent), processors.count())
     given = [images] if isinstance(images, np.ndarray) else images
-    logits = [
-        compute(part)[0]
-        for some in given
-        for part in np.split(some, range(batch, len(some), batch))
+    answers = [
+        compute(part) for some in given for part in np.split(some, range(batch, len(some), batch))
     ]
-    return softmax(np.concatenate(logits))
+    return tuple(np.concatenate(output) for output in zip(*answers, strict=True))

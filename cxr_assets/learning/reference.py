@@ -24,7 +24,8 @@ def _images(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     with TemporaryDirectory() as folder:
         root = Path(folder) / "synthetic_images"
         synthesis.make(root, len(naming.SPLITS), _SEED)
-        return np.stack([preprocessing.decode(p) for p in sorted(root.rglob("*.jpeg"))[:_IMAGES]])
+        paths = sorted(root.rglob("*.jpeg"))[:_IMAGES]
+        return np.stack([preprocessing.decode(path).pixels for path in paths])
 
 
 class Saved:

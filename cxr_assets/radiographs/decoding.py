@@ -68,7 +68,7 @@ class Decoder:
             )
         reader = self._reader()
         try:
-            pixels = reader.read(content, self._preprocessing)
+            pixels = reader.read(content, self._preprocessing).pixels
         except ImageError as error:
             # Otherwise the dataset would lack images that are not at fault.
             if is_dicom(content) and reader.dicom_problem is not None:

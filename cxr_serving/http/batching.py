@@ -17,7 +17,9 @@ import numpy.typing as npt
 from cxr_serving.http.errors import ServiceError
 from cxr_serving.http.metrics import Metrics
 from cxr_serving.http.progress import Progress
+from cxr_serving.model.gate import Verdict
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.preprocessing import Decoded
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class Answer:
         probabilities: float32 [classes], calibrated.
         cam: float32 [classes, h, w], the class activation maps; None for a network
             without them.
+        verdict: of the model's gate; None for a model without one.
         queue_seconds: it was queued.
         inference_seconds: of the forward pass.
         images: in that forward pass, of all requests.
@@ -37,6 +40,7 @@ class Answer:
 
     probabilities: npt.NDArray[np.float32]
     cam: npt.NDArray[np.float32] | None
+    verdict: Verdict | None
     queue_seconds: float
     inference_seconds: float
     images: int
@@ -45,7 +49,7 @@ class Answer:
 @dataclass(eq=False)
 class _Image:
     model: Predictor
-    pixels: npt.NDArray[np.uint8]
+    decoded: Decoded
     deadline: float
     answer: "asyncio.Future[Answer]"
     arrived: float = field(default_factory=time.monotonic)
@@ -129,20 +133,18 @@ class Batcher:
             self._decoding -= 1
             self._changed.set()
 
-    async def submit(
-        self, model: Predictor, pixels: npt.NDArray[np.uint8], deadline: float
-    ) -> Answer:
+    async def submit(self, model: Predictor, decoded: Decoded, deadline: float) -> Answer:
         """Classify one image.
 
         Args:
             model: that answers, even if another one has replaced it since.
-            pixels: uint8 [size, size], decoded for that model.
+            decoded: the image, for that model.
             deadline: of ``time.monotonic()``.
 
         Raises:
             ServiceError: 504 when it cannot be answered in time; it is not computed then.
         """
-        image = _Image(model, pixels, deadline, asyncio.get_running_loop().create_future())
+        image = _Image(model, decoded, deadline, asyncio.get_running_loop().create_future())
         self._queue.append(image)
         self._metrics.queue_images.set(len(self._queue))
         self._changed.set()
@@ -212,8 +214,11 @@ class Batcher:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            images = np.stack([image.pixels for image in batch])
-            rows, cam = await loop.run_in_executor(self._worker, batch[0].model.answer, images)
+            images = np.stack([image.decoded.pixels for image in batch])
+            colour = [image.decoded.colour for image in batch]
+            rows, cam, verdicts = await loop.run_in_executor(
+                self._worker, batch[0].model.answer, images, colour
+            )
         except Exception as error:  # noqa: BLE001
             for image in batch:
                 if not image.answer.done():
@@ -231,6 +236,7 @@ class Batcher:
                     Answer(
                         probabilities=rows[index],
                         cam=None if cam is None else cam[index],
+                        verdict=None if verdicts is None else verdicts[index],
                         queue_seconds=waited,
                         inference_seconds=seconds,
                         images=len(batch),

@@ -16,7 +16,7 @@ from cxr_serving.http.metrics import Metrics
 from cxr_serving.images.dicom import is_dicom
 from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.preprocessing import ImageError
+from cxr_serving.model.preprocessing import Decoded, ImageError
 
 _tracer = trace.get_tracer("cxr_serving")
 
@@ -106,16 +106,16 @@ class Classifier:
             pool = self._dicom_decoder if is_dicom(image) else self._decoders
             loop = asyncio.get_running_loop()
             try:
-                pixels = await self._batcher.within(
+                found = await self._batcher.within(
                     deadline, loop.run_in_executor(pool, self._decode, model, image)
                 )
             except ImageError as error:
                 return error
         decoded = time.monotonic()
         with _tracer.start_as_current_span("infer"):
-            answer = await self._batcher.submit(model, pixels, deadline)
-        return Classified(pixels, decoded - started, answer)
+            answer = await self._batcher.submit(model, found, deadline)
+        return Classified(found.pixels, decoded - started, answer)
 
-    def _decode(self, model: Predictor, image: bytes) -> npt.NDArray[np.uint8]:
+    def _decode(self, model: Predictor, image: bytes) -> Decoded:
         with self._metrics.decode_seconds.time():
             return self._reader.read(image, model.preprocessing)

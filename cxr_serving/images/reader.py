@@ -3,14 +3,13 @@
 import importlib.util
 from contextlib import suppress
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from cxr_serving.images.container import Header
 from cxr_serving.images.dicom import DicomReader, DicomUnavailable, is_dicom
 from cxr_serving.model.preprocessing import (
     MAX_PIXELS,
+    Decoded,
     Preprocessing,
     UndecodableImage,
     UnsupportedImage,
@@ -48,15 +47,12 @@ class ImageReader:
             with suppress(DicomUnavailable):
                 self._dicom.start()
 
-    def read(self, image: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    def read(self, image: bytes, preprocessing: Preprocessing) -> Decoded:
         """Decode an image for a network.
 
         Args:
             image: a JPEG, PNG or DICOM file.
             preprocessing: of the network.
-
-        Returns:
-            uint8 [size, size], grey.
 
         Raises:
             ImageError: it cannot be used; the message says why.
@@ -67,7 +63,7 @@ class ImageReader:
             return preprocessing.decode(image)
         if self._dicom is None:
             raise UnsupportedImage(_NOT_INSTALLED)
-        return preprocessing.resize(self._dicom.read(image))
+        return Decoded(preprocessing.resize(self._dicom.read(image)), 0.0)
 
     def header(self, image: bytes) -> Header:
         """Size and bits of an image, read without decoding a pixel.

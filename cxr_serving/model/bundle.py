@@ -4,7 +4,8 @@ A bundle is a directory ``<models>/<asset>/<version>/`` that never changes once 
 ``model.safetensors``, ``config.json`` and ``preprocessor_config.json`` in the format of
 transformers, ``reference.safetensors``, the Lightning checkpoint ``best.ckpt``, and
 ``bundle.json``, the record defined here, which carries the sha256 of every other file. That of the
-main model also holds ``model.onnx``, ``model.int8.onnx`` and ``distribution.json``.
+main model also holds ``model.onnx``, ``model.int8.onnx``, ``distribution.json`` and
+``gate.safetensors``.
 ``<models>/<asset>/latest.json`` points to the newest one, and says when the pipeline last confirmed
 that it is.
 """
@@ -27,6 +28,7 @@ ONNX_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
 REFERENCE_FILE = "reference.safetensors"
 DISTRIBUTION_FILE = "distribution.json"
+GATE_FILE = "gate.safetensors"
 HISTORY_FILE = "history.csv"
 
 VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
@@ -58,6 +60,68 @@ class Int8(BaseModel):
     accepted: bool
 
 
+class Rejections(BaseModel):
+    """How many of some images a gate rejects.
+
+    Attributes:
+        rejected: number of images rejected.
+        images: number of images.
+        interval: of the share, 95 %, by Wilson (doi.org/10.1080/01621459.1927.10502953); None
+            without an image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rejected: int
+    images: int
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, rejected: int, images: int) -> Self:
+        """With the interval."""
+        if not images:
+            return cls(rejected=0, images=0, interval=None)
+        z, share = 1.959964, rejected / images
+        centre = share + z**2 / (2 * images)
+        half = z * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
+        low, high = ((centre + sign * half) / (1 + z**2 / images) for sign in (-1, 1))
+        return cls(rejected=rejected, images=images, interval=(max(low, 0.0), min(high, 1.0)))
+
+
+class GateCheck(BaseModel):
+    """One reason for which a gate rejects images.
+
+    Attributes:
+        threshold: of the check's score, above which it rejects; None where it could not be fitted,
+            and does not reject.
+        validation: validation images that it rejects.
+        found: altered validation images of this kind that it rejects; None of a check that is not
+            learnt from altered images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float | None
+    validation: Rejections
+    found: Rejections | None
+
+
+class GateRecord(BaseModel):
+    """What the gate rejects, measured when it was made.
+
+    Attributes:
+        training: number of training images it was fitted on.
+        validation: validation images that it rejects, for any reason.
+        checks: by reason.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training: int
+    validation: Rejections
+    checks: dict[str, GateCheck]
+
+
 class Provenance(BaseModel):
     """What a bundle is and where it comes from; a report on it says the same.
 
@@ -76,6 +140,7 @@ class Provenance(BaseModel):
             are, those in ``best.ckpt`` are not.
         flip_averaging: whether the logits are the mean over an image and its horizontal flip.
         int8: what the network in 8-bit integers costs, if it was measured.
+        gate: what the gate rejects; None where the bundle has none.
         dagster_run_id: run that published it, if any.
         mlflow_run_id: MLflow run that holds its curves, if any.
     """
@@ -95,6 +160,7 @@ class Provenance(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     flip_averaging: bool = False
     int8: Int8 | None = None
+    gate: GateRecord | None = None
     dagster_run_id: str | None = None
     mlflow_run_id: str | None = None
 
@@ -110,7 +176,7 @@ class BundleRecord(Provenance):
         files: sha256 of every other file, by path inside the bundle.
     """
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     classes: tuple[str, ...]
     draw: Draw | None = None
     validation: dict[str, float]

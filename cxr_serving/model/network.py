@@ -57,24 +57,30 @@ class Explained(Logits):
     and one linear layer. So the gradients of the logits are a formula, and need no second pass.
     """
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of normalised images [N, 3, size, size].
 
         Returns:
-            Logits float32 [N, classes], and cam float32 [N, classes, h, w] at the resolution of
-            the last stage, 0 or more, on a scale of its own for each image and class. Where logits
-            are averaged over the horizontal flip, cam is that of the unflipped image.
+            Logits float32 [N, classes]; cam float32 [N, classes, h, w] at the resolution of the
+            last stage, 0 or more, on a scale of its own for each image and class; features float32
+            [N, C], what the linear layer sees. Where logits are averaged over the horizontal flip,
+            cam and features are those of the unflipped image.
         """
-        logits, cam = self._explained(pixel_values)
+        logits, cam, features = self._explained(pixel_values)
         if self.flip_averaging:
             logits = (logits + self._explained(pixel_values.flip(-1))[0]) / 2
-        return logits, cam
+        return logits, cam, features
 
-    def _explained(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _explained(
+        self, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         body, head = self.network.convnextv2, self.network.classifier
         stage = body.encoder(body.embeddings(pixel_values)).last_hidden_state
         pooled = stage.mean((-2, -1))
-        logits: torch.Tensor = head(body.layernorm(pooled)).float()
+        features = body.layernorm(pooled)
+        logits: torch.Tensor = head(features).float()
         # The gradient of layer normalisation: [N, classes, C].
         centred = pooled - pooled.mean(1, keepdim=True)
         scale = (centred.square().mean(1, keepdim=True) + body.layernorm.eps).sqrt()
@@ -85,7 +91,7 @@ class Explained(Logits):
         )
         weights = weights / scale.unsqueeze(1)
         cam = (weights @ stage.flatten(2)).relu()
-        return logits, cam.unflatten(2, stage.shape[-2:]).float()
+        return logits, cam.unflatten(2, stage.shape[-2:]).float(), features.float()
 
 
 def wrap(network: PreTrainedModel, flip_averaging: bool) -> Logits:
@@ -130,10 +136,8 @@ class TorchNetwork:
         return other
 
     @torch.inference_mode()
-    def __call__(
-        self, images: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Logits float32 [N, classes] of images uint8 [N, size, size]; cam where it has one."""
+    def __call__(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+        """Of images uint8 [N, size, size]: what :class:`Logits` or :class:`Explained` gives."""
         pixels = self._preprocessing.normalise(torch.tensor(images).to(self._device))
         # A recording must not use a cast of the weights that is freed after it.
         with torch.autocast(
@@ -142,8 +146,7 @@ class TorchNetwork:
             enabled=self._dtype is torch.bfloat16,
             cache_enabled=False,
         ):
-            logits, *cam = self._run(pixels)
-        return logits.cpu().numpy(), cam[0].cpu().numpy() if cam else None
+            return tuple(output.cpu().numpy() for output in self._run(pixels))
 
     def _new_run(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
         return Recorded(self._compute) if self.kind == "cuda" else self._compute

@@ -1,10 +1,10 @@
 """From images to class probabilities, the same in the report and in the service."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import onnxruntime
 from cxr_serving.model import bundle, distribution, extras, processors, reference, store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.distribution import Distribution
+from cxr_serving.model.gate import Gate, Verdict
 from cxr_serving.model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:  # a service on a CPU has neither torch nor transformers
@@ -20,8 +21,25 @@ if TYPE_CHECKING:  # a service on a CPU has neither torch nor transformers
 
 Images = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
-# Logits [N, classes], and cam [N, classes, h, w] where the network can be explained.
-_Forward = Callable[[Images], tuple[Scores, Scores | None]]
+# Logits, and what else the network gives: see OUTPUTS.
+_Forward = Callable[[Images], tuple[Scores, ...]]
+# Of a network in ONNX, by name; one that cannot be explained has the first alone.
+OUTPUTS = ("logits", "cam", "features")
+
+
+class Answers(NamedTuple):
+    """What a model says of N images.
+
+    Attributes:
+        probabilities: float32 [N, classes]: calibrated, in class order, each row summing to 1.
+        cam: class activation maps float32 [N, classes, h, w] as of
+            :class:`cxr_serving.model.network.Explained`; None of a network without.
+        verdicts: of the gate on each image; None of a model without one.
+    """
+
+    probabilities: Scores
+    cam: Scores | None
+    verdicts: list[Verdict] | None
 
 
 class Predictor:
@@ -34,6 +52,7 @@ class Predictor:
         record: the bundle's record.
         preprocessing: how an image becomes input of this model.
         distribution: of images and predictions at training, where the bundle has it.
+        gate: judges whether an image is one to answer, where the bundle has it.
         runtime: what computes.
         warning: why int8 does not serve although it was requested; None otherwise.
     """
@@ -42,6 +61,7 @@ class Predictor:
     record: BundleRecord
     preprocessing: Preprocessing
     distribution: Distribution | None
+    gate: Gate | None
     runtime: Literal["onnx", "onnx-int8", "torch"]
     warning: str | None = None
 
@@ -88,21 +108,23 @@ class Predictor:
         Returns:
             float32 [N, classes]: calibrated probabilities in class order, each row summing to 1.
         """
-        return self.answer(images)[0]
+        return self.answer(images).probabilities
 
-    def answer(self, images: Images) -> tuple[Scores, Scores | None]:
-        """Classify images and explain the answers, in one forward pass.
+    def answer(self, images: Images, colour: Sequence[float] | None = None) -> Answers:
+        """Classify images, explain the answers and judge the images, in one forward pass.
 
         Args:
             images: uint8 [N, size, size].
-
-        Returns:
-            Probabilities as of :meth:`predict`, and class activation maps float32
-            [N, classes, h, w] as of :class:`cxr_serving.model.network.Explained`; None where the
-            network cannot be explained.
+            colour: of each image, as of :class:`~cxr_serving.model.preprocessing.Decoded`; None
+                where all are grey.
         """
-        logits, cam = self._forward(images)
-        return softmax(logits), cam
+        logits, *explained = self._forward(images)
+        if not explained:
+            return Answers(softmax(logits), None, None)
+        cam, features = explained
+        tints = np.array(colour or [0.0] * len(images), np.float32)
+        verdicts = self.gate.judge(images, tints, features) if self.gate else None
+        return Answers(softmax(logits), cam, verdicts)
 
     @cached_property
     def model(self) -> "PreTrainedModel":
@@ -131,6 +153,7 @@ class Predictor:
         self.distribution = distribution.read(self.directory)
         if self.distribution is not None:
             self._agree(len(self.distribution.predictions), len(self.record.classes))
+        self.gate = Gate.read(self.directory)
         self._reference = reference.read(self.directory)
         self._tolerance = reference.TOLERANCE
         size, classes = self.record.input_size, len(self.record.classes)
@@ -176,16 +199,17 @@ class Predictor:
         size = self.record.input_size
         self._agree(network.input_shape, [3, size, size])
         self._agree(network.output_shape, [len(self.record.classes)])
+        self._agree(network.outputs, OUTPUTS[: len(network.outputs)])
         return network
 
     def _int8(self) -> _Forward:
         forward = self._onnx(bundle.INT8_FILE)
 
-        def one_by_one(images: Images) -> tuple[Scores, Scores | None]:
+        def one_by_one(images: Images) -> tuple[Scores, ...]:
             # Activations are rounded to steps that fit a whole batch: an image would be answered
             # differently alone and in a batch.
-            logits, cam = zip(*(forward(image[np.newaxis]) for image in images), strict=True)
-            return np.concatenate(logits), None if cam[0] is None else np.concatenate(cam)
+            answers = zip(*(forward(image[np.newaxis]) for image in images), strict=True)
+            return tuple(np.concatenate(output) for output in answers)
 
         return one_by_one
 
@@ -244,6 +268,7 @@ class OnnxNetwork:
     Attributes:
         input_shape: of one normalised image.
         output_shape: of its logits.
+        outputs: their names.
     """
 
     def __init__(self, path: Path, preprocessing: Preprocessing, threads: int) -> None:
@@ -258,12 +283,12 @@ class OnnxNetwork:
         self._input: str = pixels.name
         self.input_shape: list[int] = pixels.shape[1:]
         self.output_shape: list[int] = logits.shape[1:]
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
 
-    def __call__(self, images: Images) -> tuple[Scores, Scores | None]:
-        """Logits float32 [N, classes] of images uint8 [N, size, size]; cam where it has one."""
+    def __call__(self, images: Images) -> tuple[Scores, ...]:
+        """Of images uint8 [N, size, size]: what :attr:`outputs` names."""
         pixels = self._preprocessing.normalise(images)
-        logits, *cam = self._session.run(None, {self._input: pixels})
-        return logits, cam[0] if cam else None
+        return tuple(self._session.run(None, {self._input: pixels}))
 
 
 def softmax(logits: Scores) -> Scores:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,23 @@ _DEPTHS = (8, 10, 12, 14, 16)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Pixels that are looked at to say how coloured a file is, on each side of a grid over it.
+_SAMPLED = 64
+
 _Images = TypeVar("_Images", npt.NDArray[Any], "torch.Tensor")
+
+
+class Decoded(NamedTuple):
+    """An image as a network sees it.
+
+    Attributes:
+        pixels: uint8 [size, size], grey.
+        colour: how coloured the file is, in 0..1: the mean difference between the largest and the
+            smallest of red, green and blue; 0 for a grey file.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    colour: float
 
 
 @dataclass(frozen=True)
@@ -58,23 +74,18 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
-    def decode(
-        self, source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS
-    ) -> npt.NDArray[np.uint8]:
+    def decode(self, source: Path | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Decoded:
         """Decode an image to grey pixels at the network's input size.
 
         JPEGs are decoded with the DCT scaling of libjpeg (draft mode) at no less than twice the
         input size, which reads large images faster and changes pixels little (a test bounds the
-        difference).
+        difference). Of a coloured one the grey levels are its luma, as stored.
 
         A 16-bit PNG that uses fewer bits is scaled by those it uses (:func:`stored_bits`).
 
         Args:
             source: path, bytes or open binary file of a JPEG or PNG image of any bit depth.
             max_pixels: images with more pixels are rejected before they are decoded.
-
-        Returns:
-            uint8 array of shape [size, size].
 
         Raises:
             UnsupportedImage: not a JPEG or PNG, a kind of JPEG that is not read, or an animation.
@@ -89,17 +100,18 @@ class Preprocessing:
             with Image.open(BytesIO(found.pixels), formats=("JPEG", "PNG")) as image:
                 if image.size != (found.width, found.height):
                     raise ValueError("another size than was checked")
-                drafted = image.draft("L", (2 * self.size, 2 * self.size))
+                drafted = image.draft("YCbCr", (2 * self.size, 2 * self.size))
                 image.load()
                 # A drafted image may end within a pixel: its box says where.
                 box = drafted[1] if drafted else None
                 grey = self._resize(_to_grey(image, found.bits), box)
+                colour = _colour(image)
         except MemoryError:
             raise
         except Exception as error:  # messages of Pillow may quote the file
             raise UndecodableImage("the image is broken or truncated") from error
         grey.getexif()[ExifTags.Base.Orientation] = found.orientation
-        return _shown(np.asarray(ImageOps.exif_transpose(grey)))
+        return Decoded(_shown(np.asarray(ImageOps.exif_transpose(grey))), colour)
 
     def resize(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Resize an image that was decoded elsewhere, uint8 [H, W], to [size, size].
@@ -212,7 +224,18 @@ def _to_grey(image: Image.Image, declared: int) -> Image.Image:
         values = np.asarray(image)
         unused = stored_bits(int(values.max()), declared) - 8
         return Image.fromarray((values >> unused).astype(np.uint8))
+    if image.mode == "YCbCr":
+        return image.getchannel("Y")  # the luma of the file: what libjpeg itself gives for grey
     return image.convert("L")
+
+
+def _colour(image: Image.Image) -> float:
+    """See :class:`Decoded`."""
+    if image.mode in ("L", "LA", "1") or image.mode.startswith("I"):
+        return 0.0
+    size = (min(image.width, _SAMPLED), min(image.height, _SAMPLED))
+    sampled = np.asarray(image.resize(size, Image.Resampling.NEAREST).convert("RGB"), np.int16)
+    return float((sampled.max(axis=2) - sampled.min(axis=2)).mean() / 255)
 
 
 def _shown(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -98,7 +98,7 @@ def test_the_service_follows_materialisations(service):
     assert set(versions) == {first.name, second.name}
     for directory in (first, second):
         predictor = Predictor(directory)
-        expected = predictor.predict(predictor.preprocessing.decode(image)[None])[0]
+        expected = predictor.predict(predictor.preprocessing.decode(image).pixels[None])[0]
         for answer in answers:
             if answer.json()["model"]["version"] == directory.name:
                 np.testing.assert_allclose(answer.json()["probs"], expected, atol=1e-5)

@@ -32,7 +32,7 @@ def test_models_with_other_preprocessing_get_their_own_pass(
     )
     assert seen == [4, 2], "batches of the main model only"
     assert [len(of_model) for of_model in answers] == [6, 6, 6]
-    pixels = np.stack([main.preprocessing.decode(path) for path in paths])
+    pixels = np.stack([main.preprocessing.decode(path).pixels for path in paths])
     for predictor, probabilities in zip((main, other, probe), answers, strict=True):
         np.testing.assert_allclose(probabilities, predictor.predict(pixels), atol=1e-5)
 

@@ -34,7 +34,7 @@ def test_images_and_labels_are_read_in_the_order_of_their_pixels(source, layout)
     assert [classes[index] for index in indices] == rows["class"].tolist()
     assert sorted(indices) == [0, 0, 1, 1, 2, 2]
     for path, image, digest in zip(rows["path"], images, rows["pixels"], strict=True):
-        assert np.array_equal(image, Preprocessing(32).decode(source / path))
+        assert np.array_equal(image, Preprocessing(32).decode(source / path).pixels)
         assert sha256(image.tobytes()).hexdigest() == digest
 
 

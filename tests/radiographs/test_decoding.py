@@ -20,7 +20,7 @@ def test_a_png_holds_the_pixels_that_its_hash_is_of(tmp_path):
         written = decoder.write(source, digest(source), tmp_path / "target.png")
     with Image.open(tmp_path / "target.png") as image:
         pixels = np.asarray(image)
-    np.testing.assert_array_equal(pixels, Preprocessing(32).decode(source))
+    np.testing.assert_array_equal(pixels, Preprocessing(32).decode(source).pixels)
     assert (written.pixels, written.reason) == (sha256(pixels.tobytes()).hexdigest(), None)
 
 

@@ -136,7 +136,7 @@ def test_grey_levels_are_those_of_the_service(source, layout):
         assert "blank or nearly so" in rows.loc[f"train/NORMAL/{name}", "reason"]
     with Image.open(layout.processed / rows.loc["train/NORMAL/IM-0004-0091.png", "file"]) as image:
         np.testing.assert_array_equal(
-            np.asarray(image), Preprocessing(32).decode(folder / "IM-0004-0091.png")
+            np.asarray(image), Preprocessing(32).decode(folder / "IM-0004-0091.png").pixels
         )
         assert np.asarray(image).mean() > 100
 

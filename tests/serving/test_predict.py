@@ -70,7 +70,8 @@ def test_every_image_of_a_folder_gets_the_answer_of_the_predictor(
         str(image) for image in images.rglob("*.*") if image.suffix != ".txt"
     )
     for row in table:
-        expected = predictor.predict(predictor.preprocessing.decode(Path(row["image"]))[None])[0]
+        pixels = predictor.preprocessing.decode(Path(row["image"])).pixels
+        [expected] = predictor.predict(pixels[None])
         reported = [float(row[name]) for name in predictor.record.classes]
         assert reported == pytest.approx(expected, abs=1e-5)
         assert row["label"] == predictor.record.classes[int(np.argmax(expected))]

@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cxr_serving.http.batching import Batcher
 from cxr_serving.http.errors import ServiceError
 from cxr_serving.http.metrics import Metrics
+from cxr_serving.model.predictor import Answers
+from cxr_serving.model.preprocessing import Decoded
 
 
 class Model:
@@ -24,14 +26,15 @@ class Model:
         self.gate.set()
         self.batches: list[list[int]] = []
 
-    def answer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(self, images: np.ndarray, colour: list[float]) -> Answers:
         self.batches.append(images[:, 0, 0].tolist())
         assert self.gate.wait(30)
-        return images[:, 0, :1].astype(np.float32), images[:, np.newaxis].astype(np.float32)
+        greys = images.astype(np.float32)
+        return Answers(greys[:, 0, :1], greys[:, np.newaxis], None)
 
 
-def image(grey: int) -> np.ndarray:
-    return np.full((2, 2), grey, np.uint8)
+def image(grey: int) -> Decoded:
+    return Decoded(np.full((2, 2), grey, np.uint8), 0.0)
 
 
 def soon() -> float:
@@ -185,7 +188,7 @@ def test_full_queue_is_429_and_says_when_to_retry() -> None:
 
 def test_failing_model_fails_its_own_batch_only() -> None:
     class Broken(Model):
-        def answer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def answer(self, images: np.ndarray, colour: list[float]) -> Answers:
             raise RuntimeError("broken")
 
     async def scenario() -> None:

@@ -53,6 +53,6 @@ def test_images_keep_their_order_and_a_bad_one_its_error(
     assert isinstance(bad, UnsupportedImage)
     for answered, sent in ((first, image), (last, other)):
         assert isinstance(answered, Classified)
-        np.testing.assert_array_equal(answered.pixels, model.preprocessing.decode(sent))
+        np.testing.assert_array_equal(answered.pixels, model.preprocessing.decode(sent).pixels)
         [expected] = model.predict(answered.pixels[None])
         np.testing.assert_allclose(answered.answer.probabilities, expected, atol=1e-6)

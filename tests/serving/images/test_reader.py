@@ -21,7 +21,7 @@ def reader() -> Iterator[ImageReader]:
 
 def test_each_format_becomes_an_image_of_the_network(reader: ImageReader, image: bytes) -> None:
     for file in (image, dicoms.cr()):
-        pixels = reader.read(file, NETWORK)
+        pixels = reader.read(file, NETWORK).pixels
         assert (pixels.shape, pixels.dtype) == ((32, 32), np.uint8)
     assert reader.dicom_problem is None
 
@@ -37,7 +37,7 @@ def test_without_the_extra_dicom_is_rejected_and_the_rest_is_read(
     monkeypatch.setitem(sys.modules, "gdcm", None)
     reader = ImageReader()
     reader.start()
-    assert reader.read(image, NETWORK).shape == (32, 32)
+    assert reader.read(image, NETWORK).pixels.shape == (32, 32)
     with pytest.raises(UnsupportedImage, match=r"pip install 'cxr-retraining\[dicom\]'"):
         reader.read(dicoms.cr(), NETWORK)
     assert "extra `dicom`" in str(reader.dicom_problem)

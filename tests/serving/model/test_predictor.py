@@ -37,7 +37,7 @@ def test_probabilities_are_those_of_transformers(
         expected = model(**inputs).logits.softmax(dim=1).numpy()
 
     predictor = Predictor(directory)
-    actual = predictor.predict(np.stack([predictor.preprocessing.decode(image)]))
+    actual = predictor.predict(np.stack([predictor.preprocessing.decode(image).pixels]))
     assert actual.shape == (1, 3)
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, expected, atol=1e-3)

@@ -30,7 +30,7 @@ def processed_by_transformers(
 
 
 def normalised(preprocessing: Preprocessing, image: bytes) -> torch.Tensor:
-    return preprocessing.normalise(torch.from_numpy(np.stack([preprocessing.decode(image)])))
+    return preprocessing.normalise(torch.from_numpy(np.stack([preprocessing.decode(image).pixels])))
 
 
 @pytest.mark.parametrize("shape", [(120, 150), (64, 64), (40, 30), (900, 1301)])
@@ -81,8 +81,8 @@ def test_every_png_mode_shows_the_same_image(
     image = grey.quantize(2) if mode == "P" else grey.convert(mode, dither=Image.Dither.NONE)
     preprocessing = Preprocessing(64)
     np.testing.assert_array_equal(
-        preprocessing.decode(encode_image(image, "PNG")),
-        preprocessing.decode(encode_image(grey, "PNG")),
+        preprocessing.decode(encode_image(image, "PNG")).pixels,
+        preprocessing.decode(encode_image(grey, "PNG")).pixels,
     )
 
 
@@ -97,7 +97,8 @@ def test_exif_orientation_is_applied(
     upright = encode_image(load_image(Image.open(io.BytesIO(image))).convert("L"), "PNG")
     preprocessing = Preprocessing(64)
     difference = np.abs(
-        preprocessing.decode(image).astype(int) - preprocessing.decode(upright).astype(int)
+        preprocessing.decode(image).pixels.astype(int)
+        - preprocessing.decode(upright).pixels.astype(int)
     )
     assert difference.max() <= 1
 
@@ -106,12 +107,12 @@ def test_sources_are_path_bytes_or_file(tmp_path: Path, image: bytes) -> None:
     path = tmp_path / "image.jpeg"
     path.write_bytes(image)
     preprocessing = Preprocessing(64)
-    expected = preprocessing.decode(image)
+    expected = preprocessing.decode(image).pixels
     assert expected.shape == (64, 64)
     assert expected.dtype == np.uint8
-    np.testing.assert_array_equal(preprocessing.decode(path), expected)
+    np.testing.assert_array_equal(preprocessing.decode(path).pixels, expected)
     with path.open("rb") as file:
-        np.testing.assert_array_equal(preprocessing.decode(file), expected)
+        np.testing.assert_array_equal(preprocessing.decode(file).pixels, expected)
 
 
 def test_missing_file_is_not_an_image_error(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_low_contrast_is_read_as_it_is(make_pixels: MakePixels, encode_image: En
     grey = make_pixels(64, 64)
     for dim in (grey // 2, grey // 4 + 40, 255 - grey // 4):
         image = encode_image(Image.fromarray(dim.astype(np.uint8)), "PNG")
-        np.testing.assert_array_equal(Preprocessing(64).decode(image), dim)
+        np.testing.assert_array_equal(Preprocessing(64).decode(image).pixels, dim)
 
 
 def test_no_real_radiograph_counts_as_blank() -> None:
@@ -87,7 +87,7 @@ def test_pixels_are_capped_before_decoding(make_pixels: MakePixels, encode_image
     image = encode_image(Image.fromarray(make_pixels(80, 120)), "PNG")
     with pytest.raises(ImageTooLarge, match="120 x 80 pixels; at most 9,599"):
         Preprocessing(64).decode(image, max_pixels=9_599)
-    assert Preprocessing(64).decode(image, max_pixels=9_600).shape == (64, 64)
+    assert Preprocessing(64).decode(image, max_pixels=9_600).pixels.shape == (64, 64)
 
 
 def test_a_second_header_does_not_lift_the_cap(
@@ -108,7 +108,7 @@ def test_damaged_bytes_give_an_image_or_an_image_error(data: st.DataObject, imag
         damaged[position] = data.draw(st.integers(0, 255))
     cut = data.draw(st.none() | st.integers(0, len(damaged)))
     with contextlib.suppress(ImageError):
-        assert Preprocessing(32).decode(bytes(damaged[:cut])).shape == (32, 32)
+        assert Preprocessing(32).decode(bytes(damaged[:cut])).pixels.shape == (32, 32)
 
 
 def test_truncated_jpeg_is_undecodable(image: bytes) -> None:
