@@ -18,33 +18,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from rich.console import Console
 
-from cxr_assets import tracking, training
+from cxr_assets import tracking
 from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
-from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
-from cxr_assets.learning.checkpoints import TrainingError
-from cxr_assets.learning.export import ExportError, export
-from cxr_assets.learning.networks import PretrainedError
-from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.overrides import beyond_hydra, for_hydra, join, split, without_places
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs import raw
-from cxr_assets.radiographs.dataset import DatasetError
-from cxr_assets.radiographs.kaggle import KaggleError
-from cxr_assets.radiographs.preparation import PreparationError, prepare
-from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.settings import SettingsError, load
 from cxr_serving.model.atomic import write_file
-from cxr_serving.model.bundle import HISTORY_FILE, BundleError, BundleRecord
+from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 
-ASSET = "convnext_model"
 FAILED = "failed"
-
-# Their messages suffice; for any other error the traceback is shown, too.
-_EXPLAINED = (
-    *(KaggleError, raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
-    *(PretrainedError, TrainingError, tracking.TrackingError, ExportError, BundleError),
-)
 
 
 @dataclass(frozen=True)
@@ -123,38 +106,18 @@ def expand(
     return jobs
 
 
-def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
-    """Prepare the images, fit the main model and publish its bundle, or reuse what exists.
-
-    ``latest.json`` is not changed: no service loads the model, and no report covers it.
-
-    Returns:
-        The bundle's directory.
-
-    Raises:
-        KaggleError, RawDataError, PreparationError: the images cannot be fetched or prepared.
-        PretrainedError: the base weights cannot be loaded.
-        TrainingError: the loss is not finite, or the work folder cannot be written.
-        TrackingError: MLflow rejects a record, and it is required.
-    """
-    images = raw.collect(experiment.data, experiment.classes, layout, progress)
-    prepare(layout, images, experiment.data, experiment.classes, progress)
-    forget_absent(layout)
-    plan = make_plan(ASSET, experiment, layout)
-    training.fit(plan, progress)
-    directory, _ = export(plan, point=False)
-    return directory
-
-
 def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
     """Train the jobs one after the other; if one fails, the next one still runs."""
+    # Not before the settings are known to be valid: it imports torch and Lightning.
+    from cxr_assets import training
+
     for number, job in enumerate(jobs, 1):
         overrides = join(job.overrides)
         progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
         try:
-            result = _result(overrides, train(job.experiment, layout, progress))
+            result = _result(overrides, training.train(job.experiment, layout, progress))
         except Exception as error:  # noqa: BLE001 - reported, and a row of the table
-            if not isinstance(error, _EXPLAINED):
+            if not isinstance(error, training.EXPLAINED):
                 progress(traceback.format_exc())
             reason = " ".join(str(error).split()) or type(error).__name__
             progress(f"error: {reason}")

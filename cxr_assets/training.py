@@ -1,18 +1,62 @@
-"""A training with an MLflow run of its own."""
+"""A training from images to bundle, and its fit in an MLflow run of its own."""
 
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
 from cxr_assets import tracking
+from cxr_assets.experiment import Experiment
+from cxr_assets.forgetting import forget_absent
+from cxr_assets.layout import Layout
+from cxr_assets.learning.checkpoints import TrainingError
+from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import fit as untracked_fit
 from cxr_assets.learning.fit import locked
+from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import Plan
+from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.progress import Progress
+from cxr_assets.radiographs import raw
+from cxr_assets.radiographs.dataset import DatasetError
+from cxr_assets.radiographs.kaggle import KaggleError
+from cxr_assets.radiographs.preparation import PreparationError, prepare
+from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.store import EXPERIMENT
-from cxr_serving.model.bundle import CHECKPOINT_FILE
+from cxr_serving.model.bundle import CHECKPOINT_FILE, BundleError
+
+ASSET = "convnext_model"
+
+# Their messages suffice; for any other error the traceback is shown, too.
+EXPLAINED = (
+    *(KaggleError, raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
+    *(PretrainedError, TrainingError, tracking.TrackingError, ExportError, BundleError),
+)
+
+
+def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
+    """Prepare the images, fit the main model and publish its bundle, or reuse what exists.
+
+    ``latest.json`` is not changed: no service loads the model, and no report covers it.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        KaggleError, RawDataError, PreparationError: the images cannot be fetched or prepared.
+        PretrainedError: the base weights cannot be loaded.
+        TrainingError: the loss is not finite, or the work folder cannot be written.
+        TrackingError: MLflow rejects a record, and it is required.
+    """
+    images = raw.collect(experiment.data, experiment.classes, layout, progress)
+    prepare(layout, images, experiment.data, experiment.classes, progress)
+    forget_absent(layout)
+    plan = make_plan(ASSET, experiment, layout)
+    fit(plan, progress)
+    directory, _ = export(plan, point=False)
+    return directory
 
 
 class Curves(Logger):

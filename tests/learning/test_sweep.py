@@ -16,7 +16,7 @@ from command import CXR
 from mlflow.tracking import MlflowClient
 
 import cxr
-from cxr_assets import sweep
+from cxr_assets import sweep, training
 from cxr_assets.experiment import Experiment, ExperimentError, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export
@@ -148,17 +148,17 @@ def sweeping(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., tuple[Layo
     layout = Layout(tmp_path / "data")
     monkeypatch.setenv("CXR_DATA_ROOT", str(layout.root))
     monkeypatch.setenv("CXR_OVERRIDES", " ".join(OVERRIDES))
-    train = sweep.train
+    train = training.train
 
     def run(seeds: str, look: Callable[[], None]) -> tuple[Layout, str, str]:
-        def training(experiment: Experiment, *more: Any) -> Path:
+        def made(experiment: Experiment, *more: Any) -> Path:
             look()
             if experiment.seed == 1:
                 raise RuntimeError("no answer\nto seed 1")
             with full_disk() if experiment.seed == 0 else nullcontext():
                 return train(experiment, *more)
 
-        monkeypatch.setattr(sweep, "train", training)
+        monkeypatch.setattr(training, "train", made)
         with pytest.raises(SystemExit) as stop:
             cxr.main(["train", "-m", f"seed={seeds}", "trainer.max_epochs=1"])
         assert stop.value.code == 1
