@@ -122,6 +122,8 @@ class Data(Group):
         seed: for the draw of these patients and for synthetic images. It is separate from the
             training's ``seed``, so that trainings with different seeds share dataset and split.
         max_corrupt_fraction: share of unreadable or missing images above which preparation fails.
+        max_removed_fraction: share of a source's images in the last dataset above which preparation
+            fails if they are gone: its table or folder may be incomplete.
         unknown_patients: for images without a known patient: ``exclude`` leaves them out,
             ``own`` counts each as one patient, so that leakage cannot be excluded.
         in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
@@ -143,6 +145,7 @@ class Data(Group):
     test_fraction: Annotated[float, Field(gt=0, le=0.5)]
     seed: Seed
     max_corrupt_fraction: Fraction
+    max_removed_fraction: Annotated[float, Field(ge=0, le=1)]
     unknown_patients: Literal["exclude", "own"]
     in_memory_limit: Annotated[int, Field(ge=0, lt=2**63)]
 

@@ -38,6 +38,7 @@ from cxr_assets.radiographs.decoding import Decoder, DecodingError
 from cxr_assets.radiographs.naming import SPLITS
 from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.radiographs.selection import Previous, draw, select
+from cxr_assets.radiographs.shrinking import ShrunkError, require_whole
 from cxr_assets.radiographs.split import SplitError
 from cxr_serving.model import processors
 from cxr_serving.model.atomic import set_aside
@@ -78,7 +79,8 @@ def prepare(
 
     Raises:
         PreparationError: too many images are corrupt or missing, a class has no image in a split,
-            a patient would move to another split, or DICOM is not read on this machine.
+            a patient would move to another split, many images are gone from a source, or DICOM is
+            not read on this machine.
     """
     layout.root.mkdir(parents=True, exist_ok=True)
     with FileLock(layout.processed_lock):
@@ -90,8 +92,10 @@ def prepare(
         if previous is None or previous.record.draw != draw(data):
             trained = membership.newest(layout, draw(data), progress)
         try:
+            if previous is not None:
+                require_whole(raw, previous, data)
             images = select(raw, data, classes, previous, trained)
-        except SplitError as error:
+        except (ShrunkError, SplitError) as error:
             raise PreparationError(str(error)) from error
         _count(images, classes, raw)  # fail before decoding if a class is already missing
         version = _version(images, raw, data, classes)
