@@ -42,15 +42,15 @@ def fit(
     """
     rows = dataset.kept(processed, "train")
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(_TRAINING, len(rows))).astype(int)]
-    images = dataset.read(processed, rows["file"].tolist(), size).numpy()
-    labels = dataset.labels(rows, classes).numpy()
+    images = dataset.read(processed, rows["file"].tolist(), size)
+    labels = dataset.labels(rows, classes)
     weights, bias = _learn(images)
     means, whitening = _centres(features(images), labels)
     unlimited = np.full(len(REASONS), np.inf, np.float32)
     gate = Gate(weights, bias, means, whitening, unlimited)
 
     files = dataset.kept(processed, "val")["file"].tolist()
-    validation = dataset.read(processed, files, size).numpy()
+    validation = dataset.read(processed, files, size)
     found = features(validation)
     scores = gate.scores(validation, np.zeros(len(validation), np.float32), found)
     quantile = 1 - _FALSE / (len(LEARNT) + 1)
