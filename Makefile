@@ -4,8 +4,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# `value`, because a dollar sign in a path is not a make variable.
-DATA_ROOT := $(or $(value CXR_DATA_ROOT),data)
+# `value`, because a dollar sign in a path is not a make variable; `^`, because only a `~` at the
+# start is the home directory.
+DATA_ROOT := $(subst ^:,,$(subst ^:~/,$(HOME)/,^:$(or $(value CXR_DATA_ROOT),data)))
 # The same Dagster instance for `make demo`, the command line and the UI.
 export DAGSTER_HOME := $(or $(value DAGSTER_HOME),$(if $(filter /%,$(firstword $(DATA_ROOT))),,$(CURDIR)/)$(DATA_ROOT)/dagster)
 

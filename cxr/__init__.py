@@ -12,6 +12,7 @@ import typer
 
 from cxr import data, release
 from cxr.extras import needs
+from cxr.places import place
 
 app = typer.Typer(
     add_completion=False,
@@ -41,13 +42,16 @@ def cxr() -> None:
 def predict(
     images: Annotated[
         list[Path],
-        typer.Argument(help="JPEG, PNG or DICOM files, and folders of them.", metavar="IMAGE"),
+        typer.Argument(
+            help="JPEG, PNG or DICOM files, and folders of them.", metavar="IMAGE", parser=place
+        ),
     ],
     bundle: Annotated[
         Path | None,
         typer.Option(
             help="Directory of a model. Default: the model that the service would serve.",
             metavar="DIRECTORY",
+            parser=place,
         ),
     ] = None,
     csv: Annotated[
@@ -55,6 +59,7 @@ def predict(
         typer.Option(
             help="File for the table; an unfinished one is resumed. Default: standard output.",
             metavar="FILE",
+            parser=place,
         ),
     ] = None,
 ) -> None:
@@ -83,7 +88,10 @@ def predict(
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Option(help="Directory of the model.", metavar="DIRECTORY")],
+    bundle: Annotated[
+        Path,
+        typer.Option(help="Directory of the model.", metavar="DIRECTORY", parser=place),
+    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -92,6 +100,7 @@ def evaluate(
                 "or Parquet file with the columns path, label and patient."
             ),
             metavar="FOLDER|TABLE",
+            parser=place,
         ),
     ],
     out: Annotated[
@@ -99,11 +108,14 @@ def evaluate(
         typer.Option(
             help="Folder for the report: new, empty, or with an earlier report and nothing else.",
             metavar="FOLDER",
+            parser=place,
         ),
     ],
     baseline: Annotated[
         Path | None,
-        typer.Option(help="Directory of a model to compare with.", metavar="DIRECTORY"),
+        typer.Option(
+            help="Directory of a model to compare with.", metavar="DIRECTORY", parser=place
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,

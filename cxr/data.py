@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cxr.extras import needs
+from cxr.places import place
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -13,7 +14,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 @app.command()
 def check(
     table: Annotated[
-        Path, typer.Argument(help="CSV or Parquet file, one row per image.", metavar="TABLE")
+        Path,
+        typer.Argument(
+            help="CSV or Parquet file, one row per image.", metavar="TABLE", parser=place
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -23,7 +27,7 @@ def check(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(help="File for all rows that cannot be used.", metavar="FILE"),
+        typer.Option(help="File for all rows that cannot be used.", metavar="FILE", parser=place),
     ] = None,
 ) -> None:
     """Say what a table of images holds, in seconds, before anybody trains.

@@ -258,7 +258,7 @@ def _shared(settings: Settings, table: Path) -> list[str]:
     shared = [text for text in overrides if _SHARED.match(text)]
     if any(text.startswith("data.sources=") for text in overrides):
         for source in compose(settings.experiment, overrides).data.sources:
-            if source.table is not None and source.table.expanduser().resolve() == table.resolve():
+            if source.table is not None and source.table.resolve() == table.resolve():
                 shared += [f"data.columns.{name}={column}" for name, column in source.columns]
                 shared += [
                     f"data.labels.{word}={label or 'null'}" for word, label in source.labels.items()

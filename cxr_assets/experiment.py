@@ -29,6 +29,7 @@ from cxr_assets.groups import (
 from cxr_assets.overrides import EXAMPLE, ExperimentError, apply, beyond_hydra, for_hydra
 from cxr_assets.ranges import is_repository, problems
 from cxr_assets.sources import Data
+from cxr_serving.model.places import expanded
 
 __all__ = [
     "Augmentation",
@@ -121,7 +122,7 @@ class Experiment(Group):
             ("model.pretrained", self.model.pretrained),
             ("probe.pretrained", self.probe.pretrained),
         ):
-            if value is None or is_repository(value) or Path(value).expanduser().is_dir():
+            if value is None or is_repository(value) or expanded(value).is_dir():
                 continue
             raise ExperimentError(
                 f"{key}={value} is not a directory: set it to a directory or a hub id"

@@ -1,15 +1,17 @@
 """The pipeline's environment variables."""
 
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from huggingface_hub import constants, get_token
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_assets.layout import Layout
 from cxr_assets.ranges import is_repository
+from cxr_serving.model.places import expanded
 
 # The databases that MLflow takes instead of a server: sqlite, postgresql+psycopg2, ...
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
         env_prefix="CXR_", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    data_root: Path = Field(
+    data_root: Annotated[Path, AfterValidator(expanded)] = Field(
         Path("data"), description="Folder that holds everything the pipeline writes."
     )
     experiment: str = Field("demo", description="Preset: demo, scratch or full.")

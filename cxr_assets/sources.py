@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cxr_assets.groups import Fraction, Group, Seed
+from cxr_serving.model.places import expanded
 
 Kind = Literal["kaggle", "folder", "table", "synthetic"]
 # Of a source, and of the short form of a list of one, whose name is its kind.
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][_a-z0-9-]{0,31}$")]
 Dataset = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
+Place = Annotated[Path, AfterValidator(expanded)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 
 # Of each class, one for each of train, val and test.
@@ -70,10 +72,10 @@ class Source(Group):
 
     name: SourceName
     source: Kind
-    folder: Path | None = None
+    folder: Place | None = None
     dataset: Dataset | None = None
     synthetic_patients: Annotated[int, Field(ge=0, le=100_000)] = 0
-    table: Path | None = None
+    table: Place | None = None
     columns: Columns = Columns()
     labels: dict[str, str | None] = Field(default_factory=dict)
     use: Literal["all", "train", "test"] = "all"
@@ -131,14 +133,14 @@ class Data(Group):
     """
 
     source: Kind | None
-    folder: Path | None
+    folder: Place | None
     dataset: Dataset | None
     synthetic_patients: Annotated[int, Field(ge=0, le=100_000)]
-    table: Path | None
+    table: Place | None
     columns: Columns
     labels: dict[str, str | None]
     sources: tuple[Source, ...]
-    corrections: Path | None
+    corrections: Place | None
     image_size: Annotated[int, Field(ge=32, le=1024)]
     # With two patients, the minimum per class, a larger share would leave none to train on.
     val_fraction: Annotated[float, Field(gt=0, le=0.5)]

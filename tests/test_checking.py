@@ -7,8 +7,12 @@ import pytest
 from radiographs import tables
 
 import cxr
+from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
-from cxr_assets.radiographs import withdrawal
+from cxr_assets.overrides import split
+from cxr_assets.radiographs import raw, withdrawal
+from cxr_assets.radiographs.naming import KAGGLE_CLASSES
+from cxr_assets.settings import load
 
 LABELS = ["data.labels.Viral=viral_pneumonia", "data.labels.bacterial=bacterial_pneumonia"]
 
@@ -52,6 +56,29 @@ def test_usable_images_are_counted_by_what_the_table_says(
     assert (found["40 x 30"], found["8"]) == (["6", "6"], ["6", "6"])
     assert (found["PA"], found["2024"]) == (["1", "1"], ["3", "3"])
     assert "cannot be used" not in text
+
+
+def test_a_tilde_is_the_home_directory_in_commands_settings_and_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CXR_DATA_ROOT", "~/data")
+    monkeypatch.setenv("CXR_OVERRIDES", "data.corrections=~/corrections.csv")
+    tables.write(tmp_path / "elsewhere", *(f"~/elsewhere/{row}" for row in tables.ROWS))
+    (tmp_path / "elsewhere" / "labels.csv").rename(tmp_path / "labels.csv")
+    text, status = said("~/labels.csv", *LABELS, "--csv=~/bad.csv")
+    assert (status, (tmp_path / "bad.csv").exists()) == (0, True)
+    assert "6 rows, 6 usable images" in text
+    assert str(tmp_path / "data" / "checks" / "labels.html") in text
+
+    (tmp_path / "corrections.csv").write_text("path,label\n~/elsewhere/images/a.png,Viral\n")
+    words = ", ".join(label.removeprefix("data.labels.").replace("=", ": ") for label in LABELS)
+    source = f"{{name: a, source: table, table: ~/labels.csv, labels: {{{words}}}}}"
+    settings = ("data=sources", f"data.sources=[{source}]", *split(load().overrides))
+    data = compose("demo", settings).data
+    assert data.sources[0].table == tmp_path / "labels.csv"
+    images = raw.collect(data, KAGGLE_CLASSES, load().layout, lambda line: None)
+    assert images.corrected.unmatched == ()
 
 
 def test_rows_that_cannot_be_used_are_grouped_by_reason_and_listed_in_full(

@@ -23,6 +23,7 @@ from transformers.initialization import no_init_weights
 from cxr_assets.experiment import Model, Probe
 from cxr_assets.learning import grn
 from cxr_serving.model.bundle import WEIGHTS_FILE
+from cxr_serving.model.places import expanded
 
 CONFIG_FILE = "config.json"
 
@@ -41,7 +42,7 @@ def locate(pretrained: str, revision: str | None) -> Path:
     Raises:
         PretrainedError: neither a directory nor a reachable repository, or files are missing.
     """
-    directory = Path(pretrained).expanduser()
+    directory = expanded(pretrained)
     if not directory.is_dir():
         if pretrained.startswith((".", "/", "~")) or pretrained.count("/") != 1:
             raise PretrainedError(
@@ -90,7 +91,7 @@ def identity(pretrained: str | None, revision: str | None) -> str | None:
     """
     if pretrained is None:
         return None
-    if not Path(pretrained).expanduser().is_dir():
+    if not expanded(pretrained).is_dir():
         return f"{pretrained}@{revision}"
     digest = hashlib.sha256()
     directory = locate(pretrained, revision)

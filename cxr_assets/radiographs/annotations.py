@@ -12,6 +12,7 @@ from cxr_assets.radiographs.inventory import RawDataError
 from cxr_assets.radiographs.naming import SPLITS, pseudonym, spellings
 from cxr_assets.radiographs.table import Wanted
 from cxr_assets.sources import Source
+from cxr_serving.model.places import expanded
 
 _NEEDED = ("path", "label", "patient")
 # Spellings of frontal projections, without what is no letter: Frontal, PA, P.A., postero-anterior.
@@ -41,7 +42,7 @@ def root(source: Source) -> Path:
         RawDataError: there is no such table.
     """
     assert source.table is not None  # Source checks it
-    path = source.table.expanduser()
+    path = source.table
     if not path.is_file():
         raise RawDataError(f"no table {path.absolute()}: {source.setting('table')} must be a file")
     return path.parent.resolve()
@@ -66,7 +67,7 @@ def read(source: Source, progress: Progress, *, renamed: bool = True) -> pd.Data
     assert source.table is not None
     setting = source.setting("columns.{}") if renamed else None
     wanted = Wanted(source.columns.model_dump(), _NEEDED, setting)
-    given = table.read(source.table.expanduser(), wanted, progress)
+    given = table.read(source.table, wanted, progress)
     given = given.reindex(columns=list(source.columns.model_dump()), fill_value="")
     rows = pd.DataFrame({"source": source.name, "row": given.index}, index=given.index)
     rows["path"] = _paths(given["path"], root(source))
@@ -113,6 +114,8 @@ def _paths(given: pd.Series, root: Path) -> list[str]:
     def spelled(path: str) -> str:
         if "\\" in path or not path.isascii():
             path = next((one for one in spellings(path) if Path(root, one).exists()), path)
+        if path.startswith("~"):
+            path = str(expanded(path))
         if path.startswith("/") or ".." in path:
             folder, slash, name = path.rpartition("/")
             if folder + slash not in folders:

@@ -11,6 +11,7 @@ from cxr_assets.radiographs import table
 from cxr_assets.radiographs.labels import Words
 from cxr_assets.radiographs.naming import spellings
 from cxr_assets.radiographs.table import TableError, Wanted
+from cxr_serving.model.places import expanded
 
 _COLUMNS = {name: name for name in ("path", "label", "source")}
 
@@ -83,7 +84,7 @@ def _files(path: str, source: str, roots: Mapping[str, Path]) -> Iterator[tuple[
     """Source and path, as in the inventory, of the files that a row may mean."""
     for name, root in roots.items():
         if source in ("", name):
-            for spelled in spellings(path):
+            for spelled in spellings(str(expanded(path))):
                 yield name, spelled.removeprefix(f"{root}/")
 
 

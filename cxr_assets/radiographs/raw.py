@@ -159,7 +159,7 @@ def _list(
     rows = pd.concat(parts, ignore_index=True)
     done = Corrected()
     if corrected is not None:
-        done = corrections.apply(corrected.expanduser(), rows, words, roots, progress)
+        done = corrections.apply(corrected, rows, words, roots, progress)
     listing.withdraw(rows, withdrawn)
     inventory = listing.finished(rows)
     version = data_version(inventory)
@@ -198,7 +198,7 @@ def _place(source: Source) -> Path:
     if source.source == "table":
         return annotations.root(source)
     assert source.folder is not None  # Source checks it
-    return folder.root(source.folder.expanduser(), source)
+    return folder.root(source.folder, source)
 
 
 def _save(images: RawImages, layout: Layout) -> None:

@@ -3,11 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from cxr_assets.experiment import Experiment, ExperimentError, compose
 from cxr_assets.overrides import PATHS, WHOLE, beyond_hydra, join, literal
+from cxr_serving.model.places import expanded
 
 _PLACEHOLDER = "/path/to/your/copy"
 
@@ -46,7 +46,7 @@ def _preset(name: str) -> Experiment:
 
 def _is_place(key: str, value: str) -> bool:
     """Whether it is a path of this machine, not a hub id."""
-    return key in PATHS and (key.startswith("data.") or Path(value).expanduser().is_dir())
+    return key in PATHS and (key.startswith("data.") or expanded(value).is_dir())
 
 
 def _settings(experiment: Experiment) -> Iterator[tuple[str, Any]]:

@@ -1,16 +1,18 @@
 """Settings of the service, read from ``CXR_*`` environment variables."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import limits
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_serving.model import bundle, extras, processors, store, validation
+from cxr_serving.model.places import expanded
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
 ASSET = "convnext_model"
+Place = Annotated[Path, AfterValidator(expanded)]
 
 
 class Settings(BaseSettings):
@@ -20,7 +22,7 @@ class Settings(BaseSettings):
         env_prefix="CXR_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
     )
 
-    data_root: Path = Field(
+    data_root: Place = Field(
         default=Path("data"),
         description="Directory that the pipeline writes models to and the service reads them from.",
     )
@@ -97,12 +99,12 @@ class Settings(BaseSettings):
         le=1,
         description="An answer is `uncertain` if its most probable class is below this.",
     )
-    keys_file: Path | None = Field(
+    keys_file: Place | None = Field(
         default=None,
         description="File of API keys, one line `name key` each; read again when it changes. "
         "Without it everyone who reaches the service may use it.",
     )
-    admin_keys_file: Path | None = Field(
+    admin_keys_file: Place | None = Field(
         default=None,
         description="File of keys that may pin a model, in the same form. Without it nobody may.",
     )

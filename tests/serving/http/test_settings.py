@@ -32,11 +32,13 @@ def test_the_largest_image_that_is_decoded_is_accepted_by_default() -> None:
 
 
 def test_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXR_DATA_ROOT", "/srv/data")
+    monkeypatch.setenv("HOME", "/srv")
+    monkeypatch.setenv("CXR_DATA_ROOT", "~/data")
+    monkeypatch.setenv("CXR_KEYS_FILE", "~/keys")
     monkeypatch.setenv("CXR_POLL_SECONDS", "0.5")
     monkeypatch.setenv("CXR_DEVICE", "cuda:1")
     settings = Settings()
-    assert settings.data_root == Path("/srv/data")
+    assert (settings.data_root, settings.keys_file) == (Path("/srv/data"), Path("/srv/keys"))
     assert settings.poll_seconds == 0.5
     assert settings.device == "cuda:1"
 
