@@ -4,10 +4,12 @@ import errno
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 
 import pandas as pd
+from tqdm import tqdm
 
 from cxr_serving.images.dicom import DicomUnavailable
 from cxr_serving.images.reader import ImageReader
@@ -24,6 +26,8 @@ _VERSIONED = (
     *("source", "path", "sha256", "split", "label", "given_label", "patient", "site", "acquired"),
     *("view", "sex", "age"),
 )
+# Seconds until a progress bar is shown.
+_PATIENCE = 1.0
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -56,10 +60,17 @@ def examine(rows: pd.DataFrame, root: Path, known: pd.DataFrame | None) -> pd.Da
     here = files.loc[unread, "mtime_ns"] > 0
     unread = unread[here].append(unread[~here])
     with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
+
+        def one(path: str) -> tuple[str | None, int, int, int, str | None]:
+            return _read(root, path, reader)
+
+        # Why a file is absent is found without reading it: threads would only cost time.
+        reading = chain(pool.map(one, unread[: here.sum()]), map(one, unread[here.sum() :]))
         try:
-            read = list(pool.map(lambda path: _read(root, path, reader), unread[: here.sum()]))
-            # The reason is found without reading the file: threads would only cost time.
-            read += [_read(root, path, reader) for path in unread[here.sum() :]]
+            # In a terminal alone, and where it takes long.
+            read = list(
+                tqdm(reading, total=len(unread), unit=" files", delay=_PATIENCE, disable=None)
+            )
         except DicomUnavailable as error:
             raise RawDataError(f"the images in {root} cannot be listed: {error}") from error
     found = pd.DataFrame(read, index=unread, columns=[*_FILE[2:], "problem"])

@@ -1,10 +1,12 @@
 import os
 import shutil
+import sys
+from io import StringIO
 
 import pandas as pd
 from radiographs.folders import NAMES, write_image
 
-from cxr_assets.radiographs import raw
+from cxr_assets.radiographs import inventory, raw
 
 
 def test_macos_metadata_files_are_ignored(source, collect):
@@ -106,3 +108,18 @@ def test_an_unreadable_file_is_retried(source, collect, tmp_path):
     assert collect(source).inventory["problem"].notna().sum() == 1
     write_image(tmp_path / "later.jpeg", 55)
     assert collect(source).inventory["problem"].isna().all()
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_long_step_has_a_progress_bar_in_a_terminal(source, collect, monkeypatch, capsys):
+    monkeypatch.setattr(inventory, "_PATIENCE", 0)
+    collect(source)
+    assert capsys.readouterr().err == "", "that of a test is no terminal"
+    write_image(source / "train/NORMAL/IM-0800-0001.jpeg", 8)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    collect(source)
+    assert "1/1 [" in sys.stderr.getvalue(), "what is known is not read again"
