@@ -1,6 +1,6 @@
 """A small valid report, for tests of what reads one."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,7 @@ def dataset(**changes: Any) -> Dataset:
         sites={},
         skipped={},
         changes=Changes(
+            made_on=date(2026, 1, 4),
             since="b" * 64,
             total=Change(added=50, removed=2),
             classes={"normal": Change(added=50), "viral_pneumonia": Change(removed=2)},

@@ -1,5 +1,7 @@
 """What changed between two processed datasets: counted, as a table and in words."""
 
+from datetime import date
+
 import pandas as pd
 
 from cxr_serving.model.dataset import Change, Changes
@@ -7,7 +9,7 @@ from cxr_serving.model.dataset import Change, Changes
 _KEY = ["source", "path"]
 
 
-def between(before: pd.DataFrame, after: pd.DataFrame, since: str) -> Changes:
+def between(before: pd.DataFrame, after: pd.DataFrame, since: str, made_on: date) -> Changes:
     """Compare the images that two manifests keep, by source and path.
 
     An image may count twice, as relabelled and as moved.
@@ -15,6 +17,7 @@ def between(before: pd.DataFrame, after: pd.DataFrame, since: str) -> Changes:
     Args:
         before, after: the manifests.
         since: data version of the first one.
+        made_on: when the second one was made.
     """
     old, new = (one[one["kept"]].set_index(_KEY) for one in (before, after))
     both = old.index.intersection(new.index)
@@ -35,6 +38,7 @@ def between(before: pd.DataFrame, after: pd.DataFrame, since: str) -> Changes:
         return {str(name): Change(**row) for name, row in counts.to_dict("index").items()}
 
     return Changes(
+        made_on=made_on,
         since=since,
         total=Change(**{kind: len(images) for kind, images in differing.items()}),
         classes=by("class"),
@@ -53,12 +57,12 @@ def table(changes: Changes) -> pd.DataFrame:
 
 
 def sentence(changes: Changes | None) -> str:
-    """All of it in one sentence."""
+    """All of it in one sentence, with the date: a later week may repeat it."""
     if changes is None:
         return "This is the first dataset."
     total = changes.total.model_dump()
     if not any(total.values()):
-        return "No image has changed since the previous dataset."
+        return f"The dataset of {changes.made_on} has the images of the one before."
     parts = []
     for kind, number in total.items():
         if number:
@@ -69,4 +73,4 @@ def sentence(changes: Changes | None) -> str:
             ]
             words = "moved to another split" if kind == "moved" else kind
             parts.append(f"{number:,} {words} ({', '.join(of_class)})")
-    return f"Images since the previous dataset: {', '.join(parts)}."
+    return f"Images in the dataset of {changes.made_on} since the one before: {', '.join(parts)}."

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -207,7 +208,9 @@ def _describe(
     if previous is not None and previous.record.data_version == version:
         changed = previous.record.changes  # made again: these are what it was made for
     elif previous is not None:
-        changed = changes.between(previous.images, images, previous.record.data_version)
+        changed = changes.between(
+            previous.images, images, previous.record.data_version, datetime.now(UTC).date()
+        )
     return DatasetRecord(
         data_version=version,
         raw_data_version=raw.data_version,

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Collection
+from datetime import UTC, datetime
 
 from cxr_assets import written
 from cxr_assets.layout import Layout
@@ -58,7 +59,7 @@ def remove(layout: Layout, images: Collection[str]) -> int:
             "sites": dataset.by_split(kept, "site"),
             "unknown_patients": int(kept["patient"].str.startswith(UNKNOWN).sum()),
             "skipped": dict(Counter(why.split(":")[0] for why in after["reason"].dropna())),
-            "changes": changes.between(table, after, before.data_version),
+            "changes": changes.between(table, after, before.data_version, datetime.now(UTC).date()),
         }
     )
     content = io.BytesIO()

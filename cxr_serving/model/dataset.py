@@ -1,5 +1,7 @@
 """What a report repeats of the record of the processed dataset."""
 
+from datetime import date
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -27,6 +29,7 @@ class Changes(BaseModel):
     """What differs from the previous dataset.
 
     Attributes:
+        made_on: when the newer dataset was made, in UTC.
         since: data version of the previous dataset.
         total: over all images.
         classes: by class; that of the newer dataset where an image is in both.
@@ -35,6 +38,7 @@ class Changes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    made_on: date
     since: str
     total: Change
     classes: dict[str, Change]

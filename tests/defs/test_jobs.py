@@ -172,6 +172,14 @@ def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub
     for line in ("unchanged", f"convnext_model: reused {before.name}"):
         assert line in finished.stderr
     assert status(trained) == FINISHED
+    with dg.DagsterInstance.from_config(str(trained.home)) as instance:
+        for name, key, last in (
+            ("processed_dataset", "changes", "run"),
+            ("metrics_report", "changes_of_the_data", "report"),
+        ):
+            event = instance.get_latest_materialization_event(dg.AssetKey(name))
+            said = event.asset_materialization.metadata[key].value
+            assert said.startswith(f"No image has changed since the last {last}. ")
 
     assert hub.requests == [], "made from synthetic images, and not forced"
     metadata = release_metadata(trained)

@@ -1,4 +1,5 @@
 import re
+from datetime import date
 
 from reporting import Page, report_on
 
@@ -44,6 +45,7 @@ def test_its_numbers_are_those_of_the_metrics(reported: Layout) -> None:
 def test_subgroups_external_sources_and_changes_are_on_it(reported: Layout) -> None:
     data = DatasetRecord.read(reported.processed)
     changes = Changes(
+        made_on=date(2026, 1, 4),
         since="b" * 64,
         total=Change(added=50, removed=2),
         classes={"normal": Change(added=50, removed=2)},

@@ -1,3 +1,5 @@
+from datetime import date
+
 import reports
 import tiny
 
@@ -12,7 +14,11 @@ def report() -> Report:
     same = reports.difference(0, -0.02, 0.02)
     worse = SiteDifference(estimate=-0.1, interval=None, p=1, images=90, patients=90)
     changes = Changes(
-        since="e", total=Change(), classes={}, sites={"Saint Mary": Change(), "Closed": Change()}
+        made_on=date(2026, 1, 4),
+        since="e",
+        total=Change(),
+        classes={},
+        sites={"Saint Mary": Change(), "Closed": Change()},
     )
     dataset = Dataset(
         data_version="d", raw_data_version="r", classes=("a", "b"), synthetic=False,

@@ -57,13 +57,13 @@ def test_a_subgroup_of_few_patients_is_marked() -> None:
 @pytest.mark.parametrize("place", ["all", "normal", "site north wing"])
 def test_what_changed_is_a_sentence_and_a_table(place: str) -> None:
     text = sections.changed(reports.report(dataset=reports.dataset()))
-    assert text.startswith("Images since the previous dataset: 50 added (50 normal), 2 removed (")
+    assert "since the one before: 50 added (50 normal), 2 removed (" in text
     assert cells(text, place)[1] == "50"
 
 
 def test_an_unchanged_dataset_and_the_first_one_have_no_table() -> None:
     same = reports.dataset().changes.model_copy(update={"total": Change()})
-    for changes, sentence in ((same, "No image has changed"), (None, "This is the first dataset")):
+    for changes, sentence in ((same, "The dataset of "), (None, "This is the first dataset")):
         text = sections.changed(reports.report(dataset=reports.dataset(changes=changes)))
         assert text.startswith(sentence)
         assert "|" not in text

@@ -44,6 +44,7 @@ def metrics_report(
     baseline = store.latest(layout.models("dinov2_probe"))
     resolved = experiment.resolve()
     rule = resolved.release.rule
+    repeated = store.read_pointer(layout.reports) == main.name
     directory = write_report(layout, main, baseline, context.log.info, rule)
     foreign = partial(written.foreign, kind=REPORT)
     store.prune(layout.reports, resolved.keep_versions, foreign=foreign)
@@ -64,7 +65,10 @@ def metrics_report(
             "dinov2_probe": baseline.name,
             **headline,
             "unknown_patients": report.unknown_patients,
-            "changes_of_the_data": changes.sentence(report.changes),
+            "changes_of_the_data": (
+                "No image has changed since the last report. " if repeated else ""
+            )
+            + changes.sentence(report.changes),
             **({"external": dg.MetadataValue.md(external)} if external else {}),
             **promotion.shown(report.clauses),
             **{

@@ -48,6 +48,8 @@ def processed_dataset(
         )
     counts = pd.DataFrame(record.counts)
     what_changed = changes.sentence(record.changes)
+    if reused:
+        what_changed = f"No image has changed since the last run. {what_changed}"
     context.log.info(
         f"{'reused' if reused else 'prepared'} {counts.to_numpy().sum()} images, "
         f"{sum(record.skipped.values())} skipped, data version {record.data_version[:12]}. "
@@ -70,7 +72,7 @@ def processed_dataset(
             "changes": what_changed,
             **(
                 {"changes_by_class_and_site": tables.numbers(changes.table(record.changes))}
-                if record.changes
+                if record.changes and not reused
                 else {}
             ),
             "unknown_patients": record.unknown_patients,

@@ -58,6 +58,7 @@ def test_no_radiograph_is_in_the_event_log_and_what_left_the_folder_leaves_repor
 ) -> None:
     metadata = materialize()
     assert "samples" not in metadata
+    assert metadata["changes"].value == "This is the first dataset."
     assert not [name for name, value in metadata.items() if "data:image" in str(value)]
     for name in ("counts", "counts_by_source"):
         heading = str(metadata[name].value).splitlines()[0]
@@ -73,3 +74,18 @@ def test_no_radiograph_is_in_the_event_log_and_what_left_the_folder_leaves_repor
     materialize()
     left = pd.read_csv(report / "predictions.csv")
     assert set(left["sha256"]) == set(images["sha256"]) - {gone["sha256"]}
+
+
+def test_a_week_without_new_images_says_so(
+    materialize: Callable[[], dict[str, dg.MetadataValue]], source: Path
+) -> None:
+    materialize()
+    next((source / "train").rglob("*.jpeg")).unlink()
+    changed = materialize()
+    assert str(changed["changes"].value).startswith("Images in the dataset of 2")
+    assert "changes_by_class_and_site" in changed
+    again = materialize()
+    assert again["changes"].value == (
+        f"No image has changed since the last run. {changed['changes'].value}"
+    )
+    assert "changes_by_class_and_site" not in again
