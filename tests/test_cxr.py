@@ -58,7 +58,7 @@ def test_help_imports_nothing_that_takes_time() -> None:
         (("serve",), "fastapi", "serving"),
         (("summary",), "cxr_assets", "pipeline"),
         (("train", "seed=1"), "hydra", "pipeline"),
-        (("evaluate", "--bundle=a", "--data=b", "--out=c"), "matplotlib", "pipeline"),
+        (("evaluate", "--bundle=a", "--data=b", "--out=c"), "pandas", "pipeline"),
     ],
 )
 def test_without_its_extra_a_command_says_how_to_install_it(
