@@ -4,7 +4,6 @@ import difflib
 import functools
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from cxr_assets import written
 from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
-from cxr_assets.progress import Progress, acquire
+from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.membership import MembershipError
@@ -81,7 +80,10 @@ def forget(layout: Layout, name: str, progress: Progress, now: datetime) -> Forg
         DatasetError: the dataset is broken; the patient is on record.
         ReportError: a report cannot be changed; everything else is done.
     """
-    with _alone(layout.raw_lock, progress), _alone(layout.processed_lock, progress):
+    with (
+        held(layout.raw_lock, "images are being collected", progress),
+        held(layout.processed_lock, "images are being prepared", progress),
+    ):
         rows = _rows(layout)
         patient = _find(name, {*rows["patient"], *withdrawal.withdrawn(layout)})
         found = rows.loc[rows["patient"] == patient, "sha256"].dropna()
@@ -91,15 +93,15 @@ def forget(layout: Layout, name: str, progress: Progress, now: datetime) -> Forg
             layout.processed, functools.partial(written.foreign, kind=preparation.KIND)
         )
         done.prepared = removal.remove(layout, done.images)
-        done.embedded = cache.forget(layout, done.images)
+        done.embedded = cache.forget(layout, done.images, progress)
         done.trained, done.unclear = _trained(layout, done.images)
         done.aside = list(_aside(layout, done.images))
         done.running = [path for path in layout.root.glob("work/*.lock") if _held(path)]
-        done.reports = remove_absent(layout)
+        done.reports = remove_absent(layout, progress)
     return done
 
 
-def forget_absent(layout: Layout) -> tuple[int, list[Path]]:
+def forget_absent(layout: Layout, progress: Progress) -> tuple[int, list[Path]]:
     """Remove images that left the dataset from embeddings and reports as well.
 
     Call this when the dataset has been prepared: a patient whose rows or files were removed may
@@ -115,19 +117,7 @@ def forget_absent(layout: Layout) -> tuple[int, list[Path]]:
         ReportError: a report cannot be changed; everything else is done.
     """
     kept = frozenset(dataset.manifest(layout.processed).query("kept")["sha256"])
-    return cache.retain(layout, kept.__contains__), remove_absent(layout)
-
-
-@contextmanager
-def _alone(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold a lock of the preparation."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    acquire(lock, "images are being collected or prepared", progress)
-    try:
-        yield
-    finally:
-        lock.release()
+    return cache.retain(layout, kept.__contains__, progress), remove_absent(layout, progress)
 
 
 def _rows(layout: Layout) -> pd.DataFrame:

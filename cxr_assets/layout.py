@@ -55,6 +55,11 @@ class Layout:
         return self.root / "embeddings"
 
     @property
+    def embeddings_lock(self) -> Path:
+        """Lock held while embeddings change."""
+        return self.embeddings / ".lock"
+
+    @property
     def reports(self) -> Path:
         """``<version>/`` for each report; ``metrics.json`` at the top is the newest one's."""
         return store.reports_directory(self.root)

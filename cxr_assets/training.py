@@ -52,10 +52,10 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
     """
     images = raw.collect(experiment.data, experiment.classes, layout, progress)
     prepare(layout, images, experiment.data, experiment.classes, progress)
-    forget_absent(layout)
+    forget_absent(layout, progress)
     plan = make_plan(ASSET, experiment, layout)
     fit(plan, progress)
-    directory, _ = export(plan, point=False)
+    directory, _ = export(plan, point=False, progress=progress)
     return directory
 
 

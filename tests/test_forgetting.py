@@ -167,7 +167,7 @@ def test_no_later_run_takes_the_images_again_whoever_s_they_are_said_to_be(
     assert len(theirs) == 3
     assert not theirs["kept"].any()
     assert set(theirs["reason"]) == {withdrawal.WITHDRAWN}
-    assert forget_absent(layout) == (0, [])
+    assert forget_absent(layout, prepared.silent) == (0, [])
     assert holding(layout, images) == []
 
 
@@ -179,10 +179,10 @@ def test_an_image_that_left_the_folder_leaves_embeddings_and_reports_with_the_ne
     gone = sha256(file.read_bytes()).hexdigest()
     file.unlink()
     prepared.make(source, layout)
-    assert forget_absent(layout) == (2, [layout.reports / VERSION])
+    assert forget_absent(layout, prepared.silent) == (2, [layout.reports / VERSION])
     assert holding(layout, {gone}) == []
     assert holding(layout, images - {gone}) != []
-    assert forget_absent(layout) == (0, [])
+    assert forget_absent(layout, prepared.silent) == (0, [])
 
 
 @pytest.mark.parametrize("name", ["normal/IM-0010", PATIENT])

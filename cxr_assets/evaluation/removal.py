@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 from pydantic import ValidationError
 
 from cxr_assets import written
 from cxr_assets.evaluation.reports import REPORT
 from cxr_assets.layout import PAGE_FILE, Layout
+from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs import dataset, withdrawal
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.withdrawal import WITHDRAWN
@@ -24,7 +24,7 @@ _FIGURE = re.compile(r'<figure data-images="([0-9a-f ]+)">.*?</figure>', re.DOTA
 _NOTE = '<p class="soft">The image was removed: it is no longer part of the dataset.</p>'
 
 
-def remove_absent(layout: Layout) -> list[Path]:
+def remove_absent(layout: Layout, progress: Progress = lambda line: None) -> list[Path]:
     """Remove the images that have left the dataset from all reports below the data root.
 
     An image has left if its patient's withdrawal is on record, or if the manifest does not list its
@@ -33,13 +33,17 @@ def remove_absent(layout: Layout) -> list[Path]:
     tables and pictures of pages are removed; metrics and plots, which summarise all images, stay as
     they were measured. Doing it again changes nothing, so that it can follow an interruption.
 
+    Args:
+        layout: where dataset and reports are.
+        progress: called with a line before it waits for another process.
+
     Returns:
         The reports that were changed.
 
     Raises:
         ReportError: a report cannot be changed; all others have been.
     """
-    with FileLock(layout.reports_lock):
+    with held(layout.reports_lock, "reports are being written", progress):
         return _remove_absent(layout)
 
 

@@ -11,7 +11,6 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock
 
 from cxr_assets import written
 from cxr_assets.evaluation import illustration, page, past, regression
@@ -24,7 +23,7 @@ from cxr_assets.evaluation.rule import judge
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
 from cxr_assets.groups import Rule
 from cxr_assets.layout import PAGE_FILE, Layout
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_serving.model import store
 from cxr_serving.model.atomic import write_file
@@ -113,7 +112,7 @@ def write_report(
         report = report.model_copy(update={"clauses": judge(report, rule)})
     final = layout.reports / ours.version
     # Otherwise two runs would take the unfinished reports of each other for leftovers.
-    with FileLock(layout.reports_lock):
+    with held(layout.reports_lock, "reports are being written", progress):
         content = _write(
             final, REPORT, layout.set_aside, report, evaluation, probe, external, audited.table
         )

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as packed
 
 from cxr_assets.layout import Layout
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, held
 from cxr_serving.model import atomic
 
 # About 10 MB each: enough to compare two backbones at two input sizes.
@@ -21,33 +20,35 @@ _KEPT_FILES = 4
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
-def forget(layout: Layout, images: Iterable[str]) -> int:
+def forget(layout: Layout, images: Iterable[str], progress: Progress) -> int:
     """Delete the embeddings of images, of every backbone.
 
     Args:
         layout: where the embeddings are.
         images: sha256 of the source images, hexadecimal.
+        progress: called with a line before it waits for another process.
 
     Returns:
         How many were deleted.
     """
     forgotten = frozenset(images)
-    return retain(layout, lambda image: image not in forgotten)
+    return retain(layout, lambda image: image not in forgotten, progress)
 
 
-def retain(layout: Layout, wanted: Callable[[str], bool]) -> int:
+def retain(layout: Layout, wanted: Callable[[str], bool], progress: Progress) -> int:
     """Delete the embeddings of all other images, of every backbone.
 
     Args:
         layout: where the embeddings are.
         wanted: whether an image stays, by the sha256 of its source.
+        progress: called with a line before it waits for another process.
 
     Returns:
         How many were deleted.
     """
     if not layout.embeddings.exists():
         return 0
-    with FileLock(layout.embeddings / ".lock"):
+    with held(layout.embeddings_lock, "images are being embedded", progress):
         clean(layout.embeddings)
         return retain_in(layout.embeddings, wanted, lambda line: None)
 

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from filelock import FileLock
 from safetensors.torch import save
 from transformers import PreTrainedModel
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, held
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord, batches, manifest
 from cxr_serving.model.preprocessing import Preprocessing
@@ -46,8 +45,7 @@ def embed(
         DatasetError: an image is missing.
     """
     size = DatasetRecord.read(layout.processed).image_size
-    layout.embeddings.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.embeddings / ".lock"):
+    with held(layout.embeddings_lock, "images are being embedded", progress):
         cache.clean(layout.embeddings)
         dataset = manifest(layout.processed).query("kept")["sha256"]
         cache.retain_in(layout.embeddings, set(dataset).__contains__, progress)

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from cxr_assets.learning.fit import locked
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classification
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.reference import Saved
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs import dataset, membership
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import (
@@ -78,7 +78,7 @@ def export(
         plan: of the training.
         dagster_run_id: run that publishes it, if any.
         point: whether ``latest.json`` is set to it, so that it is served.
-        progress: called with a line before it waits for a fit of the same training.
+        progress: called with a line before it waits for another process.
 
     Returns:
         The bundle's directory, and whether it was published now.
@@ -89,7 +89,7 @@ def export(
         ParityError: the ONNX network gives other answers.
         TrainingError: the lock cannot be written.
     """
-    with locked(plan, progress), _publishing(plan):
+    with locked(plan, progress), _publishing(plan, progress):
         if plan.finished:
             _require_dataset(plan)
             directory = _publish(plan, dagster_run_id, point)
@@ -107,7 +107,7 @@ def export(
         return published, False
 
 
-def prune(plan: Plan) -> list[str]:
+def prune(plan: Plan, progress: Progress = lambda line: None) -> list[str]:
     """Delete the asset's oldest bundles, and the work folders of abandoned trainings.
 
     Bundles are kept to the experiment's ``keep_versions``, and those that ``latest.json``, a report
@@ -120,7 +120,7 @@ def prune(plan: Plan) -> list[str]:
         if _WORK.fullmatch(lock.stem):
             _prune_work(lock)
     layout = plan.layout
-    with _publishing(plan):
+    with _publishing(plan, progress):
         named = [*store.versions(layout.reports), *store.versions(layout.releases)]
         return store.prune(plan.bundles, plan.experiment.keep_versions, protect=named)
 
@@ -146,8 +146,9 @@ def _require_dataset(plan: Plan) -> None:
         )
 
 
-def _publishing(plan: Plan) -> FileLock:
-    """Lock held while an asset's bundles change, so that none is pruned while being published."""
+@contextmanager
+def _publishing(plan: Plan, progress: Progress) -> Iterator[None]:
+    """Hold the lock of an asset's bundles, so that none is pruned while it is being published."""
     try:
         plan.bundles.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,7 +156,8 @@ def _publishing(plan: Plan) -> FileLock:
             f"{plan.bundles} cannot be written: {error.strerror}. Make the data root writable, "
             "then run the same again: the finished fit is kept"
         ) from error
-    return FileLock(plan.bundles / ".lock")
+    with held(plan.bundles / ".lock", "a model is being published", progress):
+        yield
 
 
 def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:

@@ -12,12 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from cxr_assets import written
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, held
 from cxr_assets.provenance import fingerprint
 from cxr_assets.radiographs import (
     changes,
@@ -83,8 +82,7 @@ def prepare(
             a patient would move to another split, many images are gone from a source, or DICOM is
             not read on this machine.
     """
-    layout.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.processed_lock):
+    with held(layout.processed_lock, "images are being prepared", progress):
         inventory = raw.inventory.copy()
         listing.withdraw(inventory, withdrawal.read(layout))  # it may be older than a withdrawal
         raw = replace(raw, inventory=inventory)

@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from cxr_assets.layout import Layout
-from cxr_assets.progress import Progress
+from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs import (
     annotations,
     corrections,
@@ -76,8 +75,7 @@ def collect(data: Data, classes: Sequence[str], layout: Layout, progress: Progre
         RawDataError: there are no images, a table cannot be read, or a split or a class has none.
         WithdrawalError: the record of withdrawn patients is broken.
     """
-    layout.raw.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.raw_lock):
+    with held(layout.raw_lock, "images are being collected", progress):
         previous = load(layout)
         if previous is None and (layout.raw / INVENTORY_FILE).exists():
             progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")

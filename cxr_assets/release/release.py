@@ -4,13 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
 from cxr_assets import written
 from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
+from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs import leakage
 from cxr_assets.radiographs.dataset import DatasetRecord, samples
 from cxr_assets.release import origin
@@ -28,7 +27,12 @@ class ReleaseError(Exception):
     """Bundle, report, dataset and experiment do not match; the message says which."""
 
 
-def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> Path:
+def write_release(
+    layout: Layout,
+    repo: str | None,
+    experiment: Experiment,
+    progress: Progress = lambda line: None,
+) -> Path:
     """Write ``<releases>/<version>/`` from the newest report and the bundle it evaluated.
 
     A release is itself a bundle: its ``bundle.json`` is the evaluated one's, extended by the added
@@ -42,6 +46,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
         layout: where dataset, bundles and reports lie and the release goes.
         repo: Hub repository that the card names, if any.
         experiment: the settings that the bundle was trained with; the card says how to repeat it.
+        progress: called with a line before it waits for another process.
 
     Returns:
         The release's directory.
@@ -97,7 +102,7 @@ def write_release(layout: Layout, repo: str | None, experiment: Experiment) -> P
     layout.releases.mkdir(parents=True, exist_ok=True)
     final = layout.releases / record.version
     # Otherwise two runs would take the unfinished releases of each other for leftovers.
-    with FileLock(layout.releases_lock):
+    with held(layout.releases_lock, "a release is being written", progress):
         written.remove_leftovers(
             final, lambda left: written.foreign(left, KIND) and store.foreign(left)
         )

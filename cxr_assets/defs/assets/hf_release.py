@@ -46,7 +46,7 @@ def hf_release(
 
     resolved = experiment.resolve()
     releases = data_root.layout.releases
-    directory = write_release(data_root.layout, settings.hf_repo, resolved)
+    directory = write_release(data_root.layout, settings.hf_repo, resolved, context.log.info)
     hub = configured(settings.hf_repo)
     reason = withheld(BundleRecord.read(directory)) if hub.push and not config.force else None
     decision = promotion.decide(data_root.layout, directory, hub.push, reason)

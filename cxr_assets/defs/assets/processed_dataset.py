@@ -40,7 +40,7 @@ def processed_dataset(
     layout = data_root.layout
     images = raw.read(layout)
     record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
-    embedded, reports = forget_absent(layout)
+    embedded, reports = forget_absent(layout, context.log.info)
     if embedded or reports:
         context.log.info(
             f"images that left the dataset were removed from {len(reports)} reports, and "

@@ -90,7 +90,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
         with retried(exporting.ExportError):
             directory, published = exporting.export(plan, context.run_id, progress=context.log.info)
-            pruned = exporting.prune(plan)
+            pruned = exporting.prune(plan, context.log.info)
         record = BundleRecord.read(directory)
         history = pd.read_csv(directory / HISTORY_FILE)
         return dg.Output(
