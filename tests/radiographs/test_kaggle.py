@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import requests
 from damage import alter, empty
+from radiographs import handmade
 from radiographs.kaggle_stand_in import KaggleStandIn, point_client_to, serve
 
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import kaggle, raw, synthesis
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES
+from cxr_assets.radiographs.preparation import prepare
 
 DATASET = "paultimothymooney/chest-xray-pneumonia"
 MIB = 1 << 20
@@ -73,6 +75,42 @@ def test_the_full_experiment_collects_what_kaggle_serves(stand_in, tmp_path, sai
     assert again.unchanged
     assert stand_in.ranges == [None], "the second collection must download nothing"
     assert not list(layout.raw.rglob("*.archive"))
+
+
+@pytest.mark.parametrize("use", ["all", "train"])
+def test_kaggle_is_one_of_several_sources(stand_in, tmp_path, said, use):
+    layout = Layout(tmp_path / "data")
+    table = tmp_path / "clinic" / "labels.csv"
+    rows = ["path,label,patient"]
+    for number in range(18):
+        handmade.write(table.with_name(f"{number}.png"), number)
+        rows.append(f"{number}.png,{KAGGLE_CLASSES[number % 3]},p{number}")
+    table.write_text("\n".join(rows))
+    sources = (
+        f"[{{name: clinic, source: table, table: {table}}}, "
+        f"{{name: kaggle, source: kaggle, dataset: {DATASET}, use: {use}}}]"
+    )
+    settings = ("data=sources", f"data.sources={sources}", "data.image_size=32")
+    data = compose("scratch", settings).data
+    images = raw.collect(data, KAGGLE_CLASSES, layout, said.append)
+    record, _ = prepare(layout, images, data, KAGGLE_CLASSES, said.append)
+    assert sum(record.sources["clinic"].values()) == 18
+    downloaded = sum(record.sources["kaggle"].values())
+    assert downloaded == (images.inventory["source"] == "kaggle").sum() - sum(
+        record.skipped.values()
+    )
+    assert ("test" in record.sources["kaggle"]) == (use == "all")
+    assert all(count for split in record.counts.values() for count in split.values())
+
+    stand_in.status = 500
+    with pytest.raises(raw.RawDataError, match=f"HTTP 500 for {DATASET}"):
+        raw.collect(data, KAGGLE_CLASSES, layout, said.append)
+    assert raw.read(layout).data_version == images.data_version, "the last inventory stays"
+    stand_in.status = 200
+    again = raw.collect(data, KAGGLE_CLASSES, layout, said.append)
+    assert again.unchanged
+    assert prepare(layout, again, data, KAGGLE_CLASSES, said.append) == (record, True)
+    assert len(stand_in.ranges) == 1, "one download"
 
 
 @pytest.mark.parametrize("damage", [empty, alter, Path.unlink])
