@@ -83,7 +83,6 @@ def test_an_export_never_holds_the_validation_split(
 
 
 def test_embedding_never_holds_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "_BATCH", 4)
     # Reading the code that it names takes about 1 MB, whatever the split.
     monkeypatch.setattr(embeddings, "code_version", lambda module: module)
     layout = Layout(tmp_path)

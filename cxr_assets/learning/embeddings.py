@@ -2,25 +2,24 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from safetensors.torch import save
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
+from cxr_assets.learning.backbone import accelerator, embedder
 from cxr_assets.progress import Progress, held
 from cxr_assets.provenance import code_version, fingerprint
-from cxr_assets.radiographs.dataset import DatasetRecord, batches, manifest
+from cxr_assets.radiographs.dataset import DatasetRecord, manifest
 from cxr_serving.model.preprocessing import Preprocessing
 
-_BATCH = 32
 # Images between two saves: the most that an interruption loses.
-_CHUNK = 16 * _BATCH
+_CHUNK = 512
 
 
 def embed(
@@ -36,7 +35,7 @@ def embed(
         backbone: a DINOv2; it is put in eval mode.
         layout: where dataset and embeddings are.
         images: rows of the dataset's manifest.
-        progress: called with a line per 512 images.
+        progress: called with a line per 512 images; a terminal also gets a bar.
 
     Returns:
         float32 [N, hidden] on the CPU, in the order of ``images``.
@@ -55,14 +54,19 @@ def embed(
         if reused := len(images) - len(missing):
             progress(f"embeddings of {reused:,} images reused")
             os.utime(path)
-        missing = missing.drop_duplicates("sha256")
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing.iloc[start : start + _CHUNK]
-            pixels = batches(layout.processed, chunk["file"].tolist(), size, _BATCH)
-            rows = _forward(backbone, pixels, Preprocessing(size)).numpy()
-            known.update(zip(chunk["sha256"], rows, strict=True))
-            cache.save(path, known)
-            progress(f"embedded {start + len(chunk):,} of {len(missing):,} images")
+        if len(missing):
+            missing = missing.drop_duplicates("sha256")
+            compute = embedder(backbone, Preprocessing(size))
+            with tqdm(total=len(missing), desc="embedding", unit=" images", disable=None) as bar:
+                for start in range(0, len(missing), _CHUNK):
+                    chunk = missing.iloc[start : start + _CHUNK]
+                    rows = compute(layout.processed, chunk["file"].tolist())
+                    for image, row in zip(chunk["sha256"], rows, strict=True):
+                        known[image] = row
+                        bar.update()
+                    cache.save(path, known)
+                    with bar.external_write_mode():
+                        progress(f"embedded {start + len(chunk):,} of {len(missing):,} images")
         cache.prune(layout.embeddings)
     return torch.from_numpy(np.stack([known[image] for image in images["sha256"]]))
 
@@ -78,23 +82,7 @@ def _key(backbone: PreTrainedModel, size: int) -> str:
         "network": config,
         "weights": hashlib.sha256(save(weights)).hexdigest(),
         "preprocessing": Preprocessing(size).config(),
+        "device": str(accelerator() or "cpu"),
         "code": code_version(__name__),
     }
     return fingerprint(content)[:32]
-
-
-@torch.inference_mode()
-def _forward(
-    backbone: PreTrainedModel,
-    images: Iterable[npt.NDArray[np.uint8]],
-    preprocessing: Preprocessing,
-) -> torch.Tensor:
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    backbone = backbone.eval().to(device)
-    embeddings = []
-    for batch in map(torch.from_numpy, images):
-        # Always the same batch size: kernels may round differently for another one.
-        full = torch.cat([batch, batch[-1:].expand(_BATCH - len(batch), -1, -1)]).to(device)
-        output = backbone(pixel_values=preprocessing.normalise(full)).last_hidden_state
-        embeddings.append(output[: len(batch), 0].float().cpu())
-    return torch.cat(embeddings)

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
+from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.experiment import Model, Probe
 from cxr_assets.learning import grn
@@ -26,6 +27,9 @@ from cxr_serving.model.bundle import WEIGHTS_FILE
 from cxr_serving.model.places import expanded
 
 CONFIG_FILE = "config.json"
+
+# Loading weights takes milliseconds: a progress bar is noise.
+disable_progress_bar()
 
 
 class PretrainedError(Exception):
