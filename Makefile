@@ -70,6 +70,7 @@ bench: setup ## Speed against the baseline; IMAGES=folder measures memory, too
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.preparation
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.memory $${IMAGES:+"$$IMAGES"}

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +62,24 @@ def test_another_backbone_or_input_size_has_embeddings_of_its_own(layout, tmp_pa
     theirs = embed(backbone(1), layout, images, lines.append)
     assert lines == ["embedded 18 of 18 images"]
     assert not torch.equal(ours, theirs)
+
+
+def test_an_accelerator_has_embeddings_of_its_own(layout, monkeypatch):
+    images = kept(layout.processed, "train")
+    embed(backbone(), layout, images, lambda line: None)
+    monkeypatch.setattr(embeddings, "accelerator", lambda: torch.device("cuda"))
+    lines: list[str] = []
+    embed(backbone(), layout, images, lines.append)
+    assert lines == ["embedded 18 of 18 images"]
+
+
+def test_a_terminal_gets_a_bar_and_a_log_does_not(layout, monkeypatch, capsys):
+    images = kept(layout.processed, "train")
+    embed(backbone(0), layout, images, lambda line: None)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    embed(backbone(1), layout, images, lambda line: None)
+    assert "18/18" in capsys.readouterr().err
 
 
 def test_embeddings_made_before_an_interruption_are_kept(layout, monkeypatch):
