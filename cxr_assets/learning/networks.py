@@ -19,7 +19,11 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
 
 from cxr_assets.experiment import Model, Probe
 from cxr_assets.learning import grn
@@ -27,9 +31,6 @@ from cxr_serving.model.bundle import WEIGHTS_FILE
 from cxr_serving.model.places import expanded
 
 CONFIG_FILE = "config.json"
-
-# Loading weights takes milliseconds: a progress bar is noise.
-disable_progress_bar()
 
 
 class PretrainedError(Exception):
@@ -168,7 +169,7 @@ def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | N
         PretrainedError: the weights are of another architecture, or see :func:`locate`.
     """
     directory = locate(pretrained, revision)
-    with _without_load_report():
+    with _quietly():
         source, report = AutoModelForImageClassification.from_pretrained(
             directory,
             config=network.config,
@@ -193,21 +194,26 @@ def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | N
 
 
 @contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Hide transformers' table of missing weights: a backbone has no head for our classes.
+def _quietly() -> Iterator[None]:
+    """Hide what transformers prints about loading: a bar, and a table of missing weights.
 
-    Any other missing weight is an error, see :func:`load_pretrained`.
+    Loading takes milliseconds, and a backbone has no head for our classes. Any other missing weight
+    is an error, see :func:`load_pretrained`.
     """
     logger = logging.getLogger("transformers.modeling_utils")
+    shown = is_progress_bar_enabled()
 
     def other(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
 
     logger.addFilter(other)
+    disable_progress_bar()
     try:
         yield
     finally:
         logger.removeFilter(other)
+        if shown:
+            enable_progress_bar()
 
 
 def _pretrained_config(

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES
 from transformers import ConvNextV2Model, Dinov2Config, Dinov2Model
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from cxr_assets.experiment import Model, Probe, compose
 from cxr_assets.learning import networks
@@ -65,14 +66,17 @@ def test_a_directory_in_the_hubs_format_gives_body_and_fresh_head(convnext_direc
 def transformers_log(caplog, monkeypatch):
     """What transformers logs: on its way to the terminal only, unless it propagates."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    return caplog
+    enable_progress_bar()
+    yield caplog
+    disable_progress_bar()  # as the service does
 
 
-def test_dinov2_loads_from_a_directory_without_a_head(dinov2_directory, transformers_log):
+def test_dinov2_loads_from_a_directory_without_a_head(dinov2_directory, transformers_log, capsys):
     settings = probe(pretrained=str(dinov2_directory))
     network = networks.build(networks.dinov2_config(settings, 64, CLASSES))
     networks.load_pretrained(network, str(dinov2_directory), None)
     assert transformers_log.text == "", "a missing head is no fault"
+    assert capsys.readouterr().err == "", "no progress bar for milliseconds"
     saved = Dinov2Model.from_pretrained(dinov2_directory).state_dict()
     for key, value in network.dinov2.state_dict().items():
         assert torch.equal(value, saved[key]), key
