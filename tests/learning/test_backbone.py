@@ -43,7 +43,7 @@ def test_embeddings_are_those_of_the_network(tmp_path, monkeypatch, changes, dev
         parameter.data += 0.1 * torch.randn_like(parameter)
     preprocessing = Preprocessing(tiny.SIZE)
     rows = np.stack(list(embedder(backbone, preprocessing)(layout.processed, files)))
-    pixels = preprocessing.normalise(read(layout.processed, files, tiny.SIZE))
+    pixels = torch.from_numpy(preprocessing.normalise(read(layout.processed, files, tiny.SIZE)))
     with torch.no_grad():
         expected = backbone(pixel_values=pixels).last_hidden_state[:, 0].numpy()
     assert np.ptp(expected, axis=0).max() > 0.1, "images differ"
