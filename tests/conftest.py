@@ -3,7 +3,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 # Files that take longest, longest first.
 LONGEST = (
@@ -33,6 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tiny networks gain nothing from a second thread, and a busy machine loses by it."""
+    # Here, because the process that hands the tests to the workers needs none of it.
+    import torch
+
     torch.set_num_threads(1)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick
 import tiny
 from fastapi.testclient import TestClient
 from learning.trainings import OVERRIDES
 from PIL import Image
 
 import cxr
-from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import PREDICTIONS_FILE, write_report
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import PAGE_FILE, Layout
@@ -77,7 +77,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         fit(training, lambda line: None)
         bundles.append(export(training)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", 40)
+        quick.reports(patch)
         report = write_report(layout, *bundles, rule=experiment.release.rule)
         release = write_release(layout, None, experiment)
     return Trained(classes, layout, experiment, *bundles, report, release)

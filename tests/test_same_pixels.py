@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import quick
 from learning.trainings import ASSETS, OVERRIDES
 
 from benchmarks import archive
-from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import PREDICTIONS_FILE, write_report
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
@@ -51,7 +51,7 @@ def train(root: Path, *overrides: str) -> Trained:
         fit(training, lambda line: None)
         bundles.append(export(training)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", 40)
+        quick.reports(patch)
         report = write_report(layout, *bundles)
     return Trained(layout, bundles, pd.read_csv(report / PREDICTIONS_FILE))
 

@@ -2,20 +2,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import quick
 import tiny
 import torch
 from reporting import report_on
 
-from cxr_assets.evaluation import bootstrap
 from cxr_assets.layout import Layout
-
-# Enough for what is not about the intervals themselves.
-FEW = 40
 
 
 @pytest.fixture(autouse=True)
-def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "RESAMPLES", FEW)
+def _quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.reports(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +36,7 @@ def untouched_report(untouched: Layout, tmp_path_factory: pytest.TempPathFactory
     root = tmp_path_factory.mktemp("untouched-report") / "data"
     layout = Layout(Path(shutil.copytree(untouched.root, root)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", FEW)
+        quick.reports(patch)
         report_on(layout)
     return layout
 

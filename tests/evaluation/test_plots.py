@@ -36,6 +36,11 @@ TREND = [
 IMAGES = {name: [RNG.integers(0, 256, (32, 40), dtype=np.uint8)] * 2 for name in CLASSES}
 
 
+@pytest.fixture(autouse=True)
+def _quick_reports() -> None:
+    """Plots as users see them: the fixture of this name leaves them blank."""
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from kagglehub import clients
 from kagglesdk import kaggle_env
 
 SERVICE = "/v1/datasets.DatasetApiService"
@@ -109,6 +110,8 @@ def serve(archive: bytes) -> Iterator[KaggleStandIn]:
 
 def point_client_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make kagglehub talk to ``url`` instead of https://api.kaggle.com, without credentials."""
+    # Otherwise it looks for Keras in every frame of the call stack, which takes seconds in a test.
+    monkeypatch.setattr(clients, "get_user_agent", lambda: "kagglehub")
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, url)
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", "/nonexistent")

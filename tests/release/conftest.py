@@ -2,20 +2,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import quick
 import tiny
 import torch
 
-from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.layout import Layout
 
-# Enough for what is not about the intervals themselves.
-FEW = 40
-
 
 @pytest.fixture(autouse=True)
-def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "RESAMPLES", FEW)
+def _quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.reports(monkeypatch)
 
 
 def untouched(root: Path, synthetic: bool) -> Layout:
@@ -39,7 +36,7 @@ def untouched(root: Path, synthetic: bool) -> Layout:
         )
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", FEW)
+        quick.reports(patch)
         write_report(layout, *bundles, rule=tiny.RULE)
     return layout
 

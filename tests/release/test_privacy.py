@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import quick
 import tiny
 from PIL import Image
 
@@ -105,7 +106,9 @@ def settings_and_layout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exper
         training.fit(plan, silent)
         bundles.append(export(plan)[0])
     tracking.close("FINISHED")
-    write_report(layout, *bundles, rule=settings.release.rule)
+    with pytest.MonkeyPatch.context() as patch:
+        quick.draws(patch)
+        write_report(layout, *bundles, rule=settings.release.rule)
     write_release(layout, None, settings)
     return settings, layout
 
