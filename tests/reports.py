@@ -85,6 +85,7 @@ def external(**changes: Any) -> External:
         patients=9,
         unknown_patients=0,
         subgroups=[],
+        gate=None,
         baseline=Performance(**metrics | {"macro_f1": 0.5}),
     )
     return made.model_copy(update=changes)
@@ -133,6 +134,7 @@ def report(**changes: Any) -> Report:
         skipped={},
         data_version="d" * 64,
         subgroups=[],
+        gate=None,
         shortcuts=Shortcuts(frame=audit, border=audit),
         label_audit=None,
         environment=Environment(

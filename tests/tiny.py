@@ -32,8 +32,10 @@ from cxr_assets.radiographs.dataset import (
 from cxr_assets.radiographs.naming import EXTERNAL, SPLITS
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES as CLASSES
 from cxr_serving.model import bundle, store
-from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.bundle import BundleRecord, GateCheck, GateRecord, Rejections
 from cxr_serving.model.dataset import Draw
+from cxr_serving.model.descriptor import describe
+from cxr_serving.model.gate import LEARNT, REASONS, Gate
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.reference import Reference
 
@@ -52,6 +54,19 @@ NETWORKS = (
 # A rule for release that every model fulfils, and the overrides that set it.
 RULE = Rule(margin=-1, non_inferiority=1, class_loss=1, site_loss=1, calibration_error=1)
 LIMITS = tuple(f"release.rule.{name}={limit:g}" for name, limit in RULE)
+
+
+# What a bundle records of its gate.
+GATE = GateRecord(
+    training=90,
+    validation=Rejections.of(1, 100),
+    checks={
+        "not_chest": GateCheck(
+            threshold=0.5, validation=Rejections.of(1, 100), found=Rejections.of(99, 100)
+        ),
+        "unlike_training": GateCheck(threshold=None, validation=Rejections.of(0, 100), found=None),
+    },
+)
 
 
 def _labels(classes: Sequence[str]) -> dict[str, Any]:
@@ -82,6 +97,21 @@ def dinov2(classes: Sequence[str] = CLASSES) -> PreTrainedModel:
     return model
 
 
+def gate() -> Gate:
+    """Rejects an image as no chest if its upper left corner is brighter than its mean."""
+    descriptors = describe(np.zeros((1, SIZE, SIZE), np.uint8)).shape[1]
+    weights = np.zeros((1 + len(LEARNT), descriptors), np.float32)
+    weights[1 + LEARNT.index("not_chest"), 0] = 1
+    thresholds = [0 if reason == "not_chest" else np.inf for reason in REASONS]
+    return Gate(
+        weights=weights,
+        bias=np.zeros(len(weights), np.float32),
+        means=np.zeros((len(CLASSES), 16), np.float32),
+        whitening=np.eye(16, dtype=np.float32),
+        thresholds=np.array(thresholds, np.float32),
+    )
+
+
 def publish(
     layout: Layout,
     asset: str,
@@ -92,6 +122,7 @@ def publish(
     pretrained: str | None = None,
     temperature: float = 1.0,
     with_onnx: bool = False,
+    gate: Gate | None = None,
     now: datetime = datetime(2026, 1, 4, 3, tzinfo=UTC),
     draw: Draw | None = None,
 ) -> Path:
@@ -116,11 +147,14 @@ def publish(
         synthetic=synthetic,
         validation={"loss": 1.0, "macro_f1": 0.5},
         temperature=temperature,
+        gate=GATE if gate else None,
     )
 
     def write(directory: Path) -> None:
         model.save_pretrained(directory)
         Preprocessing(SIZE).write(directory)
+        if gate is not None:
+            gate.write(directory)
         if with_onnx:
             onnx.write(directory, False)
         if layout.processed.exists():

@@ -1,9 +1,8 @@
 """The label audit: images of the dataset that need a second look, for the local report alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,23 +10,41 @@ import pandas as pd
 from transformers import AutoModelForImageClassification
 
 from cxr_assets.evaluation import suspects
+from cxr_assets.evaluation.scoring import Evaluation
 from cxr_assets.evaluation.wording import suspicions
 from cxr_assets.layout import Layout
 from cxr_assets.learning.embeddings import embed
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import dataset, leakage
+from cxr_serving.model.gate import Verdict
+from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import LabelAudit, NoAudit
 
 AUDIT_FILE = "label_audit.csv"
-ISSUES = ("label", "outlier", "duplicate")
+# `gate`: the gate of the main model rejects the image, for the reasons in the column of that name.
+ISSUES = ("label", "outlier", "duplicate", "gate")
 # The last column is for the reader to correct; extra columns do not matter in a table of
 # corrections. `other` is the image that a near duplicate resembles.
 COLUMNS = [
-    *("source", "path", "split", "given", "suggested", "issue", "score", "other"),
+    *("source", "path", "split", "given", "suggested", "issue", "reasons", "score", "other"),
     *("sha256", "other_sha256", "label"),
 ]
 
 _LEARNED = ("train", "val")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the main model says of an image.
+
+    Attributes:
+        probabilities: float32 [C].
+        verdict: of its gate; None of a model without one.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -44,24 +61,36 @@ class Audited:
     table: pd.DataFrame | None = None
 
 
+def answered(evaluations: Iterable[Evaluation]) -> dict[str, Answered]:
+    """What the main model says of each image it was evaluated on, by the file of the image."""
+    found: dict[str, Answered] = {}
+    for one in evaluations:
+        files, probabilities = one.images.table["path"], one.models[0].probabilities
+        verdicts: Sequence[Verdict | None] = one.verdicts or [None] * len(files)
+        answers = map(Answered, probabilities, verdicts)
+        found.update(zip(files, answers, strict=True))
+    return found
+
+
 def audit(
     layout: Layout,
+    main: Predictor,
     probe: Path,
-    classes: Sequence[str],
-    answers: Mapping[str, npt.NDArray[np.floating[Any]]],
+    answers: Mapping[str, Answered],
     progress: Progress,
 ) -> Audited:
-    """Look for labels in doubt, for outliers and for near duplicates.
+    """Look for labels in doubt, for outliers, for near duplicates, and for what the gate rejects.
 
     The label of an image that was trained or selected on is judged by a linear model on the
     embeddings of the probe's backbone which has not seen the patient, of any other image by what
-    the main model answers.
+    the main model answers. Where the main model has a gate, it judges every image, which takes a
+    forward pass of each that was trained or selected on.
 
     Args:
         layout: where dataset and embeddings are.
+        main: the main model.
         probe: directory of the probe's bundle.
-        classes: C names.
-        answers: probabilities [C] by the file of each evaluated image, as in the manifest.
+        answers: of the main model, by the file of each evaluated image, as in the manifest.
         progress: called with a line for each stage.
 
     Raises:
@@ -75,19 +104,21 @@ def audit(
         return Audited(
             NoAudit(reason=f"needs two classes with {suspects.FOLDS} patients each to train on")
         )
+    classes = main.record.classes
     backbone = AutoModelForImageClassification.from_pretrained(probe).dinov2
     embeddings = embed(backbone, layout, images, progress).numpy()
     probabilities = _judge(images, learned, embeddings, classes, answers)
     size = dataset.DatasetRecord.read(layout.processed).image_size
     pairs = leakage.similar(layout.processed, images, size, within_splits=True)
+    reasons = _reasons(images, learned, layout, main, answers)
     table = _tabulate(
-        images, classes, probabilities, learned, suspects.strangeness(embeddings), pairs
+        images, classes, probabilities, learned, suspects.strangeness(embeddings), pairs, reasons
     )
     agreement = (probabilities.argmax(axis=1) == _targets(images, classes)).mean()
     summary = LabelAudit(
         images=len(images),
         agreement=round(float(agreement), 6),
-        counts=_count(table, classes),
+        counts=_count(table, classes, ISSUES if main.gate else ISSUES[:-1]),
     )
     progress(f"label audit: {suspicions(summary)}")
     return Audited(summary, table)
@@ -98,7 +129,7 @@ def _judge(
     learned: npt.NDArray[np.bool_],
     embeddings: npt.NDArray[np.float32],
     classes: Sequence[str],
-    answers: Mapping[str, npt.NDArray[np.floating[Any]]],
+    answers: Mapping[str, Answered],
 ) -> suspects.Numbers:
     """Probabilities [N, C] of models that were not trained on the image."""
     targets = _targets(images, classes)
@@ -107,8 +138,33 @@ def _judge(
     probabilities[np.ix_(learned, present)] = suspects.out_of_fold(
         embeddings[learned], targets[learned], images.loc[learned, "patient"]
     )
-    probabilities[~learned] = np.stack([answers[file] for file in images.loc[~learned, "file"]])
+    probabilities[~learned] = np.stack(
+        [answers[file].probabilities for file in images.loc[~learned, "file"]]
+    )
     return probabilities
+
+
+def _reasons(
+    images: pd.DataFrame,
+    learned: npt.NDArray[np.bool_],
+    layout: Layout,
+    main: Predictor,
+    answers: Mapping[str, Answered],
+) -> list[str]:
+    """Reasons for which the gate rejects each image, joined; empty where it does not."""
+    if main.gate is None:
+        return [""] * len(images)
+    verdicts = {file: answered.verdict for file, answered in answers.items()}
+    files = images.loc[learned, "file"].tolist()
+    size = main.record.input_size
+    judged = (
+        verdict
+        for pixels in dataset.batches(layout.processed, files, size, _BATCH)
+        for verdict in main.answer(pixels).verdicts or ()
+    )
+    verdicts.update(zip(files, judged, strict=True))
+    found = (verdicts[file] for file in images["file"])
+    return [";".join(verdict.reasons) if verdict else "" for verdict in found]
 
 
 def _targets(images: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -122,6 +178,7 @@ def _tabulate(
     learned: npt.NDArray[np.bool_],
     strangeness: tuple[suspects.Numbers, npt.NDArray[np.bool_]],
     pairs: Sequence[tuple[int, int, float]],
+    reasons: Sequence[str],
 ) -> pd.DataFrame:
     """One row per suspicious image: in a table of corrections, the later row of two would win."""
     targets = _targets(images, classes)
@@ -134,8 +191,9 @@ def _tabulate(
             if similarity > likeness[one]:
                 likeness[one], other[one] = similarity, its_other
     strange, outlying = strangeness
-    found = np.stack([wrong, outlying, other >= 0])
-    scores = np.stack([suspects.doubts(probabilities, targets), strange, likeness])
+    rejected = np.array(reasons) != ""
+    found = np.stack([wrong, outlying, other >= 0, rejected])
+    scores = np.stack([suspects.doubts(probabilities, targets), strange, likeness, rejected])
 
     names, labels = np.array(classes), images["class"].to_numpy()
     suggested = np.where(wrong, names[probabilities.argmax(axis=1)], "")
@@ -147,6 +205,7 @@ def _tabulate(
         suggested=suggested,
         rank=found.argmax(axis=0),
         issue=["+".join(np.array(ISSUES)[issues]) for issues in found.T],
+        reasons=reasons,
         score=np.round(scores[found.argmax(axis=0), np.arange(len(images))], 4),
         other=np.where(other >= 0, images["path"].to_numpy()[other], ""),
         other_sha256=np.where(other >= 0, images["sha256"].to_numpy()[other], ""),
@@ -160,11 +219,17 @@ def _tabulate(
     )[[*COLUMNS, "file", "other_file"]]
 
 
-def _count(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def having(table: pd.DataFrame, issue: str) -> pd.DataFrame:
+    """The rows of a table of an audit that have an issue, alone or with others."""
+    return table[table["issue"].str.split("+").map(lambda issues: issue in issues)]
+
+
+def _count(
+    table: pd.DataFrame, classes: Sequence[str], issues: Sequence[str]
+) -> dict[str, dict[str, int]]:
     """Suspicious images by issue and given class; one with two issues counts for both."""
     counts = {}
-    for issue in ISSUES:
-        of_issue = table[table["issue"].str.split("+").map(lambda issues, one=issue: one in issues)]
-        number = of_issue["given"].value_counts()
+    for issue in issues:
+        number = having(table, issue)["given"].value_counts()
         counts[issue] = {label: int(number.get(label, 0)) for label in classes}
     return counts

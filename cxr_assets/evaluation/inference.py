@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_serving.images.reader import ImageReader
-from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.preprocessing import ImageError, Preprocessing
+from cxr_serving.model.predictor import Answers, Predictor
+from cxr_serving.model.preprocessing import Decoded, ImageError, Preprocessing
 from cxr_serving.model.report import ReportError
 
 _BATCH = 64
 
 Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
-# Called with the pixels of a batch, its probabilities and its class activation maps, if any.
-Observer = Callable[[Pixels, Scores, Scores | None], None]
+# Called with the pixels of a batch, and the answers to it.
+Observer = Callable[[Pixels, Answers], None]
 
 
 def predict(
@@ -46,25 +46,28 @@ def predict(
             for index, predictor in enumerate(predictors)
             if predictor.preprocessing == preprocessing
         ]
-        for pixels in _batches(preprocessing, paths):
+        for pixels, colour in _batches(preprocessing, paths):
             for index in sharing:
-                probabilities, cam, _ = predictors[index].answer(pixels)
-                answers[index].append(probabilities)
+                found = predictors[index].answer(pixels, colour)
+                answers[index].append(found.probabilities)
                 if index == 0:
-                    observe(pixels, probabilities, cam)
+                    observe(pixels, found)
     return [np.concatenate(of_model) for of_model in answers]
 
 
-def _batches(preprocessing: Preprocessing, paths: Sequence[Path]) -> Iterator[Pixels]:
+def _batches(
+    preprocessing: Preprocessing, paths: Sequence[Path]
+) -> Iterator[tuple[Pixels, list[float]]]:
     with closing(ImageReader()) as reader:
         for start in range(0, len(paths), _BATCH):
             some = paths[start : start + _BATCH]
-            yield np.stack([_decode(reader, preprocessing, path) for path in some])
+            decoded = [_decode(reader, preprocessing, path) for path in some]
+            yield np.stack([one.pixels for one in decoded]), [one.colour for one in decoded]
 
 
-def _decode(reader: ImageReader, preprocessing: Preprocessing, path: Path) -> Pixels:
+def _decode(reader: ImageReader, preprocessing: Preprocessing, path: Path) -> Decoded:
     try:
-        return reader.read(path.read_bytes(), preprocessing).pixels
+        return reader.read(path.read_bytes(), preprocessing)
     except (OSError, ImageError) as error:
         raise ReportError(
             f"{path} cannot be read ({error}): materialise processed_dataset again, or remove the "

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_assets.evaluation import plots
-from cxr_assets.evaluation.audit import ISSUES
+from cxr_assets.evaluation.audit import ISSUES, having
 from cxr_assets.evaluation.errors import Error
 from cxr_assets.evaluation.images import Images
-from cxr_assets.evaluation.wording import FEW_NOTE, p_value, score, share, suspicions, words
+from cxr_assets.evaluation.templates import TEMPLATES
+from cxr_assets.evaluation.wording import FEW_NOTE
 from cxr_assets.radiographs import changes
 from cxr_serving.model.explanation import data_url, grad_cam, overlay, png
-from cxr_serving.model.metrics import Interval
+from cxr_serving.model.gate import DESCRIPTIONS
 from cxr_serving.model.report import Report
 
 # Of each issue: enough to tell whether the whole table is worth reading.
@@ -38,20 +38,6 @@ def render(
         suspects: the table of the label audit, if there was one; its files are below the root of
             the images.
     """
-    environment = Environment(
-        loader=PackageLoader("cxr_assets.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "score": _score,
-        "share": share,
-        "words": words,
-        "p": p_value,
-        "suspicions": suspicions,
-    }
     embedded = {
         path.stem: data_url(path.read_bytes()) for path in sorted(plots_directory.glob("*.png"))
     }
@@ -59,10 +45,11 @@ def render(
         embedded["trend"] = data_url(
             plots.trend(report.trend, report.model.asset, report.synthetic)
         )
-    return environment.get_template("report.html.j2").render(
+    return TEMPLATES.get_template("report.html.j2").render(
         m=report,
         plots=embedded,
         few_note=FEW_NOTE,
+        descriptions=DESCRIPTIONS,
         changed=changes.sentence(report.changes),
         changes=changes.table(report.changes).to_dict("index") if report.changes else {},
         errors=[_shown(error, images, report.classes) for error in errors],
@@ -71,11 +58,14 @@ def render(
 
 
 def _suspects(table: pd.DataFrame, root: Path) -> dict[str, list[dict[str, Any]]]:
-    """The first rows of each issue with their images as URLs; a pair of duplicates once."""
+    """The first rows of each issue with their images as URLs; a pair of duplicates once.
+
+    An image stands below its first issue, and if the gate rejects it, also below that.
+    """
     first = table["issue"].str.split("+").str[0]
     shown = {}
     for issue in ISSUES:
-        rows = table[first == issue]
+        rows = having(table, issue) if issue == "gate" else table[first == issue]
         if issue == "duplicate":
             pairs = [frozenset(pair) for pair in zip(rows["file"], rows["other_file"], strict=True)]
             rows = rows[~pd.Series(pairs, index=rows.index, dtype=object).duplicated()]
@@ -85,11 +75,6 @@ def _suspects(table: pd.DataFrame, root: Path) -> dict[str, list[dict[str, Any]]
             for row in rows.head(_SHOWN).to_dict("records")
         ]
     return shown
-
-
-def _score(value: float | None, interval: Interval | None = None) -> str:
-    """On a narrow screen an interval stays on one line."""
-    return score(value, interval).replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
 
 
 def _shown(error: Error, images: Images, classes: Sequence[str]) -> dict[str, Any]:

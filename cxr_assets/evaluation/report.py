@@ -8,16 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_assets import written
 from cxr_assets.evaluation import illustration, page, past, regression
 from cxr_assets.evaluation import images as evaluated
-from cxr_assets.evaluation.audit import AUDIT_FILE, COLUMNS, audit
+from cxr_assets.evaluation.audit import AUDIT_FILE, COLUMNS, answered, audit
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.regression import NotComparable
+from cxr_assets.evaluation.rejection import altered
 from cxr_assets.evaluation.reports import EVALUATION, REPORT
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
@@ -88,7 +87,8 @@ def write_report(
     for source, part in evaluated.external(layout.processed).items():
         external[source] = evaluate_models(predictors, part)
         _announce(external[source], progress)
-    audited = audit(layout, baseline, data.classes, _answers(evaluation, external), progress)
+    answers = answered([evaluation, *external.values()])
+    audited = audit(layout, predictors[0], baseline, answers, progress)
     trend = [
         # As when it was new: making a report again changes nothing in it.
         point.model_copy(update={"test_macro_f1": model.metrics.macro_f1, "released": False})
@@ -99,6 +99,7 @@ def write_report(
     report = compile_report(
         evaluation,
         probe,
+        altered=altered(predictors[0], evaluation.sampled),
         regression=regression.compare(images, model, others[0], champion.unseen)
         if champion
         else None,
@@ -160,7 +161,9 @@ def report_on_images(
     evaluation = evaluate_models(predictors, images)
     _announce(evaluation, progress)
     compared = evaluation.models[1] if baseline else None
-    report = compile_report(evaluation, compared)
+    report = compile_report(
+        evaluation, compared, altered=altered(predictors[0], evaluation.sampled)
+    )
     _write(out, EVALUATION, out.parent, report, evaluation, compared, {})
     return out
 
@@ -198,19 +201,6 @@ def _trained_on(directory: Path, images: Images, classes: tuple[str, ...]) -> Pr
     return predictor
 
 
-def _answers(
-    evaluation: Evaluation, external: Mapping[str, Evaluation]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Of the main model, by the file of each image that it was evaluated on."""
-    return {
-        file: probabilities
-        for one in (evaluation, *external.values())
-        for file, probabilities in zip(
-            one.images.table["path"], one.models[0].probabilities, strict=True
-        )
-    }
-
-
 def _announce(evaluation: Evaluation, progress: Progress) -> None:
     """Report the main scores of main model and baseline."""
     for model in evaluation.models[:2]:
@@ -246,9 +236,9 @@ def _write(
                 report = before
         content = report.content()
         (partial / METRICS_FILE).write_bytes(content)
-        _write_predictions(partial / PREDICTIONS_FILE, images, main, baseline)
+        _write_predictions(partial / PREDICTIONS_FILE, evaluation, baseline)
         for source, part in external.items():
-            _write_predictions(partial / f"external-{source}.csv", part.images, *part.models)
+            _write_predictions(partial / f"external-{source}.csv", part, part.models[1])
         if suspects is not None:
             suspects[COLUMNS].to_csv(partial / AUDIT_FILE, index=False)
         plots = illustration.draw(
@@ -267,14 +257,14 @@ def _write(
     return content
 
 
-def _write_predictions(
-    path: Path, images: Images, main: Evaluated, baseline: Evaluated | None
-) -> None:
+def _write_predictions(path: Path, evaluation: Evaluation, baseline: Evaluated | None) -> None:
     # By source and hash, an image is found again that has to be removed.
-    table = images.table[["source", "path", "patient", "sha256", "class"]]
+    table = evaluation.images.table[["source", "path", "patient", "sha256", "class"]]
     table = table.rename(columns={"class": "target"})
-    for role, model in (("model", main), ("baseline", baseline)):
+    if evaluation.verdicts is not None:
+        table["rejected"] = [";".join(verdict.reasons) for verdict in evaluation.verdicts]
+    for role, model in (("model", evaluation.models[0]), ("baseline", baseline)):
         if model is not None:
-            for index, name in enumerate(main.record.classes):
+            for index, name in enumerate(model.record.classes):
                 table[f"{role}_{name}"] = model.probabilities[:, index]
     table.to_csv(path, index=False)

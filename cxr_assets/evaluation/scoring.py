@@ -17,12 +17,14 @@ from cxr_assets.evaluation.errors import ConfidentErrors, Error
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.machine import environment
 from cxr_assets.evaluation.metrics import evaluate
+from cxr_assets.evaluation.rejection import Sample, false_rejection, selective
 from cxr_assets.evaluation.shortcuts import border, shortcuts
 from cxr_assets.evaluation.subgroups import subgroups
-from cxr_serving.model import DISCLAIMER
+from cxr_serving.model import CONFIDENCE, DISCLAIMER
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 from cxr_serving.model.comparison import Comparison, Regression
 from cxr_serving.model.dataset import Dataset
+from cxr_serving.model.gate import Verdict
 from cxr_serving.model.metrics import (
     Calibration,
     ClassIntervals,
@@ -31,7 +33,8 @@ from cxr_serving.model.metrics import (
     ModelReport,
     Performance,
 )
-from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.predictor import Answers, Predictor
+from cxr_serving.model.rejection import Altered, GateReport
 from cxr_serving.model.report import External, LabelAudit, NoAudit, Report, TrendPoint
 
 
@@ -65,6 +68,8 @@ class Evaluation:
         models: in the order they were given in; the first is the main model.
         errors: the most confident ones of the main model.
         borders: float32 [N, cells] of the images.
+        verdicts: of the gate of the main model on the N images, where it has one.
+        sampled: some of the images, uint8 [n, size, size].
         drawn: the resampled images of each draw.
     """
 
@@ -72,6 +77,8 @@ class Evaluation:
     models: list[Evaluated]
     errors: list[Error]
     borders: npt.NDArray[np.float32]
+    verdicts: list[Verdict] | None
+    sampled: npt.NDArray[np.uint8]
     drawn: torch.Tensor
 
 
@@ -87,20 +94,29 @@ def evaluate_models(predictors: Sequence[Predictor], images: Images) -> Evaluati
     """
     targets = images.targets(predictors[0].record.classes)
     drawn = bootstrap.draws(images.table["patient"])
-    errors, borders = ConfidentErrors(targets), []
+    errors, sample, borders = ConfidentErrors(targets), Sample(len(targets)), []
+    verdicts: list[Verdict] = []
 
-    def observe(
-        pixels: inference.Pixels, probabilities: inference.Scores, cam: inference.Scores | None
-    ) -> None:
-        errors.add(pixels, probabilities, cam)
+    def observe(pixels: inference.Pixels, answers: Answers) -> None:
+        errors.add(pixels, answers.probabilities, answers.cam)
+        sample.add(pixels)
         borders.append(border(pixels))
+        verdicts.extend(answers.verdicts or ())
 
     answers = inference.predict(predictors, images.paths, observe)
     models = [
         _evaluated(predictor, probabilities, targets, drawn)
         for predictor, probabilities in zip(predictors, answers, strict=True)
     ]
-    return Evaluation(images, models, errors.found(), np.concatenate(borders), drawn)
+    return Evaluation(
+        images=images,
+        models=models,
+        errors=errors.found(),
+        borders=np.concatenate(borders),
+        verdicts=verdicts if predictors[0].gate else None,
+        sampled=sample.pixels(),
+        drawn=drawn,
+    )
 
 
 def _evaluated(
@@ -157,6 +173,7 @@ def compile_report(
     evaluation: Evaluation,
     baseline: Evaluated | None,
     *,
+    altered: Mapping[str, Altered] | None = None,
     regression: Regression | None = None,
     not_compared: str | None = None,
     external: Mapping[str, Evaluation] | None = None,
@@ -169,6 +186,7 @@ def compile_report(
     Args:
         evaluation: of the main model, and of others that it is compared with.
         baseline: the one of them that is the baseline, if any.
+        altered: rejection of altered images by the gate of the main model, by kind.
         external: of main model and baseline on each source that is only for evaluation.
         regression, not_compared, trend, dataset, label_audit: attributes of :class:`Report`.
     """
@@ -194,6 +212,7 @@ def compile_report(
         skipped=images.skipped,
         data_version=images.data_version,
         subgroups=subgroups(images, main.probabilities, classes, evaluation.drawn),
+        gate=_gate(evaluation, altered or {}),
         shortcuts=shortcuts(images, evaluation.borders, classes, main.metrics.macro_f1),
         label_audit=label_audit,
         environment=environment(),
@@ -209,14 +228,31 @@ def compile_report(
     )
 
 
+def _gate(evaluation: Evaluation, altered: Mapping[str, Altered]) -> GateReport | None:
+    images, main, verdicts = evaluation.images, evaluation.models[0], evaluation.verdicts
+    if verdicts is None:
+        return None
+    classes = main.record.classes
+    return GateReport(
+        **dict(false_rejection(images, verdicts)),
+        altered=dict(altered),
+        confidence=CONFIDENCE,
+        selective=selective(
+            main.probabilities, images.targets(classes), classes, evaluation.drawn, verdicts
+        ),
+    )
+
+
 def _external(evaluation: Evaluation) -> External:
     images, (main, *others) = evaluation.images, evaluation.models
+    verdicts = evaluation.verdicts
     return External(
         **_performance(main),
         images_sha256=_identity(images),
         patients=images.patients,
         unknown_patients=images.unknown_patients,
         subgroups=subgroups(images, main.probabilities, main.metrics.classes, evaluation.drawn),
+        gate=false_rejection(images, verdicts) if verdicts is not None else None,
         baseline=Performance(**_performance(others[0])) if others else None,
     )
 

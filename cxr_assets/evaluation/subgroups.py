@@ -1,6 +1,7 @@
 """Whether the model is as good on one part of the images as on another."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -49,43 +50,56 @@ def subgroups(
         drawn: what :func:`cxr_assets.evaluation.bootstrap.draws` returns for the images.
 
     Returns:
-        One for each part. ``macro_f1`` is over the classes in it, None where there is only one. A
-        stratification with a single part is left out; an image on which a criterion says nothing
-        is in no part.
+        One for each of :func:`parts`. ``macro_f1`` is over the classes in it, None where there is
+        only one.
     """
     targets = images.targets(classes)
     predicted = probabilities.argmax(axis=1)
     rows = []
-    for group, part in _strata(images.table).items():
-        names = [name for name in part.cat.categories if (part == name).any()]
-        if len(names) < 2:
-            continue
-        for name in names:
-            member = (part == name).to_numpy(dtype=bool)
-            present = np.unique(targets[member])
-            f1 = multiclass_f1_score(
-                torch.from_numpy(predicted[member]),
-                torch.from_numpy(targets[member]),
-                len(classes),
-                average=None,
+    for group, name, member in parts(images.table):
+        present = np.unique(targets[member])
+        f1 = multiclass_f1_score(
+            torch.from_numpy(predicted[member]),
+            torch.from_numpy(targets[member]),
+            len(classes),
+            average=None,
+        )
+        draws = bootstrap.top1(probabilities, targets, classes, bootstrap.within(drawn, member))
+        several, patients = len(present) > 1, images.table["patient"][member].nunique()
+        if patients < 2:  # nothing to resample
+            draws[:] = np.nan
+        rows.append(
+            Subgroup(
+                group=group,
+                subgroup=name,
+                images=int(member.sum()),
+                patients=int(patients),
+                accuracy=round(float((predicted == targets)[member].mean()), 6),
+                interval=bootstrap.interval(draws["accuracy"]),
+                macro_f1=round(float(f1[present].mean()), 6) if several else None,
+                macro_f1_interval=bootstrap.interval(draws["macro_f1"]) if several else None,
             )
-            draws = bootstrap.top1(probabilities, targets, classes, bootstrap.within(drawn, member))
-            several, patients = len(present) > 1, images.table["patient"][member].nunique()
-            if patients < 2:  # nothing to resample
-                draws[:] = np.nan
-            rows.append(
-                Subgroup(
-                    group=group,
-                    subgroup=str(name),
-                    images=int(member.sum()),
-                    patients=int(patients),
-                    accuracy=round(float((predicted == targets)[member].mean()), 6),
-                    interval=bootstrap.interval(draws["accuracy"]),
-                    macro_f1=round(float(f1[present].mean()), 6) if several else None,
-                    macro_f1_interval=bootstrap.interval(draws["macro_f1"]) if several else None,
-                )
-            )
+        )
     return rows
+
+
+def parts(table: pd.DataFrame) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
+    """The parts of N images by one criterion after the other.
+
+    A stratification with a single part is left out; an image on which a criterion says nothing is
+    in no part.
+
+    Args:
+        table: that of :class:`Images`.
+
+    Yields:
+        The criterion, the part, and which images are in it: bool [N].
+    """
+    for group, part in _strata(table).items():
+        names = [name for name in part.cat.categories if (part == name).any()]
+        if len(names) > 1:
+            for name in names:
+                yield group, str(name), (part == name).to_numpy(dtype=bool)
 
 
 def _strata(table: pd.DataFrame) -> dict[str, pd.Series]:

@@ -1,5 +1,6 @@
 """How numbers and names are written in the page and the model card."""
 
+from cxr_serving.model.bundle import Rejections
 from cxr_serving.model.metrics import Interval
 from cxr_serving.model.report import FEW_PATIENTS, LabelAudit, NoAudit
 
@@ -21,6 +22,14 @@ def share(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.1%}"
 
 
+def rejection(found: Rejections) -> str:
+    """The share of the rejected images, and its interval."""
+    if found.interval is None:
+        return "no image"
+    low, high = found.interval
+    return f"{share(found.rejected / found.images)} ({share(low)} to {share(high)})"
+
+
 def p_value(value: float) -> str:
     """Three decimals, or that it is less."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
@@ -35,8 +44,10 @@ def suspicions(audit: LabelAudit | NoAudit) -> str:
     """What a label audit found, in a sentence without a full stop."""
     if isinstance(audit, NoAudit):
         return f"labels not audited: {audit.reason}"
-    doubtful, strange, alike = (sum(counts.values()) for counts in audit.counts.values())
+    number = {issue: sum(counts.values()) for issue, counts in audit.counts.items()}
+    rejected = number.get("gate")
     return (
-        f"of {audit.images:,} images, {doubtful:,} have a label in doubt, {strange:,} are "
-        f"outliers and {alike:,} are near duplicates of another"
+        f"of {audit.images:,} images, {number['label']:,} have a label in doubt, "
+        f"{number['outlier']:,} are outliers and {number['duplicate']:,} are near duplicates of "
+        f"another{'' if rejected is None else f'; the gate of the model rejects {rejected:,}'}"
     )

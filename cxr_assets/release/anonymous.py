@@ -5,9 +5,12 @@ from typing import TypeVar
 
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.groups import Rule
+from cxr_serving.model.rejection import FalseRejection, JudgedPart
 from cxr_serving.model.report import Report, Subgroup
 
 Value = TypeVar("Value")
+Part = TypeVar("Part", Subgroup, JudgedPart)
+Gate = TypeVar("Gate", bound=FalseRejection)
 
 
 def anonymous(report: Report, rule: Rule) -> Report:
@@ -28,13 +31,16 @@ def anonymous(report: Report, rule: Rule) -> Report:
     def renamed(by_site: Mapping[str, Value]) -> dict[str, Value]:
         return {numbers.get(name, name): value for name, value in by_site.items()}
 
-    def of_subgroups(rows: Sequence[Subgroup]) -> list[Subgroup]:
+    def of_subgroups(rows: Sequence[Part]) -> list[Part]:
         return [
             row.model_copy(update={"subgroup": numbers.get(row.subgroup, row.subgroup)})
             if row.group == "site"
             else row
             for row in rows
         ]
+
+    def of_gate(gate: Gate | None) -> Gate | None:
+        return gate and gate.model_copy(update={"subgroups": of_subgroups(gate.subgroups)})
 
     changes = data.changes and data.changes.model_copy(
         update={"sites": renamed(data.changes.sites)}
@@ -45,8 +51,11 @@ def anonymous(report: Report, rule: Rule) -> Report:
             "dataset": data.model_copy(update={"sites": renamed(data.sites), "changes": changes}),
             "regression": found and found.model_copy(update={"sites": renamed(found.sites)}),
             "subgroups": of_subgroups(report.subgroups),
+            "gate": of_gate(report.gate),
             "external": {
-                source: one.model_copy(update={"subgroups": of_subgroups(one.subgroups)})
+                source: one.model_copy(
+                    update={"subgroups": of_subgroups(one.subgroups), "gate": of_gate(one.gate)}
+                )
                 for source, one in report.external.items()
             },
         }

@@ -7,7 +7,7 @@ import limits
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cxr_serving.model import bundle, extras, processors, store, validation
+from cxr_serving.model import CONFIDENCE, bundle, extras, processors, store, validation
 from cxr_serving.model.places import expanded
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         default=20.0, gt=0, description="After that: longest time to finish the requests in flight."
     )
     confidence: float = Field(
-        default=0.7,
+        default=CONFIDENCE,
         ge=0,
         le=1,
         description="An answer is `uncertain` if its most probable class is below this.",

@@ -15,6 +15,7 @@ from cxr_serving.model import store
 from cxr_serving.model.comparison import Comparison, Regression
 from cxr_serving.model.dataset import Changes, Dataset
 from cxr_serving.model.metrics import Interval, ModelReport, Performance, Record
+from cxr_serving.model.rejection import FalseRejection, GateReport
 
 METRICS_FILE = "metrics.json"
 
@@ -85,8 +86,8 @@ class LabelAudit(Record):
         images: number of images that were audited, of all splits.
         agreement: share of the labels that the models which judge them agree with: the lower it
             is, the less a doubt means.
-        counts: suspicious images by issue (``label``, ``outlier``, ``duplicate``) and given class;
-            one with two issues counts for both.
+        counts: suspicious images by issue (``label``, ``outlier``, ``duplicate``, and ``gate``
+            where the model has one) and given class; one with two issues counts for both.
     """
 
     images: int
@@ -150,6 +151,7 @@ class External(Performance):
         patients: number of patients.
         unknown_patients: images whose patient is unknown, each counted as a patient of its own.
         subgroups: metrics on parts of the images.
+        gate: which of them the main model's gate rejects, where it has one.
         baseline: metrics of the model it is compared with, if any.
     """
 
@@ -157,6 +159,7 @@ class External(Performance):
     patients: int
     unknown_patients: int
     subgroups: list[Subgroup]
+    gate: FalseRejection | None
     baseline: Performance | None
 
     @property
@@ -180,6 +183,7 @@ class Report(ModelReport):
         skipped: files that were not evaluated, with the reason.
         data_version: of the dataset; None of a folder or a table.
         subgroups: metrics on parts of the images.
+        gate: what the main model's gate rejects, where it has one.
         shortcuts: what a classifier reaches without seeing the lungs.
         label_audit: how many images of the dataset need a second look; None of a folder.
         environment: what the report was made with.
@@ -205,6 +209,7 @@ class Report(ModelReport):
     skipped: dict[str, str]
     data_version: str | None
     subgroups: list[Subgroup]
+    gate: GateReport | None
     shortcuts: Shortcuts
     label_audit: LabelAudit | NoAudit | None
     environment: Environment

@@ -20,7 +20,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp("untouched"))
     torch.manual_seed(0)
     data = tiny.processed(layout, external=4)
-    tiny.publish(layout, "convnext_model", tiny.convnext(), data.data_version)
+    tiny.publish(layout, "convnext_model", tiny.convnext(), data.data_version, gate=tiny.gate())
     tiny.publish(layout, "dinov2_probe", tiny.dinov2(), data.data_version)
     return layout
 

@@ -58,8 +58,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     rows["class"] = rows["file"].map(FLIPPED).fillna(rows["class"])
     rows.to_parquet(layout.processed / MANIFEST_FILE)
     main, probe = (
-        tiny.publish(layout, asset, model, data.data_version)
-        for asset, model in (("convnext_model", tiny.convnext()), ("dinov2_probe", tiny.dinov2()))
+        tiny.publish(layout, asset, model, data.data_version, gate=gate)
+        for asset, model, gate in (
+            ("convnext_model", tiny.convnext(), tiny.gate()),
+            ("dinov2_probe", tiny.dinov2(), None),
+        )
     )
     lines: list[str] = []
     write_report(layout, main, probe, lines.append, EXPERIMENT.release.rule)
@@ -94,6 +97,21 @@ def test_a_near_duplicate_and_an_outlier_are_found(table: pd.DataFrame) -> None:
     assert "duplicate" in issues[COPIED]
     assert (pairs[COPIED], pairs[COPY]) == (COPY, COPIED)
     assert "outlier" in issues[STRANGE]
+
+
+def test_what_the_gate_rejects_is_listed_of_every_split(
+    layout: Layout, table: pd.DataFrame, report: Path
+) -> None:
+    """That of these tests rejects what is bright on the left."""
+    rejected = table[table["issue"].str.contains("gate")]
+    left = {file for file in manifest(layout.processed)["file"] if "/bacterial_pneumonia/" in file}
+    assert set(rejected["path"]) - {STRANGE} == left
+    assert set(rejected["split"]) == {"train", "val", "test"}
+    assert (rejected["reasons"] == "not_chest").all()
+    assert (table["reasons"][~table["issue"].str.contains("gate")] == "").all()
+    assert (table["score"][table["issue"] == "gate"] == 1).all()
+    section = (report / "report.html").read_text().split("<h3>Rejected by the gate</h3>")[1]
+    assert section.count("not chest). synthetic: ") == 12
 
 
 def test_the_table_is_one_of_corrections(table: pd.DataFrame) -> None:
@@ -157,7 +175,8 @@ def test_the_page_shows_the_images_with_both_labels(report: Path) -> None:
     assert "data.corrections" in text
     figures = section.count("<figure")
     pictures = [source for source in Page(section).sources if source.startswith("data:image/png")]
-    assert len(pictures) == figures + section.split("<h3>Near duplicates</h3>")[1].count("<figure")
+    [duplicates] = re.findall("<h3>Near duplicates</h3>(.*?)<h3>", section, re.DOTALL)
+    assert len(pictures) == figures + duplicates.count("<figure")
 
 
 def test_nothing_of_it_is_released(layout: Layout) -> None:
@@ -205,3 +224,6 @@ def test_too_few_patients_are_a_reason_not_to_audit(tmp_path: Path) -> None:
     assert not (directory / "label_audit.csv").exists()
     text = " ".join(Page((directory / "report.html").read_text()).text.split())
     assert f"Labels not audited: {summary.reason}." in text
+    assert Report.read(directory).gate is None
+    assert "convnext_model has no gate: it answers every image" in text
+    assert "rejected" not in pd.read_csv(directory / "predictions.csv").columns

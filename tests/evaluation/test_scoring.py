@@ -42,7 +42,7 @@ def test_the_probabilities_are_those_of_the_serving_predictor(reported: Layout) 
     table = pd.read_csv(report / "predictions.csv")
     predictor = Predictor(bundles(reported)[0])
     for _, row in table.iloc[::5].iterrows():
-        image = predictor.preprocessing.decode(reported.processed / row["path"])
+        image = predictor.preprocessing.decode(reported.processed / row["path"]).pixels
         expected = predictor.predict(image[None])[0]
         assert row[[f"model_{name}" for name in CLASSES]].to_numpy(float) == pytest.approx(
             expected, abs=1e-5

@@ -29,6 +29,7 @@ def untouched(root: Path, synthetic: bool) -> Layout:
             synthetic=synthetic,
             temperature=1.7,
             with_onnx=asset == "convnext_model",
+            gate=tiny.gate() if asset == "convnext_model" else None,
         )
         for asset, model in (
             ("convnext_model", tiny.convnext()),

@@ -5,8 +5,10 @@ import tiny
 
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.release.anonymous import anonymous
+from cxr_serving.model.bundle import Rejections
 from cxr_serving.model.comparison import Regression, SiteDifference
 from cxr_serving.model.dataset import Change, Changes, Dataset
+from cxr_serving.model.rejection import FalseRejection, GateReport, Judged, JudgedPart
 from cxr_serving.model.report import External, Report, Subgroup
 
 
@@ -39,8 +41,16 @@ def report() -> Report:
         macro_f1=same, accuracy=same, auroc_macro_ovr=None, classes={"a": same},
         sites={"Charity": worse},
     )  # fmt: skip
-    made = reports.report(dataset=dataset, subgroups=rows, regression=regression)
-    outside = External(**{name: getattr(made, name) for name in External.model_fields})
+    row = Judged(**dict(Rejections.of(1, 60)), reasons={"inverted": 1})
+    gate = GateReport(
+        total=row, classes={}, altered={}, confidence=0.7, selective={},
+        subgroups=[JudgedPart(group="site", subgroup="Charity", **dict(row))],
+    )  # fmt: skip
+    made = reports.report(dataset=dataset, subgroups=rows, regression=regression, gate=gate)
+    outside = External(
+        **{name: getattr(made, name) for name in External.model_fields if name != "gate"},
+        gate=FalseRejection(total=row, classes={}, subgroups=gate.subgroups),
+    )
     made = made.model_copy(update={"external": {"outside": outside}})
     return made.model_copy(update={"clauses": judge(made, tiny.RULE)})
 
@@ -54,6 +64,9 @@ def test_no_name_of_a_site_is_left_and_each_keeps_its_number() -> None:
         assert name not in text
     assert [row.subgroup for row in hidden.subgroups] == ["site 2", "ours"]
     assert hidden.external["outside"].subgroups == hidden.subgroups
+    assert hidden.gate is not None
+    assert [row.subgroup for row in hidden.gate.subgroups] == ["site 2"]
+    assert hidden.gate.total == original.gate.total
     assert hidden.regression is not None
     assert list(hidden.regression.sites) == ["site 2"]
     assert any("site 2" in clause.text for clause in hidden.clauses)

@@ -38,9 +38,10 @@ def test_a_release_is_a_bundle_that_serves_and_loads(reported: Layout) -> None:
     for name in original.files:
         assert (release / name).read_bytes() == (source / name).read_bytes()
     image = np.random.default_rng(1).integers(0, 256, (1, tiny.SIZE, tiny.SIZE), dtype=np.uint8)
-    np.testing.assert_array_equal(
-        Predictor(release).predict(image), Predictor(source).predict(image)
-    )
+    answers, expected = Predictor(release).answer(image), Predictor(source).answer(image)
+    np.testing.assert_array_equal(answers.probabilities, expected.probabilities)
+    assert answers.verdicts == expected.verdicts
+    assert answers.verdicts is not None, "a release serves with its gate"
     assert AutoModelForImageClassification.from_pretrained(release).config.id2label == dict(
         enumerate(CLASSES)
     )

@@ -1,0 +1,104 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from cohort import CLASSES, TARGETS, images
+from reporting import Page, bundles
+
+from cxr_assets.evaluation import bootstrap
+from cxr_assets.evaluation.rejection import Sample, altered, false_rejection, selective
+from cxr_assets.evaluation.reports import latest_report
+from cxr_assets.layout import Layout
+from cxr_assets.radiographs.alteration import ALTERATIONS
+from cxr_serving.model.gate import Verdict
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.report import Report
+
+GOOD = Verdict(())
+
+
+def test_false_rejection_by_class_subgroup_and_site() -> None:
+    sites = np.where(np.arange(120) % 3, "north", "south")
+    turned = Verdict(("rotated_90", "unlike_training"))
+    verdicts = [turned if site == "south" else GOOD for site in sites]
+    verdicts[1] = Verdict(("unlike_training",))
+    found = false_rejection(images(site=sites), verdicts)
+    assert (found.total.images, found.total.rejected) == (120, 41)
+    assert list(found.total.reasons.items()) == [("unlike_training", 41), ("rotated_90", 40)]
+    by_site = {row.subgroup: row for row in found.subgroups if row.group == "site"}
+    assert (by_site["south"].rejected, by_site["north"].rejected) == (40, 1)
+    # Wilson: 0.912 to 1 for 40 of 40, for example with statsmodels.
+    assert by_site["south"].interval == pytest.approx((0.9124, 1), abs=1e-4)
+    assert {name: row.rejected for name, row in found.classes.items()} == {
+        "bacterial_pneumonia": 15, "normal": 13, "viral_pneumonia": 13,
+    }  # fmt: skip
+
+
+def test_selective_metrics_with_gate_with_uncertainty_and_with_both() -> None:
+    wrong, doubtful = np.arange(120) % 10 == 0, np.arange(120) % 4 == 0
+    answers = np.where(wrong, (TARGETS + 1) % 3, TARGETS)
+    probabilities = np.full((120, 3), 0.05, np.float32)
+    probabilities[np.arange(120), answers] = np.where(doubtful, 0.6, 0.9)
+    verdicts = [Verdict(("cropped",)) if bad else GOOD for bad in wrong]
+    drawn = bootstrap.draws(images().table["patient"])
+    found = selective(probabilities, TARGETS, CLASSES, drawn, verdicts)
+    assert {name: (row.images, row.accuracy) for name, row in found.items()} == {
+        "all": (120, 0.9),
+        "accepted": (108, 1),
+        "certain": (90, round(84 / 90, 6)),
+        "accepted and certain": (84, 1),
+    }
+    assert found["accepted"].interval == (1, 1)
+    nothing = selective(probabilities, TARGETS, CLASSES, drawn, [Verdict(("colour",))] * 120)
+    assert nothing["accepted"].images == 0
+    assert nothing["accepted"].macro_f1 is None
+
+
+@pytest.mark.parametrize(("number", "chosen"), [(5, 5), (200, 60)])
+def test_a_sample_is_spread_over_all_batches(number: int, chosen: int) -> None:
+    sample = Sample(number)
+    pixels = np.arange(number, dtype=np.uint8)[:, None, None]
+    for start in range(0, number, 64):
+        sample.add(pixels[start : start + 64])
+    found = sample.pixels().ravel()
+    assert len(found) == chosen
+    assert (found[0], found[-1]) == (0, number - 1)
+    assert np.ptp(np.diff(found)) <= 1
+
+
+def test_the_report_says_what_the_serving_gate_rejects(reported: Layout) -> None:
+    report = latest_report(reported)
+    metrics, table = Report.read(report), pd.read_csv(report / "predictions.csv", na_filter=False)
+    main = Predictor(bundles(reported)[0])
+    pixels = np.stack(
+        [main.preprocessing.decode(reported.processed / path).pixels for path in table["path"]]
+    )
+    verdicts = main.answer(pixels).verdicts
+    assert verdicts is not None
+    assert table["rejected"].tolist() == [";".join(one.reasons) for one in verdicts]
+    found = metrics.gate
+    assert found is not None
+    rejected = Counter(table["target"][table["rejected"] != ""])
+    assert {name: row.rejected for name, row in found.classes.items()} == rejected
+    assert 0 < found.total.rejected < found.total.images == metrics.images
+    assert {row.subgroup for row in found.subgroups if row.group == "site"} == set(tiny.SITES)
+    assert metrics.external["outside"].gate is not None
+    text = " ".join(Page((report / "report.html").read_text()).text.split())
+    assert f"all images{found.total.images}{found.total.rejected}" in text
+    assert "of which it rejects 1.0%" in text
+
+
+def test_altered_images_are_altered_test_images(reported: Layout) -> None:
+    metrics = Report.read(reported.reports)
+    assert metrics.gate is not None
+    assert set(metrics.gate.altered) == set(ALTERATIONS)
+    assert {row.images for row in metrics.gate.altered.values()} == {metrics.images}
+    main = Predictor(bundles(reported)[0])
+    dark, bright = np.full((2, 4, 32, 32), 100, np.uint8)
+    dark[:, 0, 0], bright[:, 0, 0] = 0, 255
+    assert altered(main, dark)["inverted"].rejected == 4
+    assert altered(main, bright)["inverted"].rejected == 0
+    row = altered(main, dark)["inverted"]
+    assert row.withheld == 4 >= row.uncertain
