@@ -30,6 +30,11 @@ class Layout:
         return self.raw / ".lock"
 
     @property
+    def screened(self) -> Path:
+        """Page of the new raw images that the gate of the newest model rejects, if any."""
+        return self.raw / "rejected.html"
+
+    @property
     def checks(self) -> Path:
         """Pages about tables that were checked."""
         return self.root / "checks"

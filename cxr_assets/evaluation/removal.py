@@ -60,7 +60,7 @@ def _remove_absent(layout: Layout) -> list[Path]:
         except (OSError, ValueError, ValidationError) as error:
             failed.append(f"{directory} ({' '.join(str(error).split())})")
     _follow(layout)
-    for page in layout.checks.glob("*.html"):
+    for page in [*layout.checks.glob("*.html"), *layout.raw.glob(layout.screened.name)]:
         _clean_check(page, listed, withdrawn)
     if failed:
         raise ReportError(

@@ -15,7 +15,8 @@ from cxr_assets.tracking import Run
     description=(
         "The source images: downloaded from Kaggle, read in place from a folder or as a table "
         "lists them, or synthetic. Checks every row, every image header and every hash. The data "
-        "version is a hash of the content: it changes only when images or labels do."
+        "version is a hash of the content: it changes only when images or labels do. Lists which "
+        "new images the gate of the newest model rejects, and leaves none of them out."
     ),
 )
 def raw_kaggle(
@@ -25,6 +26,7 @@ def raw_kaggle(
     mlflow: dg.ResourceParam[Run],
 ) -> dg.MaterializeResult[None]:
     from cxr_assets.defs.assets import tables
+    from cxr_assets.evaluation.screening import screen
     from cxr_assets.radiographs import raw
 
     settings = experiment.resolve()
@@ -32,6 +34,10 @@ def raw_kaggle(
     images = raw.collect(settings.data, settings.classes, data_root.layout, context.log.info)
     inventory = images.inventory
     named = inventory[inventory["problem"].isna()]
+    # The data version does not depend on it: what a model thinks of images changes no image.
+    screened = screen(data_root.layout, images, "convnext_model", context.log.info)
+    if screened.page is not None:
+        context.log.warning(f"{screened.summary}: none is left out. Look at {screened.page}")
     return dg.MaterializeResult(
         metadata={
             "sources": {source.name: source.source for source in images.sources},
@@ -43,6 +49,15 @@ def raw_kaggle(
             "megabytes": tables.megabytes(inventory),
             "counts": tables.rows(tables.counts(named)),
             "skipped_rows": tables.rows(tables.skipped(inventory)),
+            "gate": screened.summary,
+            **(
+                {
+                    "rejected_images": tables.rows(tables.rejected(screened.rejected)),
+                    "rejected_page": dg.MetadataValue.path(screened.page),
+                }
+                if screened.page
+                else {}
+            ),
             "corrected": images.corrected.images,
             "corrections_without_image": list(images.corrected.unmatched),
         },

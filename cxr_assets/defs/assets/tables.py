@@ -5,7 +5,7 @@ import pandas as pd
 
 from cxr_assets.radiographs.withdrawal import WITHDRAWN
 
-# Of each reason for which rows are skipped.
+# Of each reason for which rows are skipped, or images are rejected.
 _EXAMPLES = 3
 
 
@@ -37,6 +37,13 @@ def skipped(inventory: pd.DataFrame) -> pd.DataFrame:
         (*key, len(group), "; ".join(filter(None, group.head(_EXAMPLES)))) for key, group in groups
     ]
     return pd.DataFrame(counted, columns=["source", "reason", "rows", "examples"])
+
+
+def rejected(images: pd.DataFrame) -> pd.DataFrame:
+    """Number of images that the gate rejects by source and reasons, with the first of each."""
+    groups = images.groupby(["source", "reasons"])["path"]
+    counted = [(*key, len(paths), "; ".join(paths.head(_EXAMPLES))) for key, paths in groups]
+    return pd.DataFrame(counted, columns=["source", "reasons", "images", "examples"])
 
 
 def megabytes(inventory: pd.DataFrame) -> float:

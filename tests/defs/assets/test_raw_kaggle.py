@@ -28,6 +28,7 @@ def test_metadata_count_images_and_give_reasons(tmp_path: Path, skipped: int) ->
         mlflow=None,
     )
     metadata = result.metadata
+    assert metadata["gate"].startswith("not judged: there is no model yet")
     assert (metadata["images"], metadata["skipped"]) == (6, skipped)
     for name in ("table", "north", "south", "viral_pneumonia", "train"):
         assert name in metadata["counts"].value
