@@ -114,6 +114,8 @@ def model_card(
         class_table=_class_table(report),
         difference=score(difference.estimate, difference.interval),
         subgroup_table=sections.subgroups(report.subgroups),
+        gate_checks=record.gate and sections.gate_checks(record.gate),
+        gate_table=sections.gate(report),
         external_table=sections.external(report),
         changed=sections.changed(report),
         calibration_table=_calibration_table(report),

@@ -1,9 +1,12 @@
-"""Parts of the card that say what else the model was evaluated on, and how its data changed."""
+"""Parts of the card: other sources, subgroups, what the gate rejects, how the data changed."""
 
 import pandas as pd
 
-from cxr_assets.evaluation.wording import FEW_NOTE, score
+from cxr_assets.evaluation.wording import FEW_NOTE, rejection, score, words
 from cxr_assets.radiographs import changes
+from cxr_serving.model.bundle import GateRecord
+from cxr_serving.model.gate import DESCRIPTIONS
+from cxr_serving.model.rejection import Judged
 from cxr_serving.model.report import FEW_PATIENTS, Report, Subgroup
 
 
@@ -64,6 +67,45 @@ def changed(report: Report) -> str:
     if report.changes is None or not any(report.changes.total.model_dump().values()):
         return text
     return f"{text}\n\n{changes.table(report.changes).to_markdown()}"
+
+
+def gate_checks(record: GateRecord) -> str:
+    """A table with one row per reason for which the gate rejects an image."""
+    return _markdown(
+        [
+            {
+                "reason": f"`{reason}`",
+                "says": says,
+                "threshold": "none" if check.threshold is None else f"{check.threshold:.4g}",
+                "validation images rejected": rejection(check.validation),
+                "altered ones found": rejection(check.found) if check.found else "",
+            }
+            for reason, says in DESCRIPTIONS.items()
+            if (check := record.checks.get(reason))
+        ]
+    )
+
+
+def gate(report: Report) -> str | None:
+    """A table of what the gate rejects on the evaluated images, and on altered ones, if any."""
+    found = report.gate
+    if found is None:
+        return None
+    rows = {
+        "test images": found.total,
+        **{f"test images, {words(name)}": row for name, row in found.classes.items()},
+        **{
+            f"external source {source}": part.gate.total
+            for source, part in report.external.items()
+            if part.gate
+        },
+        **{f"altered or made: {words(kind)}": row for kind, row in found.altered.items()},
+    }
+    return _markdown([{"images": name, **_judged(row)} for name, row in rows.items()])
+
+
+def _judged(row: Judged) -> dict[str, object]:
+    return {"number": row.images, "rejected": row.rejected, "share": rejection(row)}
 
 
 def _markdown(rows: list[dict[str, object]]) -> str:

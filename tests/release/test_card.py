@@ -11,12 +11,14 @@ from pathlib import Path
 import net
 import numpy as np
 import pytest
+import tiny
 from huggingface_hub import ModelCard
 from PIL import Image
 from releases import FOLDER, KAGGLE, OVERRIDES, SYNTHETIC, body
 from tiny import CLASSES
 
 from cxr_assets.evaluation.reports import latest_report
+from cxr_assets.evaluation.wording import rejection
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
@@ -40,7 +42,8 @@ def image() -> Image.Image:
 def expected(release: Path) -> dict[str, float]:
     """What the predictor answers to ``image.png`` in the working directory."""
     predictor = Predictor(release)
-    probabilities = predictor.predict(predictor.preprocessing.decode(Path("image.png"))[None])[0]
+    pixels = predictor.preprocessing.decode(Path("image.png")).pixels
+    probabilities = predictor.predict(pixels[None])[0]
     assert max(probabilities) < 0.999, "a saturated answer would compare nothing"
     return dict(zip(CLASSES, map(float, probabilities), strict=True))
 
@@ -206,6 +209,36 @@ def test_the_card_says_what_was_checked_and_what_the_test_split_decided(real: La
     text = body(write_release(real, None, FOLDER))
     assert "patients of 4 images are unknown" in text
     assert "leakage cannot be excluded" in text
+
+
+def test_the_card_says_what_the_gate_rejects_and_what_it_is_not(real: Layout) -> None:
+    release = write_release(real, None, FOLDER)
+    text, found = body(release), Report.read(release).gate
+    section = text[text.index("## Gate") : text.index("## Evaluation")]
+    assert found is not None
+    assert "a medical device" in section.split("What it is not:")[1]
+    assert "An accepted image may be unreadable" in section
+    lines = {re.sub(" +", " ", line) for line in section.splitlines()}
+    total = found.total
+    assert f"| test images | {total.images} | {total.rejected} | {rejection(total)} |" in lines
+    row = found.altered["rotated_90"]
+    turned = f"| altered or made: rotated 90 | {row.images} | {row.rejected} | {rejection(row)} |"
+    assert turned in lines
+    check = tiny.GATE.checks["not_chest"]
+    assert any(
+        line.startswith("| `not_chest` |") and f"| 0.5 | {rejection(check.validation)} |" in line
+        for line in lines
+    )
+    assert "Gate: altered images" in text
+    without = model_card(
+        BundleRecord.read(store.latest(real.models("convnext_model"))),
+        Report.read(latest_report(real)).model_copy(update={"gate": None}),
+        DatasetRecord.read(real.processed),
+        FOLDER,
+        [],
+        None,
+    )
+    assert "None: the model answers every image" in without.text
 
 
 @pytest.mark.parametrize(
