@@ -89,8 +89,11 @@ def history(layout: Layout) -> list[Decision]:
 
 
 def last_released(decisions: Sequence[Decision]) -> str | None:
-    """The version that was released last, by the rule or by a person, if any."""
-    return next((one.version for one in reversed(decisions) if one.decision != "held"), None)
+    """The version that was released last, by the rule or a person, and not held since, if any."""
+    for one in reversed(decisions):
+        if one.decision != "held" and newest(decisions, one.version) == one:
+            return one.version
+    return None
 
 
 def newest(decisions: Sequence[Decision], version: str) -> Decision | None:

@@ -26,7 +26,7 @@ def decide(
     """Release what fulfils every clause of its report; hold everything else.
 
     It is pushed, recorded and pointed to, in this order: after a kill in between, the next call
-    does the rest. What is already released stays so.
+    does the rest, be it for this version or another. What is already released stays so.
 
     Args:
         layout: where releases and decisions lie.
@@ -43,6 +43,7 @@ def decide(
         UploadError: the release was not pushed; nothing is decided.
     """
     version = directory.name
+    complete(layout, version)
     champion = store.read_pointer(layout.releases)
     standing = decisions.newest(decisions.history(layout), version)
     if champion == version and standing is not None and standing.decision != "held":
@@ -61,6 +62,23 @@ def decide(
             pushed=None,
         )
     return _carry_out(layout, directory, decision, push)
+
+
+def complete(layout: Layout, version: str) -> None:
+    """Point to what was released last, if a kill came between its record and the pointer.
+
+    A pointer that was deleted stays so for ``version``, which is then decided anew.
+
+    Raises:
+        BundleError: the pointer is broken.
+        DecisionError: a decision on record is broken.
+    """
+    pointed = store.read_pointer(layout.releases)
+    last = decisions.last_released(decisions.history(layout))
+    if last in (None, pointed) or (pointed is None and last == version):
+        return
+    if (layout.releases / last).exists():
+        store.write_pointer(layout.releases, last)
 
 
 def promote(layout: Layout, version: str, because: str, push: Push | None = None) -> Decision:

@@ -2,6 +2,10 @@
 
 import getpass
 import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,24 +92,64 @@ def test_the_same_again_writes_no_second_record(layout: Layout, passed: bool) ->
     assert len(list(layout.decisions.iterdir())) == 1
 
 
-def test_a_kill_between_record_and_pointer_is_completed_by_the_next_call(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def killed_before_the_pointer(step: Callable[[], object]) -> None:
+    """Run a step in a process that is killed when it would move the pointer."""
+
+    def run() -> None:
+        store.write_pointer = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+        step()
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+
+
+def test_a_kill_between_record_and_pointer_is_completed_by_the_next_call(layout: Layout) -> None:
     champion, directory = release(layout, 1), release(layout, 2)
+    killed_before_the_pointer(lambda: decide(layout, champion))
+    assert store.read_pointer(layout.releases) is None
     decide(layout, champion)
-
-    def killed(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "write_pointer", killed)
-        with pytest.raises(KeyboardInterrupt):
-            decide(layout, directory)
+    killed_before_the_pointer(lambda: decide(layout, directory))
     assert store.read_pointer(layout.releases) == champion.name
     assert len(decisions.history(layout)) == 2, "on record before the pointer moves"
     assert decide(layout, directory).champion == champion.name
     assert store.read_pointer(layout.releases) == directory.name
     assert len(decisions.history(layout)) == 2
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_kill_before_the_pointer_is_completed_by_a_run_on_new_data(
+    layout: Layout, first: bool, passed: bool
+) -> None:
+    if not first:
+        decide(layout, release(layout, 1))
+    killed = release(layout, 2)
+    killed_before_the_pointer(lambda: decide(layout, killed))
+    newer = release(layout, 3, passed)
+    assert decide(layout, newer).champion == killed.name
+    assert store.read_pointer(layout.releases) == (newer if passed else killed).name
+
+
+def test_a_kill_before_the_pointer_does_not_undo_what_a_person_decided(layout: Layout) -> None:
+    champion, held = release(layout, 1), release(layout, 2, passed=False)
+    decide(layout, champion)
+    decide(layout, held)
+    killed_before_the_pointer(lambda: promote(layout, held.name, "two readers agree"))
+    assert store.read_pointer(layout.releases) == champion.name
+    assert decide(layout, held).decision == "promoted"
+    assert store.read_pointer(layout.releases) == held.name
+    assert [one.decision for one in decisions.history(layout)] == ["released", "held", "promoted"]
+
+
+def test_a_pointer_that_was_deleted_has_its_version_decided_anew(layout: Layout) -> None:
+    directory = release(layout, 1)
+    decide(layout, directory)
+    (layout.releases / "latest.json").unlink()
+    assert decide(layout, directory, withheld="not now").decision == "held"
+    decide(layout, release(layout, 2, passed=False))
+    assert store.read_pointer(layout.releases) is None
 
 
 def test_what_is_not_pushed_is_not_decided(layout: Layout) -> None:

@@ -1,5 +1,6 @@
 """Asset ``metrics_report``: both models, measured on the test split."""
 
+from contextlib import suppress
 from functools import partial
 
 import dagster as dg
@@ -14,6 +15,7 @@ from cxr_assets.evaluation.wording import suspicions
 from cxr_assets.release import promotion
 from cxr_assets.tracking import Run
 from cxr_serving.model import store
+from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.report import Report
 
 
@@ -44,6 +46,8 @@ def metrics_report(
     baseline = store.latest(layout.models("dinov2_probe"))
     resolved = experiment.resolve()
     rule = resolved.release.rule
+    with suppress(BundleError):  # the report says what is broken
+        promotion.complete(layout, main.name)
     repeated = store.read_pointer(layout.reports) == main.name
     directory = write_report(layout, main, baseline, context.log.info, rule)
     foreign = partial(written.foreign, kind=REPORT)
