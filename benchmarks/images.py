@@ -9,10 +9,11 @@ from PIL import Image, ImageFilter
 _WIDTH, _HEIGHT, _SPREAD = 1330, 970, 0.2
 
 
-def make(root: Path, number: int) -> None:
+def make(root: Path, number: int, scale: float = 1) -> None:
     """Write ``number`` grey JPEGs, a tenth of them to ``test``, of smooth noise with grain.
 
-    Their sizes vary about 1330 x 970 pixels; a file has about 200 kB, as Kaggle's have.
+    Their sizes vary about 1330 x 970 pixels times ``scale``, which is at most 2; with 1 a file has
+    about 200 kB, as Kaggle's have.
     """
     rng = np.random.default_rng(0)
     grain = rng.normal(0, 5, (4096, 4096)).astype(np.float32)
@@ -24,8 +25,8 @@ def make(root: Path, number: int) -> None:
             ("PNEUMONIA", f"person{index}_bacteria_{index}.jpeg"),
             ("PNEUMONIA", f"person{index}_virus_{index}.jpeg"),
         )[kind]
-        scale = rng.uniform(1 - _SPREAD, 1 + _SPREAD)
-        width, height = round(_WIDTH * scale), round(_HEIGHT * scale * rng.uniform(0.95, 1.05))
+        size = scale * rng.uniform(1 - _SPREAD, 1 + _SPREAD)
+        width, height = round(_WIDTH * size), round(_HEIGHT * size * rng.uniform(0.95, 1.05))
         rough = Image.fromarray(rng.integers(20, 235, (24, 32), dtype=np.uint8))
         smooth = rough.resize((width, height), Image.Resampling.BICUBIC)
         top, left = rng.integers(0, 4096 - height), rng.integers(0, 4096 - width)
