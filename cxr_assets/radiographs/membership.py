@@ -51,20 +51,22 @@ def read(bundle: Path) -> pd.DataFrame:
     return images
 
 
-def newest(layout: Layout, draw: Draw, progress: Progress) -> pd.DataFrame | None:
-    """The images of the newest bundle or release whose patients were drawn so; None without one.
+def known(layout: Layout, draw: Draw, progress: Progress) -> pd.DataFrame:
+    """The images of all bundles and releases whose patients were drawn so; the newest prevail.
 
     Args:
         layout: where bundles and releases lie.
         draw: how patients are drawn.
-        progress: called with a line about each that is broken, and about the one found.
+        progress: called with a line about each that is broken.
+
+    Returns:
+        One row per image, as in :func:`read`.
     """
+    found = [pd.DataFrame(columns=_COLUMNS, dtype=object)]
     for directory in layout.published():
         try:
             if BundleRecord.read(directory).draw == draw:
-                images = read(directory)
-                progress(f"patients stay in the splits that {directory / SPLIT_FILE} has them in")
-                return images
+                found.append(read(directory))
         except (BundleError, MembershipError) as error:
             progress(f"no splits are taken from it: {error}")
-    return None
+    return pd.concat(found, ignore_index=True).drop_duplicates("sha256")

@@ -64,8 +64,8 @@ def prepare(
 
     A new dataset is made in a temporary folder and moved into place as a whole; an interrupted run
     leaves the old one or none. Images that are intact in the old one are taken from there, as links
-    where the file system has them; only new ones are decoded. Patients stay in the splits of the
-    old one; where there is none of the same draw, in those of the newest bundle or release that is.
+    where the file system has them; only new ones are decoded. Patients stay in the splits that the
+    old one has them in, or else a bundle or release of the same draw.
 
     Args:
         layout: where to write (``layout.processed``).
@@ -87,9 +87,7 @@ def prepare(
         listing.withdraw(inventory, withdrawal.read(layout))  # it may be older than a withdrawal
         raw = replace(raw, inventory=inventory)
         previous, fault = _previous(layout.processed)
-        trained = None
-        if previous is None or previous.record.draw != draw(data):
-            trained = membership.newest(layout, draw(data), progress)
+        trained = membership.known(layout, draw(data), progress)
         try:
             if previous is not None:
                 require_whole(raw, previous, data)

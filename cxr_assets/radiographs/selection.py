@@ -84,7 +84,7 @@ def select(
         data: how to draw splits, and what to do about unknown patients.
         classes: that every split needs.
         previous: the dataset before, whose patients stay where they are if they were drawn so.
-        trained: else ``split`` and ``sha256`` of the images that a model knows, whose patients do.
+        trained: ``split`` and ``sha256`` of the images that models know, whose patients stay, too.
 
     Returns:
         One row per row of the inventory, sorted by source and path, with the columns of the
@@ -99,12 +99,10 @@ def select(
     images["reason"] = images["reason"].astype(object).where(images["reason"].notna(), None)
     _name_patients(images, data)
     _leave_out_duplicates(images, raw.sources, previous)
-    recorded: dict[str, str] = {}
+    # Where patient or source have another name now, the images tell who it is.
+    recorded = {} if trained is None else _by_image(trained, images, raw.sources)
     if previous is not None and previous.record.draw == draw(data):
-        # Where patient or source have another name now, the images tell who it is.
-        recorded = _by_image(previous.kept, images, raw.sources) | previous.splits(images)
-    elif trained is not None:
-        recorded = _by_image(trained, images, raw.sources)
+        recorded |= _by_image(previous.kept, images, raw.sources) | previous.splits(images)
     usable = images[images["reason"].isna()].rename(columns={"class": "label"})
     splits = assign_splits(usable, raw.sources, data, classes, recorded)
     images["split"] = splits.reindex(images.index).astype(object)

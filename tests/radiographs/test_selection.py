@@ -39,7 +39,7 @@ def test_patients_stay_when_others_come_in_any_order(layout, tmp_path):
     assert {name: after[name] for name in before} == before
 
 
-def test_without_the_last_dataset_patients_stay_where_the_newest_bundle_has_them(layout, tmp_path):
+def test_without_the_last_dataset_patients_stay_where_models_have_them(layout, tmp_path):
     rows = [row(tmp_path, number) for number in range(40)]
     make(layout, images(tmp_path, rows[:6]))
     before = splits(layout)
@@ -53,10 +53,13 @@ def test_without_the_last_dataset_patients_stay_where_the_newest_bundle_has_them
             now=datetime(2026, 1, 1 + day, tzinfo=UTC),
             draw=record.draw,
         )
-    shutil.rmtree(layout.processed)
-    _, lines = make(layout, images(tmp_path, rows))
-    assert {name: splits(layout)[name] for name in before} == before
-    assert any("patients stay in the splits that" in line and "/new/" in line for line in lines)
+    other = [row(tmp_path, number, "other") for number in range(100, 120)]
+    for lost in (True, False):
+        make(layout, images(tmp_path, other))
+        if lost:
+            shutil.rmtree(layout.processed)
+        make(layout, images(tmp_path, rows))
+        assert {name: splits(layout)[name] for name in before} == before
     alone = Layout(tmp_path / "alone")
     make(alone, images(tmp_path, rows))
     assert {name: splits(alone)[name] for name in before} != before, "some had filled a split"
