@@ -198,7 +198,7 @@ def test_an_image_has_the_pixels_that_the_service_reads(layout, tmp_path):
     files = manifest(layout.processed).set_index("path")["file"]
     reader = ImageReader()
     for name in ("10.png", "11.png", "12.dcm", "13"):
-        expected = reader.read((folder / name).read_bytes(), Preprocessing(32))
+        expected, _ = reader.read((folder / name).read_bytes(), Preprocessing(32))
         with Image.open(layout.processed / files[name]) as image:
             np.testing.assert_array_equal(np.asarray(image), expected)
     reader.close()
