@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--weights", help="of DINOv2-small; random by default, which are as fast")
     arguments = parser.parse_args()
     torch.set_num_threads(processors.count())
-    patients = f"data.synthetic_patients={arguments.images // 2}"
+    patients = f"data.synthetic_patients={max(arguments.images, 8)}"
     given = ["probe=dinov2_small", f"probe.pretrained={arguments.weights or 'null'}"]
     experiment = compose("demo", [*given, patients, f"data.image_size={SIZE}"])
     network = networks.build(networks.dinov2_config(experiment.probe, SIZE, experiment.classes))
