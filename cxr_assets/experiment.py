@@ -150,7 +150,7 @@ def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
         raise ExperimentError(f"no experiment named {preset!r}{_nearest(preset, presets())}")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF)):
-        valid = [*_keys(hydra_compose("config", [f"experiment={preset}"])), *_groups()]
+        valid = _valid(preset)
         for override in overrides:
             key = re.sub(r"@.*", "", override.split("=", 1)[0]).strip().lstrip("+~")
             if "=" not in override:
@@ -177,6 +177,12 @@ def _composed(preset: str, overrides: tuple[str, ...]) -> Experiment:
         return Experiment.model_validate({"preset": preset, **values})
     except ValidationError as error:
         raise ExperimentError(f"experiment {preset!r}: {problems(error, Experiment)}") from error
+
+
+@cache
+def _valid(preset: str) -> tuple[str, ...]:
+    """What an override may name; where Hydra is initialised."""
+    return (*_keys(hydra_compose("config", [f"experiment={preset}"])), *_groups())
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

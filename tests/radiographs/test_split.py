@@ -8,6 +8,7 @@ from cxr_assets.radiographs.split import SplitError, assign_splits
 from cxr_assets.sources import Source
 
 LABELS = ("normal", "viral_pneumonia")
+DATA = compose("scratch", ["data.folder=x"]).data
 TABLE = Source(name="ours", source="table", table="labels.csv")
 KAGGLE = Source(name="kaggle", source="folder", folder="chest_xray")
 
@@ -25,8 +26,8 @@ def many(number: int, **columns: str) -> pd.DataFrame:
 
 
 def assign(images, recorded=None, sources=(TABLE, KAGGLE), classes=LABELS, **data):
-    experiment = compose("scratch", ["data.folder=x", *(f"data.{k}={v}" for k, v in data.items())])
-    return assign_splits(images, sources, experiment.data, classes, recorded or {})
+    settings = DATA.model_copy(update=data)
+    return assign_splits(images, sources, settings, classes, recorded or {})
 
 
 def by_patient(images: pd.DataFrame, splits: pd.Series) -> dict[str, str]:
