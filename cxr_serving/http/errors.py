@@ -1,6 +1,6 @@
 """The one JSON shape of every error: ``{"error": {"code", "message"}, "request_id"}``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 
 from cxr_serving.http.schemas import ErrorAnswer, ErrorDetail
 from cxr_serving.images.dicom import DicomUnavailable
-from cxr_serving.model import validation
+from cxr_serving.model import gate, validation
+from cxr_serving.model.gate import Reason
 from cxr_serving.model.preprocessing import (
     ImageError,
     ImageTooLarge,
@@ -19,11 +20,25 @@ from cxr_serving.model.preprocessing import (
     UnsupportedImage,
 )
 
+
+class ImageRejected(ImageError):
+    """The gate rejects an image, and ``CXR_GATE=reject``.
+
+    Attributes:
+        reasons: of the gate.
+    """
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        super().__init__(gate.explain(reasons))
+        self.reasons = reasons
+
+
 _IMAGE_ERRORS: Mapping[type[ImageError], tuple[int, str]] = {
     UnsupportedImage: (415, "unsupported_image"),
     ImageTooLarge: (413, "too_many_pixels"),
     UndecodableImage: (400, "undecodable_image"),
     DicomUnavailable: (503, "dicom_unavailable"),
+    ImageRejected: (422, "image_rejected"),
 }
 
 
@@ -35,7 +50,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def image_detail(error: ImageError) -> ErrorDetail:
     """The error for an image that cannot be used."""
     _, code = _IMAGE_ERRORS[type(error)]
-    return ErrorDetail(code=code, message=str(error))
+    reasons = list(error.reasons) if isinstance(error, ImageRejected) else None
+    return ErrorDetail(code=code, message=str(error), reasons=reasons)
 
 
 class ServiceError(Exception):
@@ -60,7 +76,13 @@ def error_response(
     request_id: str, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The answer to a request that failed."""
-    answer = ErrorAnswer(error=ErrorDetail(code=code, message=message), request_id=request_id)
+    return _response(request_id, status, ErrorDetail(code=code, message=message), headers)
+
+
+def _response(
+    request_id: str, status: int, detail: ErrorDetail, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    answer = ErrorAnswer(error=detail, request_id=request_id)
     return JSONResponse(answer.model_dump(), status, headers)
 
 
@@ -75,8 +97,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ImageError)
     async def image_error(request: Request, error: ImageError) -> JSONResponse:
-        status, code = _IMAGE_ERRORS[type(error)]
-        return error_response(request.state.request_id, status, code, str(error))
+        status, _ = _IMAGE_ERRORS[type(error)]
+        return _response(request.state.request_id, status, image_detail(error))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

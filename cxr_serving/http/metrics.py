@@ -13,6 +13,7 @@ from prometheus_client import (
 )
 
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.gate import REASONS
 
 # From a small network on an idle machine to the default deadline of a request.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8, 15, 30)
@@ -86,10 +87,26 @@ class Metrics:
         self.uncertain = Counter(
             "cxr_uncertain", "Images predicted with less than CXR_CONFIDENCE.", registry=registry
         )
+        self.gate_images = Counter(
+            "cxr_gate_images",
+            "Images judged by the model's gate: accepted or rejected.",
+            ["accepted"],
+            registry=registry,
+        )
+        for accepted in ("true", "false"):
+            self.gate_images.labels(accepted)
+        self.gate_reasons = Counter(
+            "cxr_gate_reasons",
+            "Images rejected by the gate for a reason; one with several counts for each.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in REASONS:
+            self.gate_reasons.labels(reason)
         self.drift_psi = Gauge(
             "cxr_drift_psi",
-            "Population stability index of the last images against the model's validation images, "
-            "of pixel intensities and of predicted classes.",
+            "Population stability index of the last images, without those that the gate rejects, "
+            "against the model's validation images, of pixel intensities and of predicted classes.",
             ["of"],
             registry=registry,
         )

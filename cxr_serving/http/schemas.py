@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from cxr_serving.model import DISCLAIMER, explanation
 from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.gate import DESCRIPTIONS, Reason, Repair
 from cxr_serving.model.metrics import Headline
 from cxr_serving.model.report import Report
 
@@ -41,8 +42,8 @@ class ModelName(BaseModel):
         )
 
 
-class Classification(BaseModel):
-    """A model's answer for one image."""
+class Reading(BaseModel):
+    """What a model reads in an image."""
 
     pred: int = Field(description="index of the most probable class")
     label: str = Field(description="name of the most probable class")
@@ -53,13 +54,49 @@ class Classification(BaseModel):
     )
 
 
+class Repaired(Reading):
+    """How a rejected image would be read if it were repaired."""
+
+    repair: Repair = Field(
+        description="what was done to a copy of the image: turned clockwise by so many degrees, or "
+        "black and white exchanged"
+    )
+    image: str | None = Field(
+        description="with `cam=true`, a data URL of a PNG: the copy as the network sees it"
+    )
+
+
+class Classification(Reading):
+    """A model's answer for one image."""
+
+    accepted: bool | None = Field(
+        description="whether the gate accepts the image, as one of the kind that the model was "
+        "trained on; if not, the probabilities mean nothing. True does not mean that the answer "
+        "is right. Null: the model has no gate"
+    )
+    reasons: list[Reason] = Field(
+        description="why the gate rejects it. "
+        + " ".join(f"`{reason}`: {text}" for reason, text in DESCRIPTIONS.items())
+    )
+    message: str | None = Field(
+        description="the reasons in sentences, for people, with a remedy; null without reasons"
+    )
+    repaired: Repaired | None = Field(
+        description="of a rejected image that is rotated or inverted: how it would be read "
+        "otherwise. Null where the gate rejects the repaired image, too, or no time was left for it"
+    )
+
+
 class Timings(BaseModel):
-    """Where the time of a request went, in milliseconds; for a batch, of its slowest image."""
+    """Where the time of a request went, in milliseconds; for a batch, of its slowest image.
+
+    That of a repaired image, which is computed in a forward pass of its own, is included.
+    """
 
     read_ms: float = Field(description="receiving the request's body")
     decode_ms: float = Field(description="decoding and resizing, including the wait for it")
     queue_ms: float = Field(description="waiting for the forward pass")
-    inference_ms: float = Field(description="the forward pass")
+    inference_ms: float = Field(description="the forward pass, and judging its images")
     batch_images: int = Field(description="images in that forward pass, from all requests")
 
 
@@ -88,6 +125,11 @@ class ErrorDetail(BaseModel):
 
     code: str = Field(description="short constant for programs")
     message: str = Field(description="for people: what, where, and the remedy")
+    reasons: list[Reason] | None = Field(
+        default=None,
+        exclude_if=lambda reasons: reasons is None,
+        description="of `image_rejected` alone: why the gate rejects the image",
+    )
 
 
 class ErrorAnswer(BaseModel):
@@ -179,6 +221,11 @@ class ModelDescription(BaseModel):
     following: Literal["newest", "released"]
     pinned: bool = Field(description="whether it serves even when a newer one appears")
     confidence: float = Field(description="answers with a lower probability are uncertain")
+    gate: Literal["flag", "reject"] = Field(
+        description="whether an image that the gate rejects is answered with `accepted: false`, or "
+        "with the error `image_rejected`; `model.gate` says how often that happens to images of "
+        "validation"
+    )
     test: TestMetrics | None = Field(description="from the report; null before there is one")
     test_problem: str | None = Field(description="why the report cannot be read, if so")
     dicom: str | None = Field(description="why DICOM cannot be read, if so")

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
@@ -15,9 +16,11 @@ from cxr_serving.http.classifier import Classified, Classifier
 from cxr_serving.http.errors import ServiceError
 from cxr_serving.http.keys import Guard, Keys
 from cxr_serving.http.metrics import Metrics
-from cxr_serving.http.schemas import Classification
+from cxr_serving.http.schemas import Classification, Repaired
 from cxr_serving.http.settings import ASSET, Settings
 from cxr_serving.http.watcher import Watcher
+from cxr_serving.model import gate
+from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import ImageError
 
@@ -64,7 +67,7 @@ class Service:
             self.metrics,
         )
         self.classifier = Classifier(
-            self.batcher, settings.threads, settings.confidence, self.metrics
+            self.batcher, settings.threads, settings.confidence, settings.gate, self.metrics
         )
         self._computing: asyncio.Task[None] | None = None
 
@@ -143,17 +146,33 @@ class Service:
 
     def classification(self, model: Predictor, image: Classified) -> Classification:
         """The part of an answer that is about one image."""
+        verdict, repaired = image.answer.verdict, image.repaired
+        reasons = [] if verdict is None else verdict.reasons
+        return Classification(
+            **self._reading(model, image.answer.probabilities),
+            accepted=None if verdict is None else verdict.accepted,
+            reasons=reasons,
+            message=gate.explain(reasons) or None,
+            repaired=repaired
+            and Repaired(
+                **self._reading(model, repaired.answer.probabilities),
+                repair=repaired.repair,
+                image=None,
+            ),
+        )
+
+    def _reading(self, model: Predictor, probabilities: npt.NDArray[np.float32]) -> dict[str, Any]:
+        """The fields of :class:`schemas.Reading`."""
         classes = model.record.classes
-        probabilities = image.answer.probabilities
         probs: list[float] = probabilities.tolist()
         pred = int(np.argmax(probs))
-        return Classification(
-            pred=pred,
-            label=classes[pred],
-            probs=probs,
-            probabilities=dict(zip(classes, probs, strict=True)),
-            uncertain=self.classifier.uncertain(probabilities),
-        )
+        return {
+            "pred": pred,
+            "label": classes[pred],
+            "probs": probs,
+            "probabilities": dict(zip(classes, probs, strict=True)),
+            "uncertain": self.classifier.uncertain(probabilities),
+        }
 
 
 async def _of(request: Request) -> Service:
@@ -166,10 +185,16 @@ ServiceDependency = Annotated[Service, Depends(_of)]
 
 
 def _load(directory: Path, settings: Settings) -> Predictor:
-    return Predictor(
+    model = Predictor(
         directory,
         settings.device,
         settings.threads,
         settings.precision == "int8",
         settings.max_batch,
     )
+    if settings.gate == "reject" and model.gate is None:
+        raise BundleError(
+            f"{directory} has no gate, and CXR_GATE=reject needs one: materialise the model again, "
+            "or set CXR_GATE=flag"
+        )
+    return model

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
         le=1,
         description="An answer is `uncertain` if its most probable class is below this.",
     )
+    gate: Literal["flag", "reject"] = Field(
+        default="flag",
+        description="What happens to an image that the model's gate rejects: it is answered with "
+        "`accepted: false` and the reasons, or with the error 422 and the reasons. With `reject`, "
+        "no model without a gate serves.",
+    )
     keys_file: Place | None = Field(
         default=None,
         description="File of API keys, one line `name key` each; read again when it changes. "

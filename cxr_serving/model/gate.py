@@ -5,7 +5,7 @@ images apart from those of the training data, and nothing more: an accepted imag
 answered wrongly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -89,6 +89,11 @@ class Verdict:
     def repair(self) -> Repair | None:
         """What would make it readable, if anything would."""
         return next((REPAIRS[reason] for reason in self.reasons if reason in REPAIRS), None)
+
+
+def explain(reasons: Iterable[Reason]) -> str:
+    """The reasons in sentences, each with its remedy."""
+    return " ".join(DESCRIPTIONS[reason] for reason in reasons)
 
 
 def repaired(pixels: npt.NDArray[np.uint8], repair: Repair) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gates
 import httpx
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
         probabilities = onnx.predict(directory / bundle.ONNX_FILE, images, batch=1)
         Reference(images, probabilities).write(directory)
         Distribution.of(images, probabilities).write(directory)
+        gates.knowing(SIZE).write(directory)
         return directory
 
     def publish(
@@ -95,6 +97,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
                 "pretrained": None,
                 "synthetic": True,
                 "validation": {"macro_f1": 0.5, "loss": 1.1},
+                "gate": gates.RECORD,
                 **changes,
             }
         )
@@ -110,8 +113,22 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
 
 @pytest.fixture(scope="session")
 def image() -> bytes:
-    """A JPEG of 150 x 120 pixels with structure at every scale."""
-    return encode(Image.fromarray(pixels(120, 150)), "JPEG", quality=95)
+    """A JPEG of 150 x 120 pixels: a synthetic radiograph, which the gate of all bundles accepts."""
+    return encode(gates.radiograph(), "JPEG", quality=95)
+
+
+@pytest.fixture(scope="session")
+def rotated(image: bytes) -> bytes:
+    """The same image turned clockwise by 90 degrees, which the gate notices: a PNG."""
+    with Image.open(io.BytesIO(image)) as upright:
+        return encode(upright.transpose(Image.Transpose.ROTATE_270), "PNG")
+
+
+@pytest.fixture(scope="session")
+def coloured(image: bytes) -> bytes:
+    """The same image in colour, which the gate notices and nothing repairs: a PNG."""
+    with Image.open(io.BytesIO(image)) as grey:
+        return encode(Image.merge("RGB", (grey, grey, grey.point(lambda v: v // 2))), "PNG")
 
 
 @pytest.fixture(scope="session")

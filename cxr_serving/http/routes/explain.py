@@ -42,7 +42,8 @@ async def explain(
     """Show by Grad-CAM which parts of an image are evidence for a class.
 
     The map has the size of the network's input. The metrics do not count it as a prediction, so an
-    image that is predicted and then explained counts once.
+    image that is predicted and then explained counts once. As PNG the answer does not say whether
+    the model's gate accepts the image.
     """
     with service.batcher.admitted(1):
         model = service.model()
@@ -52,6 +53,8 @@ async def explain(
                 422, "unknown_class", f"no class {label!r}: choose from {', '.join(classes)}"
             )
         image, _ = await service.classify_one(request, model)
+    if rejection := service.classifier.rejection(image):
+        raise rejection
     if image.answer.cam is None:
         raise ServiceError(
             501, "not_explainable", "this model was exported without class activation maps"

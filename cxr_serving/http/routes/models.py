@@ -51,6 +51,7 @@ async def model(request: Request, service: ServiceDependency) -> ModelDescriptio
         following=settings.follow,
         pinned=service.watcher.state.pinned is not None,
         confidence=settings.confidence,
+        gate=settings.gate,
         test=test,
         test_problem=problem,
         dicom=service.classifier.dicom_problem,

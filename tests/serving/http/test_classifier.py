@@ -1,30 +1,45 @@
 """What counts as uncertain, and what is counted."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cxr_serving.http.batching import Answer
 from cxr_serving.http.classifier import Classified
+from cxr_serving.http.errors import ServiceError
 from cxr_serving.http.service import Service
 from cxr_serving.http.settings import Settings
-from cxr_serving.model.preprocessing import UnsupportedImage
+from cxr_serving.model.gate import Gate, Verdict
+from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.preprocessing import Decoded, ImageError, UnsupportedImage
 
 
-@pytest.fixture(scope="module")
-def service(
-    publish_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("classifier")
-    publish_bundle(root, seed=1)
-    service = Service(Settings(data_root=root, threads=1, confidence=0.5))
+@pytest.fixture
+def service(publish_bundle: Callable[..., Path], tmp_path: Path) -> Iterator[Service]:
+    publish_bundle(tmp_path, seed=1)
+    service = Service(Settings(data_root=tmp_path, threads=1, confidence=0.5))
     service.watcher.poll()
     yield service
     service.classifier.close()
     service.batcher.close()
+
+
+def classify(service: Service, images: list[bytes]) -> list[Classified | ImageError]:
+    async def computing() -> list[Classified | ImageError]:
+        running = asyncio.create_task(service.batcher.run())
+        deadline = asyncio.get_running_loop().time() + 60
+        try:
+            return await service.classifier.classify(service.model(), images, deadline)
+        finally:
+            running.cancel()
+
+    return asyncio.run(computing())
 
 
 def test_answer_below_the_confidence_is_uncertain(service: Service) -> None:
@@ -38,21 +53,46 @@ def test_images_keep_their_order_and_a_bad_one_its_error(
 ) -> None:
     other = encode_image(Image.linear_gradient("L"), "PNG")
     model = service.model()
-
-    async def classify() -> list[object]:
-        computing = asyncio.create_task(service.batcher.run())
-        deadline = asyncio.get_running_loop().time() + 60
-        try:
-            return list(
-                await service.classifier.classify(model, [image, b"no image", other], deadline)
-            )
-        finally:
-            computing.cancel()
-
-    first, bad, last = asyncio.run(classify())
+    first, bad, last = classify(service, [image, b"no image", other])
     assert isinstance(bad, UnsupportedImage)
     for answered, sent in ((first, image), (last, other)):
         assert isinstance(answered, Classified)
         np.testing.assert_array_equal(answered.pixels, model.preprocessing.decode(sent).pixels)
         [expected] = model.predict(answered.pixels[None])
         np.testing.assert_allclose(answered.answer.probabilities, expected, atol=1e-6)
+
+
+def test_image_is_answered_even_if_no_time_is_left_for_the_repaired_one(
+    service: Service, rotated: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, submitted = service.batcher.submit, []
+
+    async def once(model: Predictor, image: Decoded, deadline: float) -> Answer:
+        submitted.append(deadline)
+        if len(submitted) > 1:
+            raise ServiceError(504, "deadline_exceeded", "late")
+        return await submit(model, image, deadline)
+
+    monkeypatch.setattr(service.batcher, "submit", once)
+    [answered] = classify(service, [rotated])
+    assert isinstance(answered, Classified)
+    assert not answered.accepted
+    assert answered.repaired is None
+    assert len(submitted) == 2
+    assert submitted[0] == submitted[1]
+
+
+def test_gate_judges_in_the_thread_of_the_network(
+    service: Service, rotated: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, threads = Gate.judge, []
+
+    def judging(self: Gate, *given: Any) -> list[Verdict]:
+        threads.append(threading.current_thread().name)
+        return judge(self, *given)
+
+    monkeypatch.setattr(Gate, "judge", judging)
+    [answered] = classify(service, [rotated])
+    assert isinstance(answered, Classified)
+    assert answered.repaired is not None
+    assert threads == ["inference_0", "inference_0"]

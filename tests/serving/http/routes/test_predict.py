@@ -68,8 +68,7 @@ def test_model_without_maps_predicts_and_explains_nothing(
 ) -> None:
     def without_maps(directory: Path) -> None:
         network = onnx.load(directory / bundle.ONNX_FILE)
-        [cam] = [output for output in network.graph.output if output.name == "cam"]
-        network.graph.output.remove(cam)
+        del network.graph.output[1:]
         onnx.save(network, directory / bundle.ONNX_FILE)
 
     publish_bundle(tmp_path, seed=1, finish=without_maps)
