@@ -73,8 +73,8 @@ class Page:
         body: dict[str, Any] = answer.json()
         return body
 
-    def bars(self) -> list[list[str]]:
-        items = self.browser.find_elements(By.CSS_SELECTOR, "#bars li")
+    def bars(self, id: str = "bars") -> list[list[str]]:
+        items = self.browser.find_elements(By.CSS_SELECTOR, f"#{id} li")
         return [item.text.replace("\N{NO-BREAK SPACE}", " ").split("\n") for item in items]
 
     def reaches(self) -> int:

@@ -34,7 +34,8 @@ export async function call(path, options = {}) {
   const wait = answer.headers.get("Retry-After");
   const { code = "", message = answer.statusText } = body?.error ?? {};
   const parts = [inPlainWords(answer.status, code, key !== null)];
-  if (message && answer.status !== 401) parts.push(`The service says: “${message}”.`);
+  if (code === "image_rejected") parts.push(message);
+  else if (message && answer.status !== 401) parts.push(`The service says: “${message}”.`);
   if (wait) parts.push(`Try again in ${wait} s.`);
   throw new Problem(parts.join(" "), answer.status, answer.headers.get("X-Request-ID"));
 }
@@ -50,6 +51,7 @@ function inPlainWords(status, code, withKey) {
   if (status === 401) {
     return withKey ? "The service does not accept this API key." : "The service requires an API key.";
   }
+  if (code === "image_rejected") return "The service rejects this image.";
   if (status === 400 || status === 422) return "The image cannot be read.";
   if (status === 403) return "This API key does not allow that.";
   if (status === 408) return "The upload took too long.";

@@ -13,6 +13,7 @@ const METRICS = {
   macro_f1: "Macro F1",
   auroc_macro_ovr: "AUROC, macro, one vs rest",
 };
+const GATES = { flag: "flags what it rejects", reject: "answers what it rejects with an error" };
 const RUNTIMES = { onnx: "ONNX Runtime", "onnx-int8": "ONNX Runtime, 8-bit integers", torch: "PyTorch" };
 
 let model = null;
@@ -63,7 +64,7 @@ async function look() {
 }
 
 function describe() {
-  const { model: record, following, pinned, runtime, confidence, test } = model;
+  const { model: record, following, pinned, runtime, confidence, gate, test } = model;
   byId("classes").textContent = `For frontal chest radiographs: ${oneOf(record.classes)}.`;
   const facts = [
     ["Version", record.version],
@@ -71,6 +72,7 @@ function describe() {
     ["Follows", pinned ? "nothing: an operator pinned this version" : `the ${following} model`],
     ["Runs on", RUNTIMES[runtime] ?? runtime],
     ["Uncertain below", percent(confidence)],
+    ["Gate", describeGate(record.gate, gate)],
   ];
   byId("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
   byId("synthetic").hidden = !record.synthetic;
@@ -88,4 +90,10 @@ function describe() {
     }));
   }
   byId("description").hidden = false;
+}
+
+function describeGate(record, what) {
+  if (record === null) return "none: no image is rejected";
+  const { rejected, images } = record.validation;
+  return `${GATES[what]}: ${percent(rejected / images)} of ${images} validation images`;
 }

@@ -4,6 +4,14 @@ import { paint, paintScale } from "./cam.js";
 import { byId, element, hide, say } from "./dom.js";
 import { capital, inWords, milliseconds, percent } from "./words.js";
 
+// What was done to a copy of a rejected image. Degrees are clockwise.
+export const REPAIRS = {
+  rotate_90: "turned clockwise by 90 degrees",
+  rotate_180: "turned by 180 degrees",
+  rotate_270: "turned counter-clockwise by 90 degrees",
+  invert: "black and white exchanged",
+};
+
 let shown = null; // { file, name, url, answer }: image and answer belong together
 
 /** The image on the page, to classify it again; null before the first one. */
@@ -19,17 +27,17 @@ export function show(result, model) {
   if (shown !== null && shown.url !== null) URL.revokeObjectURL(shown.url);
   shown = result;
   const { name, url, answer } = result;
-  const [first, second] = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
-  const top = inWords(first[0]);
-  const below = model === null ? "" : ` Below ${percent(model.confidence)} an answer is uncertain.`;
   byId("result-heading").textContent = `Result for ${name}`;
-  byId("verdict").textContent = answer.uncertain
-    ? `Uncertain: ${top} ${percent(first[1])}, ${inWords(second[0])} ${percent(second[1])}.${below}`
-    : `Most probable: ${top}, ${percent(first[1])}.`;
-  byId("verdict").classList.toggle("unsure", answer.uncertain);
-  byId("bars").replaceChildren(
-    ...Object.entries(answer.probabilities).map(([label, share]) => bar(label, share, label === answer.label)),
-  );
+  byId("rejected").hidden = answer.accepted !== false;
+  byId("reasons").textContent = answer.message ?? "";
+  byId("as-it-is").classList.toggle("void", answer.accepted === false);
+  read("", answer, model);
+  byId("repaired").hidden = answer.repaired === null;
+  if (answer.repaired !== null) {
+    byId("repaired-heading").textContent = `When repaired: ${REPAIRS[answer.repaired.repair]}`;
+    byId("repaired-picture").src = answer.repaired.image;
+    read("repaired-", answer.repaired, model);
+  }
   byId("maker").textContent =
     `Answered by model ${answer.model.version}${answer.model.synthetic ? ", trained on synthetic images" : ""}.`;
   byId("timings").textContent = timings(answer.timings);
@@ -44,7 +52,24 @@ export function show(result, model) {
     ...Object.keys(answer.probabilities).map((label) => new Option(capital(inWords(label)), label)),
   );
   explain(answer.label);
-  say(`Result for ${name}: ${byId("verdict").textContent}`);
+  const rejected = `rejected. ${answer.message} ${answer.repaired === null ? "" : "See how it is read when repaired."}`;
+  say(`Result for ${name}: ${answer.accepted === false ? rejected : byId("verdict").textContent}`);
+}
+
+/** Show the probabilities of one reading: of the image as it is, or repaired. */
+function read(prefix, reading, model) {
+  const shares = Object.entries(reading.probabilities);
+  const [first, second] = shares.toSorted((a, b) => b[1] - a[1]);
+  const top = inWords(first[0]);
+  const below = model === null ? "" : ` Below ${percent(model.confidence)} an answer is uncertain.`;
+  const verdict = byId(`${prefix}verdict`);
+  verdict.textContent = reading.uncertain
+    ? `Uncertain: ${top} ${percent(first[1])}, ${inWords(second[0])} ${percent(second[1])}.${below}`
+    : `Most probable: ${top}, ${percent(first[1])}.`;
+  verdict.classList.toggle("unsure", reading.uncertain);
+  byId(`${prefix}bars`).replaceChildren(
+    ...shares.map(([label, share]) => bar(label, share, label === reading.label)),
+  );
 }
 
 /** Lay the map of a class over the image; nothing is requested. */

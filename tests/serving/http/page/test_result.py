@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from selenium.webdriver.support.select import Select
 
 from cxr_serving.model import explanation
 from cxr_serving.model.explanation import grad_cam, overlay
+from cxr_serving.model.gate import DESCRIPTIONS, Repair
 
 FIVE = ("effusion", "lung_mass", "nodule", "scar", "tuberculosis")
 
@@ -49,6 +51,7 @@ def test_model_is_described_and_the_disclaimer_stays_visible(page: Page, image: 
     assert "the newest model" in page.text("facts")
     assert page.get("synthetic").is_displayed()
     assert page.get("untested").is_displayed()
+    assert "flags what it rejects: 0.8 % of 250 validation images" in page.text("facts")
     page.classify("image.jpeg", image)
     page.run("scrollTo(0, document.body.scrollHeight)")
     banner = page.browser.find_element(By.CLASS_NAME, "banner")
@@ -129,6 +132,50 @@ def test_model_without_maps_still_classifies(page: Page, image: bytes) -> None:
     assert not page.get("explained").is_displayed()
     assert not page.get("cam").is_displayed()
     assert page.get("picture").is_displayed()
+
+
+def test_rotated_image_is_rejected_above_the_probabilities_and_shown_as_it_would_be_repaired(
+    page: Page, image: bytes, rotated: bytes, coloured: bytes
+) -> None:
+    page.classify("image.jpeg", image)
+    upright = page.bars()
+    assert not page.get("rejected").is_displayed()
+    assert not page.get("repaired").is_displayed()
+
+    page.classify("rotated.png", rotated)
+    answer = page.post("/predict?cam=true", rotated)
+    assert page.text("rejected").startswith("This image is rejected")
+    assert page.text("reasons") == DESCRIPTIONS["rotated_90"]
+    assert page.get("rejected").rect["y"] < page.get("bars").rect["y"]
+    assert [bar[1] for bar in page.bars()] == [percent(share) for share in answer["probs"]]
+    assert page.text("repaired-heading") == (
+        "When repaired: turned counter-clockwise by 90 degrees"
+    )
+    assert [bar[1] for bar in page.bars("repaired-bars")] == [
+        percent(share) for share in answer["repaired"]["probs"]
+    ]
+    assert [bar[0] for bar in page.bars("repaired-bars")] == [bar[0] for bar in upright]
+    picture = page.get("repaired-picture")
+    assert picture.get_attribute("src") == answer["repaired"]["image"]
+    assert picture.accessible_name == "The repaired image, as the network sees it"
+    assert page.text("news") == (
+        f"Result for rotated.png: rejected. {DESCRIPTIONS['rotated_90']} "
+        "See how it is read when repaired."
+    )
+
+    page.classify("coloured.png", coloured)
+    assert page.text("reasons") == DESCRIPTIONS["colour"]
+    assert not page.get("repaired").is_displayed()
+    page.classify("again.jpeg", image)
+    assert not page.get("rejected").is_displayed()
+    assert "rejected" not in page.text("news")
+
+
+def test_every_repair_has_words(page: Page) -> None:
+    repairs = page.browser.execute_async_script(
+        "const done = arguments[0]; import('./static/result.js').then((r) => done(r.REPAIRS))"
+    )
+    assert set(repairs) == set(get_args(Repair))
 
 
 def test_dicom_image_is_shown_as_the_network_sees_it(
