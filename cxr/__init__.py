@@ -65,8 +65,10 @@ def predict(
 ) -> None:
     """Classify images in files and folders, without a service.
 
-    Writes a CSV table, one row per image: the top-1 class, the probability of each class, and the
-    model. Images that cannot be read are listed at the end, and the exit status is 1.
+    Writes a CSV table, one row per image: the top-1 class; the probability of each class; accepted
+    and reasons, which are what the model's gate says; repaired_label, the top-1 class of a rejected
+    image if it were not rotated or inverted; the model. The probabilities of a rejected image mean
+    nothing. Images that cannot be read are listed at the end, and the exit status is 1.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -21,8 +22,9 @@ from cxr_serving.images import files, formats
 from cxr_serving.images.dicom import is_dicom
 from cxr_serving.images.files import Found
 from cxr_serving.images.reader import ImageReader
-from cxr_serving.model import DISCLAIMER, processors, store
+from cxr_serving.model import DISCLAIMER, gate, processors, store
 from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.gate import Verdict
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import Decoded, ImageError
 
@@ -154,7 +156,8 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
         TableError: the file is another table or holds predictions of another model, or cannot be
             read or written.
     """
-    header = ["image", "label", *predictor.record.classes, "model"]
+    classes = predictor.record.classes
+    header = ["image", "label", *classes, "accepted", "reasons", "repaired_label", "model"]
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", newline="")
@@ -171,7 +174,9 @@ def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set
             lines = [[]]  # unlike any header
         begun = lines[0] == header if lines else ",".join(header).encode().startswith(content)
         if not begun or any(len(line) != len(header) for line in lines):
-            raise TableError(f"{path} is not a table of this model's classes: name another file")
+            raise TableError(
+                f"{path} is not a table with the columns {', '.join(header)}: name another file"
+            )
         if others := {line[-1] for line in lines[1:]} - {predictor.record.version}:
             raise TableError(
                 f"{path} holds predictions of model {', '.join(sorted(others))}, this one is "
@@ -195,7 +200,9 @@ def _whole(content: bytes) -> int:
 
 
 def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict[Path, str]:
-    """Write one row per image: its path, the top-1 class, all probabilities, the model.
+    """Write one row per image: path, top-1 class, probabilities, what the gate says, model.
+
+    If the gate rejects any, a line on standard error says how many.
 
     Args:
         predictor: the model.
@@ -206,6 +213,7 @@ def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict
         The images that could not be read, each with the reason.
     """
     bad: dict[Path, str] = {}
+    rejected = 0
     writer = csv.writer(file)
     reader = ImageReader()
 
@@ -228,13 +236,56 @@ def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict
             decoded = zip(batch, pool.map(decode, batch), strict=True)
             read = [(image, found) for image, found in decoded if found is not None]
             if read:
-                answers = predictor.predict(np.stack([found.pixels for _, found in read]))
-                for (image, _), probabilities in zip(read, answers, strict=True):
-                    label = predictor.record.classes[int(probabilities.argmax())]
-                    numbers = [f"{probability:.6f}" for probability in probabilities]
-                    writer.writerow(
-                        [files.spelled(image), label, *numbers, predictor.record.version]
-                    )
+                answers = _answer_repaired(predictor, [found for _, found in read])
+                for (image, _), answer in zip(read, answers, strict=True):
+                    writer.writerow([files.spelled(image), *answer.cells, predictor.record.version])
+                    rejected += answer.verdict is not None and not answer.verdict.accepted
                 file.flush()
             bar.update(len(batch))
+    if rejected:
+        sys.stderr.write(
+            f"the gate rejects {rejected} of {len(images) - len(bad)} images: the probabilities of "
+            "a row that is not accepted mean nothing\n"
+        )
     return bad
+
+
+@dataclass
+class _Answer:
+    label: str
+    probabilities: npt.NDArray[np.float32]
+    verdict: Verdict | None
+    repaired_label: str = ""
+
+    @property
+    def cells(self) -> list[str]:
+        """What the table says of an image between its path and the model."""
+        judged = ("", "")
+        if self.verdict is not None:
+            judged = (str(self.verdict.accepted).lower(), ";".join(self.verdict.reasons))
+        numbers = [f"{probability:.6f}" for probability in self.probabilities]
+        return [self.label, *numbers, *judged, self.repaired_label]
+
+
+def _answer_repaired(predictor: Predictor, images: Sequence[Decoded]) -> list[_Answer]:
+    """Answer images; those that the gate rejects a second time, repaired, if that helps."""
+    answers = _answer(predictor, images)
+    repaired = [
+        (answer, image._replace(pixels=gate.repaired(image.pixels, answer.verdict.repair)))
+        for answer, image in zip(answers, images, strict=True)
+        if answer.verdict is not None and answer.verdict.repair is not None
+    ]
+    if repaired:
+        again = _answer(predictor, [image for _, image in repaired])
+        for (answer, _), other in zip(repaired, again, strict=True):
+            if other.verdict is not None and other.verdict.accepted:
+                answer.repaired_label = other.label
+    return answers
+
+
+def _answer(predictor: Predictor, images: Sequence[Decoded]) -> list[_Answer]:
+    pixels, colour = zip(*images, strict=True)
+    probabilities, _, verdicts = predictor.answer(np.stack(pixels), colour)
+    labels = [predictor.record.classes[place] for place in probabilities.argmax(axis=1)]
+    judged: Sequence[Verdict | None] = verdicts or [None] * len(images)
+    return [_Answer(*row) for row in zip(labels, probabilities, judged, strict=True)]

@@ -124,7 +124,9 @@ def test_what_cannot_be_done_is_said_in_a_line(
         "r\xf6\n",
     ):
         (tmp_path / "notes").write_bytes(text.encode("latin-1"))
-        assert "not a table of this model's classes" in run(images, "--csv", tmp_path / "notes")
+        assert "is not a table with the columns image, label, " in run(
+            images, "--csv", tmp_path / "notes"
+        )
         assert (tmp_path / "notes").read_bytes() == text.encode("latin-1")
     assert run(tmp_path / "absent") == f"{tmp_path / 'absent'} does not exist"
     (tmp_path / "empty").mkdir()
