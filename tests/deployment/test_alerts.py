@@ -72,6 +72,14 @@ def drift(intensity: str, images: str) -> list[dict[str, str]]:
     ]
 
 
+def gate(accepted: str, rejected: str) -> list[dict[str, str]]:
+    """Images judged by the gate."""
+    return [
+        series("cxr_gate_images_total", accepted, accepted="true"),
+        series("cxr_gate_images_total", rejected, accepted="false"),
+    ]
+
+
 DAY = 24 * 3600
 # Between two values of a series, where a minute would make too many.
 INTERVALS = {"ModelPinned": "10m"}
@@ -101,6 +109,10 @@ CASES: list[tuple[str, list[dict[str, str]], str, int]] = [
         0,
     ),
     ("ImagesRejected", [series("cxr_rejections_total", "0+9x60", reason="rate_limit")], "30m", 0),
+    ("GateRejects", gate("0+9x120", "0+1x120"), "30m", 1),
+    ("GateRejects", gate("0+98x120", "0+2x120"), "30m", 0),
+    # Too few images to tell.
+    ("GateRejects", gate("5+1x120", "0x20 20x100"), "60m", 0),
     ("ImagesDrift", drift("0.3x300", "200x300"), "61m", 1),
     ("ImagesDrift", drift("0.3x300", "199x300"), "90m", 0),
     ("ImagesDrift", drift("0.2x300", "900x300"), "90m", 0),

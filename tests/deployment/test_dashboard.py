@@ -66,4 +66,5 @@ def test_thresholds_of_the_dashboard_are_those_of_the_alerts() -> None:
     assert last("Share of requests that fail") == limit("RequestsFail", r"> ([\d.]+)$")
     assert last("Latency") == limit("PredictionsSlow", r"> ([\d.]+)$")
     assert last("Drift") == limit("ImagesDrift", r"> ([\d.]+)")
+    assert last("Share of images that the gate rejects") == limit("GateRejects", r"> ([\d.]+) ")
     assert last("Age") == 24 * 3600 * limit("ModelOld", r"> (\d+) \* 24 \* 3600")

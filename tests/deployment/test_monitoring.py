@@ -141,10 +141,11 @@ def test_an_expression_that_is_not_promql_is_found() -> None:
 
 
 def test_values_of_labels_exist() -> None:
-    rejections = Metrics().render().decode()
+    rendered = Metrics().render().decode()
     values = {
         "route": set(create_app(Settings()).openapi()["paths"]),
-        "reason": set(re.findall(r'cxr_rejections_total\{reason="(\w+)"\}', rejections)),
+        "reason": set(re.findall(r'cxr_rejections_total\{reason="(\w+)"\}', rendered)),
+        "accepted": set(re.findall(r'\{accepted="(\w+)"\}', rendered)),
         "job": {JOB["job_name"]},
         "status": {"200", "503"},
         "alertstate": {"firing"},
