@@ -134,25 +134,25 @@ class Classifier:
         return ImageRejected(verdict.reasons)
 
     def count(self, model: Predictor, image: Classified) -> None:
-        """Count an image for the metrics, and for drift if the gate accepts it.
+        """Count an image: what the gate says, and if it accepts it the answer and drift.
 
-        Drift compares images with those of validation, of which the gate accepts nearly all. Other
-        pictures would move it, or hide that the radiographs do; they have a metric of their own.
+        The class and the confidence of a rejected image mean nothing. Drift compares images with
+        those of validation, of which the gate accepts nearly all: other pictures would move it, or
+        hide that the radiographs do.
         """
         verdict = image.answer.verdict
         if verdict is not None:
             self._metrics.gate_images.labels(str(verdict.accepted).lower()).inc()
             for reason in verdict.reasons:
                 self._metrics.gate_reasons.labels(reason).inc()
-        if self.rejection(image) is not None:
+        if not image.accepted:
             return
         probabilities = image.answer.probabilities
         predicted = int(probabilities.argmax())
         self._metrics.predictions.labels(model.record.classes[predicted]).inc()
         self._metrics.confidence.observe(float(probabilities.max()))
         self._metrics.uncertain.inc(self.uncertain(probabilities))
-        if image.accepted:
-            self._drift.observe(model, image.pixels, predicted)
+        self._drift.observe(model, image.pixels, predicted)
 
     async def _answer(
         self, model: Predictor, image: bytes, deadline: float

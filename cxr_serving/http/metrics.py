@@ -75,17 +75,23 @@ class Metrics:
         self.inference_seconds = Histogram(
             "cxr_inference_seconds", "A forward pass.", buckets=_SECONDS, registry=registry
         )
+        # Of a rejected image neither class nor confidence mean anything.
         self.predictions = Counter(
-            "cxr_predictions", "Images predicted.", ["label"], registry=registry
+            "cxr_predictions",
+            "Images predicted, by top-1 class, without those that the gate rejects.",
+            ["label"],
+            registry=registry,
         )
         self.confidence = Histogram(
             "cxr_confidence",
-            "Probability of the most probable class.",
+            "Probability of the most probable class, without images that the gate rejects.",
             buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
             registry=registry,
         )
         self.uncertain = Counter(
-            "cxr_uncertain", "Images predicted with less than CXR_CONFIDENCE.", registry=registry
+            "cxr_uncertain",
+            "Images predicted with less than CXR_CONFIDENCE, without those that the gate rejects.",
+            registry=registry,
         )
         self.gate_images = Counter(
             "cxr_gate_images",
