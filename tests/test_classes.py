@@ -170,4 +170,5 @@ def test_the_table_of_predictions_has_a_column_for_each_class(
     with pytest.raises(SystemExit):
         cxr.main(["predict", str(image), "--bundle", str(trained.main)])
     header = capsys.readouterr().out.splitlines()[0]
-    assert header.split(",") == ["image", "label", *trained.classes, "model"]
+    gate = ("accepted", "reasons", "repaired_label")
+    assert header.split(",") == ["image", "label", *trained.classes, *gate, "model"]
