@@ -95,7 +95,7 @@ def test_only_what_the_model_does_not_know_is_judged_and_nothing_is_left_out(
     assert not layout.screened.exists(), "it showed an image that is gone"
 
 
-def test_many_new_images_are_judged_in_part_and_the_number_is_told(
+def test_many_new_images_are_judged_in_part_and_the_number_is_reported(
     source: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(source, layout)
