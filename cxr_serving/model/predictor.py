@@ -199,7 +199,8 @@ class Predictor:
         size = self.record.input_size
         self._agree(network.input_shape, [3, size, size])
         self._agree(network.output_shape, [len(self.record.classes)])
-        self._agree(network.outputs, OUTPUTS[: len(network.outputs)])
+        # Without features a gate would judge nothing.
+        self._agree(network.outputs, OUTPUTS if self.gate else OUTPUTS[: len(network.outputs)])
         return network
 
     def _int8(self) -> _Forward:

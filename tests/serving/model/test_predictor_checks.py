@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import load, save
 from spoiling import (
     IMAGES,
     WEIGHTS,
@@ -84,6 +85,19 @@ def test_onnx_of_another_input_is_rejected(tmp_path: Path, publish_bundle: Publi
 
     directory = publish_bundle(tmp_path, seed=1, finish=of_32_pixels)
     with pytest.raises(BundleError, match=r"contradicts itself: \[3, 32, 32\]"):
+        Predictor(directory)
+
+
+def test_gate_beside_a_network_without_features_is_rejected(
+    tmp_path: Path, publish_bundle: PublishBundle
+) -> None:
+    def without_features(directory: Path) -> None:
+        network = load(directory / ONNX_FILE)
+        network.graph.output.pop()
+        save(network, directory / ONNX_FILE)
+
+    directory = publish_bundle(tmp_path, seed=1, finish=without_features)
+    with pytest.raises(BundleError, match="contradicts itself"):
         Predictor(directory)
 
 

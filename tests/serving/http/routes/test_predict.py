@@ -70,8 +70,9 @@ def test_model_without_maps_predicts_and_explains_nothing(
         network = onnx.load(directory / bundle.ONNX_FILE)
         del network.graph.output[1:]
         onnx.save(network, directory / bundle.ONNX_FILE)
+        (directory / bundle.GATE_FILE).unlink()  # without features it has nothing to judge
 
-    publish_bundle(tmp_path, seed=1, finish=without_maps)
+    publish_bundle(tmp_path, 1, finish=without_maps, gate=None)
     app = create_app(Settings(data_root=tmp_path))
     app.state.service.watcher.poll()
     with TestClient(app) as client:
