@@ -53,6 +53,7 @@ def test_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DEADLINE_SECONDS", "inf"),
         ("DRAIN_SECONDS", "nan"),
         ("NOTICE_SECONDS", "inf"),
+        ("GATE", "drop"),
     ],
 )
 def test_bad_value_is_rejected(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

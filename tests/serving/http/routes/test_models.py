@@ -16,6 +16,8 @@ def test_model_is_described_by_its_record(ready_server: Any) -> None:
     [directory] = (ready_server.data_root / "models" / "convnext_model").glob("2*")
     assert body["model"] == json.loads((directory / "bundle.json").read_text())
     assert (body["runtime"], body["following"], body["pinned"]) == ("onnx", "newest", False)
+    assert body["gate"] == "flag"
+    assert body["model"]["gate"]["validation"]["rejected"] == 2
     assert body["test"] is None
     assert "Not a medical device" in body["disclaimer"]
 
