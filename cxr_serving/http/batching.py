@@ -34,7 +34,7 @@ class Answer:
             without them.
         verdict: of the model's gate; None for a model without one.
         queue_seconds: it was queued.
-        inference_seconds: of the forward pass.
+        inference_seconds: of the forward pass, and of judging its images.
         images: in that forward pass, of all requests.
     """
 

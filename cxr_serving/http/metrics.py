@@ -73,7 +73,10 @@ class Metrics:
             registry=registry,
         )
         self.inference_seconds = Histogram(
-            "cxr_inference_seconds", "A forward pass.", buckets=_SECONDS, registry=registry
+            "cxr_inference_seconds",
+            "A forward pass, and judging its images by the gate.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         # Of a rejected image neither class nor confidence mean anything.
         self.predictions = Counter(

@@ -59,7 +59,7 @@ export function show(result, model) {
 /** Show the probabilities of one reading: of the image as it is, or repaired. */
 function read(prefix, reading, model) {
   const shares = Object.entries(reading.probabilities);
-  const [first, second] = shares.toSorted((a, b) => b[1] - a[1]);
+  const [first, second] = [...shares].sort((a, b) => b[1] - a[1]);
   const top = inWords(first[0]);
   const below = model === null ? "" : ` Below ${percent(model.confidence)} an answer is uncertain.`;
   const verdict = byId(`${prefix}verdict`);
