@@ -217,7 +217,7 @@ def processed(
                         **{"view": "PA", "sex": "FM"[number % 2], "age": float(number)},
                         **{"sha256": sha256(image.tobytes()).hexdigest(), "bits": 8},
                         **{"width": SIZE, "height": SIZE, "kept": True, "file": file},
-                        "pixels": sha256(image.tobytes()).hexdigest(),
+                        **{"pixels": sha256(image.tobytes()).hexdigest(), "colour": 0.0},
                     }
                 )
     manifest = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)

@@ -155,13 +155,11 @@ def _reasons(
     if main.gate is None:
         return [""] * len(images)
     verdicts = {file: answered.verdict for file, answered in answers.items()}
-    files = images.loc[learned, "file"].tolist()
-    size = main.record.input_size
-    judged = (
-        verdict
-        for pixels in dataset.batches(layout.processed, files, size, _BATCH)
-        for verdict in main.answer(pixels).verdicts or ()
-    )
+    files, colour = (images.loc[learned, name].tolist() for name in ("file", "colour"))
+    size, judged = main.record.input_size, list[Verdict]()
+    for pixels in dataset.batches(layout.processed, files, size, _BATCH):
+        tints = colour[len(judged) : len(judged) + len(pixels)]
+        judged += main.answer(pixels, tints).verdicts or ()
     verdicts.update(zip(files, judged, strict=True))
     found = (verdicts[file] for file in images["file"])
     return [";".join(verdict.reasons) if verdict else "" for verdict in found]

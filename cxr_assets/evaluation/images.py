@@ -26,7 +26,8 @@ class Images:
     Attributes:
         root: directory that paths are relative to.
         table: one row per image: ``path`` below the root, ``class``, ``patient``, ``sha256``,
-            ``width`` and ``height`` of the source image, in pixels, ``source``, and what is known
+            ``width`` and ``height`` of the source image, in pixels, its ``colour`` if the path is
+            that of a grey copy, else NaN, ``source``, and what is known
             of it, else None: ``site``, ``acquired`` (YYYY-MM-DD), ``view``, ``sex``, and ``age`` in
             years, else NaN.
         described: what they are, in words.
@@ -113,7 +114,7 @@ def external(processed: Path) -> dict[str, Images]:
 def _prepared(processed: Path, data: DatasetRecord, rows: pd.DataFrame, what: str) -> Images:
     return Images(
         root=processed,
-        table=rows.drop(columns="path").rename(columns={"file": "path"})[_COLUMNS],
+        table=rows.drop(columns="path").rename(columns={"file": "path"})[[*_COLUMNS, "colour"]],
         described=f"{'synthetic images' if data.synthetic else 'radiographs'}, {what}",
         data_version=data.data_version,
         synthetic=data.synthetic,
@@ -150,7 +151,7 @@ def labelled(
     kind, root = ("folder", place) if place.is_dir() else ("table", place.parent)
     return Images(
         root=root,
-        table=labelled[_COLUMNS].sort_values("path", ignore_index=True),
+        table=labelled[_COLUMNS].assign(colour=np.nan).sort_values("path", ignore_index=True),
         described=f"images of the {kind} {place.resolve().name}",
         data_version=None,
         synthetic=False,

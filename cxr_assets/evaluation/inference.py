@@ -21,7 +21,10 @@ Observer = Callable[[Pixels, Answers], None]
 
 
 def predict(
-    predictors: Sequence[Predictor], paths: Sequence[Path], observe: Observer
+    predictors: Sequence[Predictor],
+    paths: Sequence[Path],
+    observe: Observer,
+    colour: Sequence[float] | None = None,
 ) -> list[Scores]:
     """Classify images by several models, in batches; no more than one batch is held in memory.
 
@@ -32,6 +35,7 @@ def predict(
         paths: N JPEG, PNG or DICOM files.
         observe: called with each batch of the first model, in the order of ``paths``: pixels uint8
             [64 or fewer, size, size], and what :meth:`Predictor.answer` returns for them.
+        colour: of the files that ``paths`` are grey copies of, NaN of those that are none.
 
     Returns:
         For each model calibrated probabilities, float32 [N, C].
@@ -46,9 +50,13 @@ def predict(
             for index, predictor in enumerate(predictors)
             if predictor.preprocessing == preprocessing
         ]
-        for pixels, colour in _batches(preprocessing, paths):
+        seen = 0
+        for pixels, tints in _batches(preprocessing, paths):
+            if colour is not None:
+                tints = np.fmax(tints, colour[seen : seen + len(tints)]).tolist()
+            seen += len(tints)
             for index in sharing:
-                found = predictors[index].answer(pixels, colour)
+                found = predictors[index].answer(pixels, tints)
                 answers[index].append(found.probabilities)
                 if index == 0:
                     observe(pixels, found)

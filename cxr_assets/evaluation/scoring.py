@@ -103,7 +103,7 @@ def evaluate_models(predictors: Sequence[Predictor], images: Images) -> Evaluati
         borders.append(border(pixels))
         verdicts.extend(answers.verdicts or ())
 
-    answers = inference.predict(predictors, images.paths, observe)
+    answers = inference.predict(predictors, images.paths, observe, images.table["colour"].tolist())
     models = [
         _evaluated(predictor, probabilities, targets, drawn)
         for predictor, probabilities in zip(predictors, answers, strict=True)

@@ -20,7 +20,7 @@ DATASET_FILE = "dataset.json"
 MANIFEST_COLUMNS = [
     "source", "path", "split", "class", "given_label", "patient",
     "site", "acquired", "view", "sex", "age",
-    "sha256", "width", "height", "bits", "kept", "reason", "file", "pixels",
+    "sha256", "width", "height", "bits", "kept", "reason", "file", "pixels", "colour",
 ]  # fmt: skip
 
 

@@ -19,14 +19,16 @@ class DecodingError(Exception):
 
 
 class Written(NamedTuple):
-    """What became of an image: one of both is None.
+    """What became of an image: either a reason, or the others.
 
     Attributes:
         pixels: sha256 of the grey levels, row by row, hexadecimal.
+        colour: of the file (:class:`cxr_serving.model.preprocessing.Decoded`); its PNG is grey.
         reason: why the image is left out.
     """
 
     pixels: str | None = None
+    colour: float | None = None
     reason: str | None = None
 
 
@@ -68,7 +70,7 @@ class Decoder:
             )
         reader = self._reader()
         try:
-            pixels = reader.read(content, self._preprocessing).pixels
+            pixels, colour = reader.read(content, self._preprocessing)
         except ImageError as error:
             # Otherwise the dataset would lack images that are not at fault.
             if is_dicom(content) and reader.dicom_problem is not None:
@@ -76,7 +78,7 @@ class Decoder:
             return Written(reason=f"corrupt: {error}")
         # Level 6 takes three times as long and makes files a tenth smaller.
         Image.fromarray(pixels).save(target, "PNG", compress_level=1)
-        return Written(pixels=sha256(pixels.tobytes()).hexdigest())
+        return Written(pixels=sha256(pixels.tobytes()).hexdigest(), colour=round(colour, 4))
 
     def _reader(self) -> ImageReader:
         """That of this thread; its process for DICOM starts with the first DICOM file."""

@@ -135,11 +135,12 @@ def _previous(directory: Path) -> tuple[Previous | None, str | None]:
 
 
 def _reusable(directory: Path, previous: Previous | None, data: Data) -> pd.DataFrame:
-    """PNGs that need not be made again: their ``file`` and ``pixels``, by sha256 of the source."""
+    """PNGs that need not be made again: what is known of them, by sha256 of the source."""
+    columns = ["file", "pixels", "colour"]
     if previous is None:
-        return pd.DataFrame(columns=["file", "pixels"], dtype=object)
+        return pd.DataFrame(columns=columns, dtype=object)
     made = (previous.record.image_size, previous.record.decoding)
-    rows = previous.kept.drop_duplicates("sha256").set_index("sha256")[["file", "pixels"]]
+    rows = previous.kept.drop_duplicates("sha256").set_index("sha256")[columns]
     if made != (data.image_size, decoding.version()):
         return rows.iloc[:0]
     return rows[rows["file"].isin(written.intact(directory))]
@@ -154,7 +155,7 @@ def _write_images(
     data: Data,
     progress: Progress,
 ) -> None:
-    """Write the PNGs of all planned images; fills ``kept``, ``pixels``, ``reason`` of others."""
+    """Write the PNGs of all planned images; fills ``kept``, ``pixels``, ``colour``, ``reason``."""
     planned = images[images["reason"].isna()]
     for folder in {(directory / file).parent for file in planned["file"]}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,8 @@ def _write_images(
         except DecodingError as error:
             pool.shutdown(cancel_futures=True)
             raise PreparationError(str(error)) from error
-    images["pixels"] = planned["sha256"].map(reusable["pixels"]).astype(object)
+    for name in ("pixels", "colour"):
+        images[name] = planned["sha256"].map(reusable[name]).astype(object)
     made = pd.DataFrame(done, index=new.index, columns=decoding.Written._fields, dtype=object)
     images.loc[new.index, made.columns] = made
     images["kept"] = images["reason"].isna()
@@ -188,7 +190,8 @@ def _write_images(
     images["kept"] = images["reason"].isna()
     for file in planned.loc[~images["kept"], "file"]:
         (directory / file).unlink(missing_ok=True)
-    images.loc[~images["kept"], ["file", "pixels"]] = None
+    images.loc[~images["kept"], ["file", "pixels", "colour"]] = None
+    images["colour"] = images["colour"].astype(float)
 
 
 def _describe(

@@ -20,7 +20,7 @@ UNKNOWN_PATIENT = (
     "counts each as one patient"
 )
 # Columns that are known after decoding.
-_DECODED = ("kept", "pixels")
+_DECODED = ("kept", "pixels", "colour")
 # Of the name of the source file, so that no name is longer than the 255 bytes of file systems.
 _STEM = 60
 
@@ -88,8 +88,8 @@ def select(
 
     Returns:
         One row per row of the inventory, sorted by source and path, with the columns of the
-        manifest besides ``kept`` and ``pixels``, and ``unknown``: whether the patient of an image
-        is not known. ``reason`` is None for images to keep; ``file`` is None for others.
+        manifest besides those that are known after decoding, and ``unknown``: whether the patient
+        of an image is not known. ``reason`` is None for images to keep; ``file`` for others.
 
     Raises:
         SplitError: a patient would move to another split.

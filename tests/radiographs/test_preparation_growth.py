@@ -1,6 +1,8 @@
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 from radiographs import handmade
 
 from cxr_assets.layout import Layout
@@ -116,3 +118,18 @@ def test_the_record_says_what_changed_and_an_unchanged_run_repeats_it(layout, tm
     assert handmade.make(layout, handmade.images(tmp_path, rows))[0] == second
     next(layout.processed.rglob("*.png")).unlink()
     assert handmade.make(layout, handmade.images(tmp_path, rows))[0] == second
+
+
+def test_how_coloured_a_file_is_stays_known_when_its_grey_copy_is_linked(layout, tmp_path, decoded):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 1), dtype=np.uint8)
+    (tmp_path / "ours").mkdir()
+    tinted = (pixels * [1, 0.7, 0.4]).astype(np.uint8)
+    Image.fromarray(tinted).save(tmp_path / "ours" / "3.png")
+    for images in (12, 13):
+        rows = [handmade.row(tmp_path, number) for number in range(images)]
+        handmade.make(layout, handmade.images(tmp_path, rows))
+        colour = manifest(layout.processed).set_index("path")["colour"]
+        assert len(colour) == images
+        assert colour.pop("3.png") > 0.1
+        assert (colour == 0).all()
+    assert decoded.count("3.png") == 1
