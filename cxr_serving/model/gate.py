@@ -170,7 +170,9 @@ class Gate:
 
     def write(self, directory: Path) -> None:
         """Write ``gate.safetensors`` into ``directory``."""
-        save_file(vars(self), directory / GATE_FILE)
+        # safetensors writes the memory of an array as if it were in the order of C.
+        tensors = {name: np.ascontiguousarray(array) for name, array in vars(self).items()}
+        save_file(tensors, directory / GATE_FILE)
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:

@@ -1,5 +1,6 @@
 """What the gate rejects, and how it is kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gates
@@ -44,6 +45,12 @@ def test_a_gate_is_read_as_it_was_written_and_a_broken_one_is_named(tmp_path: Pa
     gate = Gate.read(tmp_path)
     assert gate is not None
     assert judge(gate) == judge(gates.rejecting("inverted"))
+    # As scikit-learn and LAPACK give arrays.
+    numbers = np.asfortranarray(np.arange(64, dtype=np.float32).reshape(8, 8))
+    replace(gate, whitening=numbers).write(tmp_path)
+    again = Gate.read(tmp_path)
+    assert again is not None
+    np.testing.assert_array_equal(again.whitening, numbers)
     path = tmp_path / "gate.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BundleError, match=r"gate\.safetensors cannot be read"):
