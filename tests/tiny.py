@@ -1,11 +1,13 @@
 """A tiny processed dataset and tiny real bundles, for the packages that read them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import gates
 import numpy as np
 import pandas as pd
 import torch
@@ -34,8 +36,7 @@ from cxr_assets.radiographs.naming import KAGGLE_CLASSES as CLASSES
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleRecord, GateCheck, GateRecord, Rejections
 from cxr_serving.model.dataset import Draw
-from cxr_serving.model.descriptor import describe
-from cxr_serving.model.gate import LEARNT, REASONS, Gate
+from cxr_serving.model.gate import Gate
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.reference import Reference
 
@@ -56,6 +57,8 @@ RULE = Rule(margin=-1, non_inferiority=1, class_loss=1, site_loss=1, calibration
 LIMITS = tuple(f"release.rule.{name}={limit:g}" for name, limit in RULE)
 
 
+# Of the files that are in colour.
+COLOUR = np.float32(0.5)
 # What a bundle records of its gate.
 GATE = GateRecord(
     training=90,
@@ -98,18 +101,9 @@ def dinov2(classes: Sequence[str] = CLASSES) -> PreTrainedModel:
 
 
 def gate() -> Gate:
-    """Rejects an image as no chest if its upper left corner is brighter than its mean."""
-    descriptors = describe(np.zeros((1, SIZE, SIZE), np.uint8)).shape[1]
-    weights = np.zeros((1 + len(LEARNT), descriptors), np.float32)
-    weights[1 + LEARNT.index("not_chest"), 0] = 1
-    thresholds = [0 if reason == "not_chest" else np.inf for reason in REASONS]
-    return Gate(
-        weights=weights,
-        bias=np.zeros(len(weights), np.float32),
-        means=np.zeros((len(CLASSES), 16), np.float32),
-        whitening=np.eye(16, dtype=np.float32),
-        thresholds=np.array(thresholds, np.float32),
-    )
+    """Rejects what is in colour, as every third image of :func:`processed` is."""
+    made = gates.rejecting("colour", features=16)
+    return replace(made, thresholds=np.where(made.thresholds < 0, COLOUR / 2, made.thresholds))
 
 
 def publish(
@@ -217,7 +211,10 @@ def processed(
                         **{"view": "PA", "sex": "FM"[number % 2], "age": float(number)},
                         **{"sha256": sha256(image.tobytes()).hexdigest(), "bits": 8},
                         **{"width": SIZE, "height": SIZE, "kept": True, "file": file},
-                        **{"pixels": sha256(image.tobytes()).hexdigest(), "colour": 0.0},
+                        **{
+                            "pixels": sha256(image.tobytes()).hexdigest(),
+                            "colour": 0 if number % 3 else COLOUR,
+                        },
                     }
                 )
     manifest = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)

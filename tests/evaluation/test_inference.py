@@ -1,6 +1,5 @@
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from reporting import RELEASED, report_on
 from cxr_assets.evaluation import inference
 from cxr_assets.layout import Layout
 from cxr_serving.model import store
-from cxr_serving.model.gate import REASONS
 from cxr_serving.model.predictor import Answers, Predictor
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.report import Report, ReportError
@@ -42,8 +40,6 @@ def test_models_with_other_preprocessing_get_their_own_pass(
 def test_the_colour_of_the_source_counts_where_its_grey_copy_is_read(reported: Layout) -> None:
     paths = sorted((reported.processed / "test").rglob("*.png"))[:3]
     main = Predictor(store.latest(reported.models("convnext_model")))
-    thresholds = [0.1 if reason == "colour" else np.inf for reason in REASONS]
-    main.gate = replace(tiny.gate(), thresholds=np.array(thresholds, np.float32))
     reasons: list[tuple[str, ...]] = []
 
     def observe(pixels: np.ndarray, answers: Answers) -> None:

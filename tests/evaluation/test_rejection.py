@@ -1,5 +1,6 @@
 from collections import Counter
 
+import gates
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from cxr_assets.evaluation.rejection import Sample, altered, false_rejection, se
 from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs.alteration import ALTERATIONS
+from cxr_assets.radiographs.dataset import manifest
 from cxr_serving.model.gate import Verdict
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import Report
@@ -75,7 +77,8 @@ def test_the_report_says_what_the_serving_gate_rejects(reported: Layout) -> None
     pixels = np.stack(
         [main.preprocessing.decode(reported.processed / path).pixels for path in table["path"]]
     )
-    verdicts = main.answer(pixels).verdicts
+    rows = manifest(reported.processed).set_index("file").loc[table["path"]]
+    verdicts = main.answer(pixels, rows["colour"].tolist()).verdicts
     assert verdicts is not None
     assert table["rejected"].tolist() == [";".join(one.reasons) for one in verdicts]
     found = metrics.gate
@@ -96,9 +99,12 @@ def test_altered_images_are_altered_test_images(reported: Layout) -> None:
     assert set(metrics.gate.altered) == set(ALTERATIONS)
     assert {row.images for row in metrics.gate.altered.values()} == {metrics.images}
     main = Predictor(bundles(reported)[0])
-    dark, bright = np.full((2, 4, 32, 32), 100, np.uint8)
-    dark[:, 0, 0], bright[:, 0, 0] = 0, 255
-    assert altered(main, dark)["inverted"].rejected == 4
-    assert altered(main, bright)["inverted"].rejected == 0
-    row = altered(main, dark)["inverted"]
-    assert row.withheld == 4 >= row.uncertain
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    main.gate = gates.rejecting("inverted", features=16)
+    for row in altered(main, pixels).values():
+        assert (row.images, row.rejected, row.withheld) == (4, 4, 4)
+        assert row.reasons == {"inverted": 4}
+    main.gate = gates.rejecting(features=16)
+    for row in altered(main, pixels).values():
+        assert row.rejected == 0
+        assert row.withheld == row.uncertain

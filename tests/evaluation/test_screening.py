@@ -17,7 +17,7 @@ from cxr_assets.radiographs.raw import RawImages
 from cxr_serving.model import store
 
 ASSET = "convnext_model"
-BRIGHT, DARK, BROKEN = (
+TINTED, GREY, BROKEN = (
     f"train/PNEUMONIA/person{number}_virus_{number}.jpeg" for number in (801, 802, 803)
 )
 
@@ -49,10 +49,10 @@ def publish(source: Path, layout: Layout, with_gate: bool = True) -> Path:
 
 def add(source: Path) -> None:
     """Three images: one that the gate rejects, one that it accepts, one that cannot be decoded."""
-    pixels = np.random.default_rng(9).integers(60, 190, (50, 70), dtype=np.uint8)
-    for path, corner in ((BRIGHT, 255), (DARK, 0), (BROKEN, 128)):
-        pixels[:12, :12] = corner
-        Image.fromarray(pixels).save(source / path, quality=95)
+    rng = np.random.default_rng(9)
+    for path, tint in ((TINTED, (1, 0.5, 0)), (GREY, (1, 1, 1)), (BROKEN, (1, 1, 1))):
+        pixels = rng.integers(0, 256, (5, 7, 1)).repeat(10, axis=0).repeat(10, axis=1) * tint
+        Image.fromarray(pixels.astype(np.uint8)).save(source / path)
     content = (source / BROKEN).read_bytes()
     (source / BROKEN).write_bytes(content[: len(content) // 2])
 
@@ -79,18 +79,18 @@ def test_only_what_the_model_does_not_know_is_judged_and_nothing_is_left_out(
         "rejects 1; 1 cannot be decoded"
     )
     [row] = found.rejected.to_dict("records")
-    [sha256] = images.inventory.loc[images.inventory["path"] == BRIGHT, "sha256"]
-    assert row == {"source": "folder", "path": BRIGHT, "sha256": sha256, "reasons": "not_chest"}
+    [sha256] = images.inventory.loc[images.inventory["path"] == TINTED, "sha256"]
+    assert row == {"source": "folder", "path": TINTED, "sha256": sha256, "reasons": "colour"}
     assert found.page == layout.screened
     page = layout.screened.read_text()
     assert page.count("<figure") == page.count("data:image/png") == 1
     assert f'data-images="{sha256}"' in page
-    assert "not chest" in page
+    assert "colour" in page
     assert images.inventory["problem"].isna().sum() == 27
     judged = raw.load(layout)
     assert judged is not None
     assert judged.data_version == collect(source, Layout(layout.root.parent / "new")).data_version
-    (source / BRIGHT).unlink()
+    (source / TINTED).unlink()
     assert judge(source, layout).page is None
     assert not layout.screened.exists(), "it showed an image that is gone"
 
