@@ -75,7 +75,11 @@ class _OnCpu:
             file = Path(temporary) / "backbone.onnx"
             given = (torch.zeros(1, 3, size, size),)
             torch.onnx.export(
-                Cls(backbone, size), given, file, input_names=["pixel_values"], dynamo=False
+                ClsEmbedding(backbone, size),
+                given,
+                file,
+                input_names=["pixel_values"],
+                dynamo=False,
             )
             self._session = onnxruntime.InferenceSession(
                 file, options, providers=["CPUExecutionProvider"]
@@ -108,7 +112,7 @@ class _OnAccelerator:
             yield from output[: len(batch), 0].float().cpu().numpy()
 
 
-class Cls(nn.Module):
+class ClsEmbedding(nn.Module):
     """The CLS embedding of a DINOv2, rewritten for speed in ONNX Runtime; the outputs are the same.
 
     One image, so that linear layers have two-dimensional input and become ``Gemm`` with a bias.
