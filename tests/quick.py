@@ -1,18 +1,20 @@
 """Reports in a third of the time, for tests of what is not about intervals, audits or plots."""
 
 from io import BytesIO
-from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cxr_assets.evaluation import bootstrap, plots, shortcuts
 
 
-def _blank(*drawn: Any) -> bytes:
-    """A picture in place of a drawing."""
-    file = BytesIO()
-    Image.new("L", (1, 1)).save(file, "PNG")
+def _blank(figure: Figure, title: str, synthetic: bool) -> bytes:
+    """A picture in place of a drawing, another one for each title."""
+    file, text = BytesIO(), PngInfo()
+    text.add_text("Title", title)
+    Image.new("L", (1, 1)).save(file, "PNG", pnginfo=text)
     return file.getvalue()
 
 
