@@ -63,7 +63,7 @@ def test_cam_adds_the_maps_of_all_classes_and_the_image_they_are_of(
         assert body["image"] == explained["image"]
 
 
-def test_model_without_maps_predicts_and_explains_nothing(
+def test_model_without_maps_and_gate_predicts_and_explains_nothing(
     publish_bundle: PublishBundle, tmp_path: Path, image: bytes
 ) -> None:
     def without_maps(directory: Path) -> None:
@@ -79,6 +79,8 @@ def test_model_without_maps_predicts_and_explains_nothing(
         answer = client.post("/predict?cam=true", files={"file": image})
         assert answer.status_code == 200, answer.text
         assert answer.json()["cam"] is None
+        assert answer.json()["accepted"] is answer.json()["repaired"] is None
+        assert answer.json()["reasons"] == []
         assert answer.json()["image"].startswith("data:image/png;base64,")
         explained = client.post("/explain", files={"file": image})
     assert (explained.status_code, explained.json()["error"]["code"]) == (501, "not_explainable")

@@ -153,20 +153,10 @@ def test_batch_of_a_rejecting_service_has_an_error_for_the_rejected_image_alone(
 
 
 def test_rejecting_service_serves_no_model_without_a_gate(
-    publish_bundle: PublishBundle, tmp_path: Path, rotated: bytes
+    publish_bundle: PublishBundle, tmp_path: Path
 ) -> None:
-    publish_bundle(
-        tmp_path, 1, finish=lambda directory: (directory / GATE_FILE).unlink(), gate=None
-    )
-
-    def answer(**settings: Any) -> Any:
-        app = create_app(Settings(data_root=tmp_path, **settings))
-        app.state.service.watcher.poll()
-        with TestClient(app) as client:
-            return client.post("/predict", files={"file": rotated})
-
-    rejected = answer(gate="reject")
-    assert rejected.status_code == 503
-    assert "has no gate, and CXR_GATE=reject needs one" in rejected.json()["error"]["message"]
-    body = answer().json()
-    assert (body["accepted"], body["reasons"], body["repaired"]) == (None, [], None)
+    publish_bundle(tmp_path, 1, finish=lambda made: (made / GATE_FILE).unlink(), gate=None)
+    watcher = create_app(Settings(data_root=tmp_path, gate="reject")).state.service.watcher
+    watcher.poll()
+    assert watcher.state.model is None
+    assert "has no gate, and CXR_GATE=reject needs one" in watcher.state.problem
