@@ -128,8 +128,20 @@ def trained(new_workplace: Callable[[], Workplace]) -> Workplace:
     return workplace
 
 
+@pytest.fixture(scope="session")
+def untouched_instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The databases of an empty Dagster instance, which take it a second to make."""
+    folder = tmp_path_factory.mktemp("untouched-instance")
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        assert not instance.get_runs()
+        assert not instance.all_asset_keys()
+        assert not instance.all_instigator_state()
+    return folder
+
+
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def instance(tmp_path: Path, untouched_instance: Path) -> Iterator[dg.DagsterInstance]:
     """An empty Dagster instance."""
+    shutil.copytree(untouched_instance, tmp_path, dirs_exist_ok=True)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
