@@ -1,8 +1,10 @@
-"""The ``dg`` command in this project, as ``[tool.dg]`` of pyproject.toml sets it up."""
+"""The ``dg`` command in this project, as ``[tool.dg]`` of pyproject.toml sets it up.
+
+``dg launch`` is what starts runs in test_jobs.py and test_ui.py.
+"""
 
 import json
 
-import dagster as dg
 import pytest
 
 
@@ -28,20 +30,3 @@ def test_list_defs_lists_the_graph(workplace):
     ]  # fmt: skip
     assert [job["name"] for job in listed["jobs"]] == ["retrain"]
     assert [schedule["name"] for schedule in listed["schedules"]] == ["weekly_retrain"]
-
-
-def test_launch_materialises_an_asset(workplace):
-    finished = workplace.materialize("raw_kaggle")
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    (run,) = workplace.runs()
-    assert run.status is dg.DagsterRunStatus.SUCCESS
-    assert run.asset_selection == {dg.AssetKey("raw_kaggle")}
-
-
-def test_launch_knows_the_job(workplace):
-    finished = workplace.command(
-        "dg", "launch", "--job", "retrain", CXR_OVERRIDES="trainer.max_epoch=3"
-    )
-    assert finished.returncode != 0
-    assert workplace.runs()[0].job_name == "retrain"
-    assert "did you mean 'trainer.max_epochs'" in finished.stderr

@@ -218,8 +218,11 @@ def test_a_rejected_push_fails_the_run_and_leaves_the_release_whole(trained, hub
 
 def test_a_mistyped_setting_fails_the_run_and_the_nearest_name_is_suggested(trained):
     before = store.latest(trained.layout.models("convnext_model"))
-    finished = trained.retrain("trainer.max_epoch=3")
+    finished = trained.command(
+        "dg", "launch", "--job", "retrain", CXR_OVERRIDES="trainer.max_epoch=3"
+    )
     assert finished.returncode != 0
+    assert trained.runs()[0].job_name == "retrain"
     assert "did you mean 'trainer.max_epochs'" in finished.stderr
     assert status(trained) == FAILED
     assert store.latest(trained.layout.models("convnext_model")) == before

@@ -122,8 +122,10 @@ def ui(workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
 def test_runs_of_the_command_line_show_in_the_ui(ui, workplace):
     runs = ui.query("{ runsOrError { ... on Runs { results { runId jobName status } } } }")
     shown = {run["runId"] for run in runs["runsOrError"]["results"]}
-    assert {run.run_id for run in workplace.runs()} <= shown
-    assert shown
+    (run,) = workplace.runs()
+    assert run.status is dg.DagsterRunStatus.SUCCESS
+    assert run.asset_selection == {dg.AssetKey("raw_kaggle")}
+    assert shown == {run.run_id}
 
 
 def test_the_weekly_schedule_is_on(ui):
