@@ -8,13 +8,18 @@ import pytest
 LONGEST = (
     "defs/test_jobs.py",
     "defs/test_ui.py",
-    "defs/test_serving_follows.py",
     "learning/test_sweep.py",
+    "defs/test_serving_follows.py",
     "learning/test_resume.py",
-    "learning/test_fit.py",
-    "evaluation/test_page.py",
+    "test_training.py",
+    "defs/test_sensors.py",
+    "test_same_pixels.py",
     "release/test_card.py",
-    "release/test_release.py",
+    "evaluation/test_past.py",
+    "evaluation/test_report.py",
+    "test_memory.py",
+    "learning/test_export.py",
+    "test_classes.py",
 )
 
 

@@ -1,11 +1,9 @@
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
-from command import CXR
 from dicoms import dicom
 from PIL import Image
 from reporting import Page, bundles
@@ -28,21 +26,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_any_bundle_on_any_folder_without_dagster(
-    layout: Layout, images: Path, tmp_path: Path
+    layout: Layout, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main, baseline = bundles(layout)
     out = tmp_path / "out"
-    ended = subprocess.run(
-        [
-            *(CXR, "evaluate"),
-            *("--bundle", main, "--baseline", baseline, "--data", images, "--out", out),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert f"report: {out / 'report.html'}" in ended.stderr
+    given = {"bundle": main, "baseline": baseline, "data": images, "out": out}
+    with pytest.raises(SystemExit) as end:
+        cxr.main(["evaluate", *(f"--{name}={value}" for name, value in given.items())])
+    assert not end.value.code
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().err
     metrics = Report.read(out)
     assert metrics.images == len(list((images / "test").rglob("*.*")))
     assert metrics.shortcuts.border.gain == pytest.approx(
