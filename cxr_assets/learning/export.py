@@ -33,6 +33,7 @@ from cxr_serving.model.bundle import (
     Int8,
 )
 from cxr_serving.model.distribution import Distribution
+from cxr_serving.model.predictor import softmax
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.reference import INT8_TOLERANCE, TOLERANCE, Reference
 
@@ -226,7 +227,8 @@ def _serve(
         return dataset.batches(plan.layout.processed, files, record.input_size, _BATCH)
 
     onnx.write(directory, record.flip_averaging)
-    answers = onnx.predict(directory / ONNX_FILE, validation(), _BATCH)
+    logits, _, features = onnx.run(directory / ONNX_FILE, validation(), _BATCH)
+    answers = softmax(logits)
     some = dataset.read(plan.layout.processed, files[::every], record.input_size)
     others = np.abs(answers[::every] - saved.predict(some)).max()
     on_reference = reference.difference(
@@ -269,6 +271,7 @@ def _serve(
         record.classes,
         record.input_size,
         lambda images: onnx.run(directory / ONNX_FILE, images, _BATCH)[2],
+        features,
     )
     fitted.write(directory)
     return record.model_copy(update={"int8": int8, "gate": rejects})

@@ -1,36 +1,56 @@
 """Fitting the gate of a bundle: on training images, with thresholds from validation images."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.covariance import ledoit_wolf
-from sklearn.linear_model import LogisticRegression
 
 from cxr_assets.radiographs import alteration, dataset
 from cxr_assets.radiographs.alteration import EXPECTED
+from cxr_serving.model import descriptor
 from cxr_serving.model.bundle import GateCheck, GateRecord, Rejections
-from cxr_serving.model.descriptor import describe
-from cxr_serving.model.gate import LEARNT, REASONS, Gate, Reason
+from cxr_serving.model.gate import CHECKS, REASONS, REPAIRS, Check, Gate, Likeness, Reason
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-# The features of images, as the network in ONNX gives them.
-Features = Callable[[Images], Floats]
+# Features float32 [N, C] of images uint8 [N, size, size], as the network in ONNX gives them.
+Network = Callable[[Images], Floats]
 
-# More say no more, and export should be quick.
-_TRAINING = 1000
+# More images than these say little more, and export should be quick: training images for the
+# descriptors, those of them that the network sees, altered ones of a kind, and validation images.
+_DESCRIBED = 2000
+_SEEN = 500
 _ALTERED = 300
-# Share of validation images that all checks together may reject.
+_VALIDATION = 2000
+# Altered validation images of a kind that are counted.
+_MEASURED = 100
+# Pictures of a kind that the network sees, to find where its distances leave those of radiographs.
+_PICTURES = 20
+# With fewer training or validation images nothing is fitted: they say too little of others.
+_FEWEST = (100, 30)
+# With fewer validation images the end of their distribution is taken for that of a normal one.
+_FEW = 300
+# Share of validation images that all checks together may reject, and the part of it that is for
+# each check but "flipped", which is the hardest and gets what is left.
 _FALSE = 0.01
-# Mean chroma above which a file counts as coloured; what JPEG makes of grey stays below 0.02.
+_PART = 0.2
+# Shrinkage of covariances towards a multiple of the identity, for the two linear functions.
+_SHRINKAGE = 0.2
+# Mean chroma above which a file is in colour: that of JPEGs of grey images stays below 0.02.
 _COLOUR = 0.06
+# Directions with a variance of their own; the others share one.
+_AXES = 128
 _SEED = 20260104
+_UNLIMITED = np.array([_COLOUR if check == "colour" else np.inf for check in CHECKS], np.float32)
+
+_MADE = tuple(kind for kind, reason in EXPECTED.items() if reason == "not_chest")
 
 
 def fit(
-    processed: Path, classes: tuple[str, ...], size: int, features: Features
+    processed: Path, classes: tuple[str, ...], size: int, network: Network, features: Floats
 ) -> tuple[Gate, GateRecord]:
     """Fit a gate, the same for the same dataset and network on the same machine.
 
@@ -38,77 +58,137 @@ def fit(
         processed: the processed dataset.
         classes: of the model, in index order.
         size: of its input.
-        features: of the network.
+        network: gives features.
+        features: of all validation images, in the order of :func:`dataset.kept`.
+
+    Returns:
+        The gate, and what it rejects. With few images it checks the colour alone.
     """
-    rows = dataset.kept(processed, "train")
-    rows = rows.iloc[np.linspace(0, len(rows) - 1, min(_TRAINING, len(rows))).astype(int)]
-    images = dataset.read(processed, rows["file"].tolist(), size)
-    labels = dataset.labels(rows, classes)
-    weights, bias = _learn(images)
-    means, whitening = _centres(features(images), labels)
-    unlimited = np.full(len(REASONS), np.inf, np.float32)
-    gate = Gate(weights, bias, means, whitening, unlimited)
+    train, val = (dataset.kept(processed, split) for split in ("train", "val"))
+    chosen = _spread(len(val), _VALIDATION)
+    val, features = val.iloc[chosen], features[chosen]
+    images = dataset.read(processed, val["file"].tolist(), size)
+    if len(train) < _FEWEST[0] or len(val) < _FEWEST[1]:
+        gate = _colour_alone(features.shape[1])
+        return gate, _record(gate, len(train), images, features)
+    train = train.iloc[_spread(len(train), _DESCRIBED)]
+    known = dataset.read(processed, train["file"].tolist(), size)
+    gate = _fitted(known, dataset.labels(train, classes), network)
+    gate = replace(gate, thresholds=_thresholds(gate, images, features, network))
+    return gate, _record(gate, len(known), images, features)
 
-    files = dataset.kept(processed, "val")["file"].tolist()
-    validation = dataset.read(processed, files, size)
-    found = features(validation)
-    scores = gate.scores(validation, np.zeros(len(validation), np.float32), found)
-    quantile = 1 - _FALSE / (len(LEARNT) + 1)
-    thresholds = {
-        **{reason: float(np.quantile(scores[reason], quantile)) for reason in REASONS},
-        "colour": _COLOUR,
-    }
-    gate = Gate(
-        weights,
-        bias,
-        means,
-        whitening,
-        np.array([thresholds[reason] for reason in REASONS], np.float32),
+
+def _fitted(images: Images, labels: npt.NDArray[np.int64], network: Network) -> Gate:
+    described = descriptor.describe(images)
+    seen = _spread(len(images), _SEEN)
+    return Gate(
+        chest=_direction(described, _no_chests(images, described)),
+        side=_direction(described, descriptor.flipped(described)),
+        picture=_likeness(described, np.zeros(len(images), np.int64)),
+        features=_likeness(network(images[seen]), labels[seen]),
+        thresholds=_UNLIMITED,
     )
-    return gate, _record(gate, len(images), validation, features)
 
 
-def _learn(images: Images) -> tuple[Floats, Floats]:
-    described, kinds = [describe(images)], [np.zeros(len(images), int)]
-    for kind, reason in EXPECTED.items():
-        altered = alteration.apply(kind, images[:: max(1, len(images) // _ALTERED)], _SEED)
-        described.append(describe(altered))
-        kinds.append(np.full(len(altered), 1 + LEARNT.index(reason)))
-    model = LogisticRegression(C=0.1, max_iter=200)
-    model.fit(np.concatenate(described), np.concatenate(kinds))
-    return model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
+def _colour_alone(features: int) -> Gate:
+    def nothing(dimensions: int) -> Likeness:
+        zeros = (np.zeros(shape, np.float32) for shape in ((1, dimensions), (dimensions, 1), (1,)))
+        return Likeness(*zeros)
+
+    zero = np.zeros(descriptor.LENGTH, np.float32)
+    return Gate(zero, zero, nothing(descriptor.LENGTH), nothing(features), _UNLIMITED)
 
 
-def _centres(features: Floats, labels: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    means = np.stack([features[labels == label].mean(axis=0) for label in np.unique(labels)])
-    covariance, _ = ledoit_wolf(features - means[np.unique(labels, return_inverse=True)[1]])
+def _spread(length: int, most: int) -> npt.NDArray[np.int64]:
+    """At most ``most`` indices below ``length``, evenly spread."""
+    return np.linspace(0, length - 1, min(length, most)).astype(np.int64)
+
+
+def _no_chests(images: Images, described: Floats) -> Floats:
+    """Descriptors of what is no upright chest: made pictures, and altered training images."""
+    some = _spread(len(images), _ALTERED)
+    made = [descriptor.describe(alteration.apply(kind, images[some], _SEED)) for kind in _MADE]
+    turned = [descriptor.turned(described[some], quarters) for quarters in (1, 2, 3)]
+    return np.concatenate([*made, *turned, descriptor.inverted(described[some])])
+
+
+def _direction(ours: Floats, theirs: Floats) -> Floats:
+    """Fisher's linear discriminant, higher for ``theirs``: float32 [D] of points [N, D], [M, D]."""
+    within = (np.cov(ours, rowvar=False) + np.cov(theirs, rowvar=False)) / 2
+    within[np.diag_indices(len(within))] += _SHRINKAGE * within.diagonal().mean()
+    direction: Floats = np.linalg.solve(within, theirs.mean(axis=0) - ours.mean(axis=0))
+    return direction.astype(np.float32)
+
+
+def _likeness(points: Floats, labels: npt.NDArray[np.int64]) -> Likeness:
+    """Of points [N, D], with a mean for each class and one covariance within all."""
+    names, of = np.unique(labels, return_inverse=True)
+    means = np.stack([points[labels == name].mean(axis=0) for name in names])
+    covariance, _ = ledoit_wolf((points - means[of]).astype(np.float64), assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
-    floor = max(float(values.max()) * 1e-6, 1e-12)
-    whitening = vectors / np.sqrt(np.maximum(values, floor))
-    return means.astype(np.float32), whitening.astype(np.float32)
+    values, vectors = np.maximum(values[::-1], values[-1] * 1e-6 + 1e-12), vectors[:, ::-1]
+    wide = min(_AXES, len(values) // 2)
+    precision = 1 / values[wide:].mean()
+    axes = vectors[:, :wide] * np.sqrt(np.maximum(precision - 1 / values[:wide], 0))
+    return Likeness(
+        means.astype(np.float32), axes.astype(np.float32), np.array([precision], np.float32)
+    )
 
 
-def _record(gate: Gate, training: int, images: Images, features: Features) -> GateRecord:
+def _thresholds(gate: Gate, images: Images, features: Floats, network: Network) -> Floats:
     grey = np.zeros(len(images), np.float32)
+    scores = gate.scores(descriptor.describe(images), grey, features)
+    pictures = np.concatenate(
+        [alteration.apply(kind, images[_spread(len(images), _PICTURES)], _SEED) for kind in _MADE]
+    )
+    foreign = descriptor.describe(pictures)
+    apart = gate.scores(foreign, np.zeros(len(pictures), np.float32), network(pictures))
+    allowed = int(_FALSE * len(images))
+    found: dict[Check, float] = {"colour": _COLOUR}
+    rejected = np.zeros(len(images), bool)
+    for check in ("not_chest", "unlike_training"):
+        found[check] = _threshold(scores[check], apart[check], int(_PART * allowed))
+        rejected |= scores[check] > found[check]
+    found["flipped"] = _threshold(
+        scores["flipped"], -scores["flipped"], max(0, allowed - int(rejected.sum()))
+    )
+    return np.array([found[check] for check in CHECKS], np.float32)
 
-    def reject(some: Images) -> list[tuple[Reason, ...]]:
-        return [verdict.reasons for verdict in gate.judge(some, grey[: len(some)], features(some))]
 
-    verdicts = reject(images)
+def _threshold(ours: Floats, theirs: Floats, allowed: int) -> float:
+    """A value that at most ``allowed`` of ``ours`` exceed.
+
+    Where nearly all of ``theirs`` are beyond, it is half way to them: other hospitals' images
+    differ from these, and so do other pictures from those made here.
+    """
+    least = float(np.sort(ours)[-1 - allowed])
+    if len(ours) < _FEW:
+        least = max(least, float(ours.mean() + 3 * ours.std()))
+    beyond = float(np.quantile(theirs, 0.01))
+    return max(least, (least + beyond) / 2)
+
+
+def _record(gate: Gate, training: int, images: Images, features: Floats) -> GateRecord:
+    grey = np.zeros(len(images), np.float32)
+    verdicts = [verdict.reasons for verdict in gate.judge(images, grey, features)]
+    some = _spread(len(images), _MEASURED)
     found: dict[Reason, list[bool]] = {}
     for kind, reason in EXPECTED.items():
-        altered = alteration.apply(kind, images, _SEED + 1)
-        found.setdefault(reason, []).extend(reason in reasons for reasons in reject(altered))
-    checks = {
-        reason: GateCheck(
-            threshold=float(threshold),
+        altered = alteration.apply(kind, images[some], _SEED + 1)
+        # Features do not matter to these reasons: those of the unaltered images do as well.
+        judged = gate.judge(altered, grey[some], features[some])
+        found.setdefault(reason, []).extend(reason in verdict.reasons for verdict in judged)
+    checks = {}
+    for reason in REASONS:
+        check = "not_chest" if reason in REPAIRS else reason
+        threshold = float(gate.thresholds[CHECKS.index(check)])
+        checks[reason] = GateCheck(
+            threshold=threshold if np.isfinite(threshold) else None,
             validation=_count([reason in reasons for reasons in verdicts]),
             found=_count(found[reason]) if reason in found else None,
         )
-        for reason, threshold in zip(REASONS, gate.thresholds, strict=True)
-    }
     return GateRecord(
-        training=training, validation=_count([bool(v) for v in verdicts]), checks=checks
+        training=training, validation=_count([bool(reasons) for reasons in verdicts]), checks=checks
     )
 
 

@@ -160,8 +160,7 @@ EXPECTED: Mapping[str, Reason] = {
     "rotated_270": "rotated_270",
     "flipped": "flipped",
     "inverted": "inverted",
-    "cropped": "cropped",
-    **dict.fromkeys(("jigsaw", "spectrum", "stripes", "text", "shapes"), "not_chest"),
+    **dict.fromkeys(("cropped", "jigsaw", "spectrum", "stripes", "text", "shapes"), "not_chest"),
 }
 
 

@@ -57,9 +57,9 @@ def test_every_size_of_batch_is_recorded_before_the_model_serves(
     """A recording takes seconds and the GPU for itself; requests are answered meanwhile."""
     network = Counted()
 
-    def forward(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], None]:
+    def forward(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32]]:
         (logits,) = network(torch.zeros(len(images), 3, 1, 1))
-        return logits.numpy(), None
+        return (logits.numpy(),)
 
     def load(predictor: Predictor, int8: bool) -> Any:
         predictor.runtime = "torch"
