@@ -132,6 +132,7 @@ def test_the_service_answers_as_the_card_says(
         os.killpg(shell.pid, signal.SIGTERM)
         log = shell.communicate(timeout=30)[1]
     assert answer, log.decode()
+    assert json.loads(answer)["accepted"] is True, "the release serves with its gate"
     assert json.loads(answer)["probabilities"] == pytest.approx(expected(release), abs=1e-3)
 
 

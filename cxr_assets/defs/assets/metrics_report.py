@@ -11,7 +11,7 @@ from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.evaluation.reports import REPORT
-from cxr_assets.evaluation.wording import suspicions
+from cxr_assets.evaluation.wording import rejection, suspicions
 from cxr_assets.release import promotion
 from cxr_assets.tracking import Run
 from cxr_serving.model import store
@@ -65,6 +65,7 @@ def metrics_report(
             "report": dg.MetadataValue.path(str(directory)),
             "synthetic": report.synthetic,
             **({"label_audit": suspicions(report.label_audit)} if report.label_audit else {}),
+            **({"rejected_by_the_gate": rejection(report.gate.total)} if report.gate else {}),
             "convnext_model": main.name,
             "dinov2_probe": baseline.name,
             **headline,
