@@ -11,7 +11,7 @@ from cxr_assets.evaluation.audit import ISSUES, having
 from cxr_assets.evaluation.errors import Error
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.templates import TEMPLATES
-from cxr_assets.evaluation.wording import FEW_NOTE
+from cxr_assets.evaluation.wording import ALTERED_NOTE, FEW_NOTE
 from cxr_assets.radiographs import changes
 from cxr_serving.model.explanation import data_url, grad_cam, overlay, png
 from cxr_serving.model.gate import DESCRIPTIONS
@@ -49,6 +49,7 @@ def render(
         m=report,
         plots=embedded,
         few_note=FEW_NOTE,
+        altered_note=ALTERED_NOTE,
         descriptions=DESCRIPTIONS,
         changed=changes.sentence(report.changes),
         changes=changes.table(report.changes).to_dict("index") if report.changes else {},

@@ -9,6 +9,12 @@ FEW_NOTE = (
     "are then too narrow."
 )
 
+ALTERED_NOTE = (
+    "Cropped: a third to a half of each side. Jigsaw: sixteen parts in another order. Made by a "
+    "program instead of altered: noise with a spectrum as that of photographs, stripes, pages of "
+    "text, shapes. No photograph is among them."
+)
+
 
 def score(value: float | None, interval: Interval | None = None) -> str:
     """Three decimals and the interval, where there is one."""
