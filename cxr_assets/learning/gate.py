@@ -1,11 +1,13 @@
 """Fitting the gate of a bundle: on training images, with thresholds from validation images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.covariance import ledoit_wolf
 
 from cxr_assets.radiographs import alteration, dataset
@@ -41,6 +43,8 @@ _PART = 0.2
 _SHRINKAGE = 0.2
 # Mean chroma above which a file is in colour: that of JPEGs of grey images stays below 0.02.
 _COLOUR = 0.06
+# Images in memory at once, but for those that are altered.
+_BATCH = 16
 # Directions with a variance of their own; the others share one.
 _AXES = 128
 _SEED = 20260104
@@ -67,25 +71,49 @@ def fit(
     train, val = (dataset.kept(processed, split) for split in ("train", "val"))
     chosen = _spread(len(val), _VALIDATION)
     val, features = val.iloc[chosen], features[chosen]
-    images = dataset.read(processed, val["file"].tolist(), size)
     if len(train) < _FEWEST[0] or len(val) < _FEWEST[1]:
         gate = _colour_alone(features.shape[1])
-        return gate, _record(gate, len(train), images, features)
-    train = train.iloc[_spread(len(train), _DESCRIBED)]
-    known = dataset.read(processed, train["file"].tolist(), size)
-    gate = _fitted(known, dataset.labels(train, classes), network)
-    gate = replace(gate, thresholds=_thresholds(gate, images, features, network))
-    return gate, _record(gate, len(known), images, features)
+        return gate, _record(gate, len(train), [()] * len(val), {})
+    held = _Images(processed, val, size)
+    known = _Images(processed, train.iloc[_spread(len(train), _DESCRIBED)], size)
+    gate = _fitted(known, dataset.labels(known.rows, classes), network)
+    gate = replace(gate, thresholds=_thresholds(gate, held, features, network))
+    judged = gate.verdicts(held.described, _grey(len(features)), features)
+    reasons = [verdict.reasons for verdict in judged]
+    return gate, _record(gate, len(known.rows), reasons, _found(gate, held, features))
 
 
-def _fitted(images: Images, labels: npt.NDArray[np.int64], network: Network) -> Gate:
-    described = descriptor.describe(images)
-    seen = _spread(len(images), _SEEN)
+class _Images:
+    """Images of the processed dataset, of which few are in memory at once."""
+
+    def __init__(self, processed: Path, rows: pd.DataFrame, size: int) -> None:
+        self.rows = rows
+        self._processed = processed
+        self._size = size
+
+    @cached_property
+    def described(self) -> Floats:
+        return self.each(descriptor.describe, len(self.rows))
+
+    def some(self, most: int) -> Images:
+        """At most ``most`` images, evenly spread."""
+        files = self.rows["file"].iloc[_spread(len(self.rows), most)].tolist()
+        return dataset.read(self._processed, files, self._size)
+
+    def each(self, compute: Callable[[Images], Floats], most: int) -> Floats:
+        """What is computed of these images, one row for each."""
+        files = self.rows["file"].iloc[_spread(len(self.rows), most)].tolist()
+        batches = dataset.batches(self._processed, files, self._size, _BATCH)
+        return np.concatenate([compute(batch) for batch in batches])
+
+
+def _fitted(images: _Images, labels: npt.NDArray[np.int64], network: Network) -> Gate:
+    described = images.described
     return Gate(
-        chest=_direction(described, _no_chests(images, described)),
+        chest=_direction(described, _no_chests(images)),
         side=_direction(described, descriptor.flipped(described)),
-        picture=_likeness(described, np.zeros(len(images), np.int64)),
-        features=_likeness(network(images[seen]), labels[seen]),
+        picture=_likeness(described, np.zeros(len(described), np.int64)),
+        features=_likeness(images.each(network, _SEEN), labels[_spread(len(labels), _SEEN)]),
         thresholds=_UNLIMITED,
     )
 
@@ -104,12 +132,13 @@ def _spread(length: int, most: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, length - 1, min(length, most)).astype(np.int64)
 
 
-def _no_chests(images: Images, described: Floats) -> Floats:
+def _no_chests(images: _Images) -> Floats:
     """Descriptors of what is no upright chest: made pictures, and altered training images."""
-    some = _spread(len(images), _ALTERED)
-    made = [descriptor.describe(alteration.apply(kind, images[some], _SEED)) for kind in _MADE]
-    turned = [descriptor.turned(described[some], quarters) for quarters in (1, 2, 3)]
-    return np.concatenate([*made, *turned, descriptor.inverted(described[some])])
+    some = images.some(_ALTERED)
+    made = [descriptor.describe(alteration.apply(kind, some, _SEED)) for kind in _MADE]
+    described = images.described[_spread(len(images.rows), _ALTERED)]
+    turned = [descriptor.turned(described, quarters) for quarters in (1, 2, 3)]
+    return np.concatenate([*made, *turned, descriptor.inverted(described)])
 
 
 def _direction(ours: Floats, theirs: Floats) -> Floats:
@@ -135,17 +164,15 @@ def _likeness(points: Floats, labels: npt.NDArray[np.int64]) -> Likeness:
     )
 
 
-def _thresholds(gate: Gate, images: Images, features: Floats, network: Network) -> Floats:
-    grey = np.zeros(len(images), np.float32)
-    scores = gate.scores(descriptor.describe(images), grey, features)
-    pictures = np.concatenate(
-        [alteration.apply(kind, images[_spread(len(images), _PICTURES)], _SEED) for kind in _MADE]
-    )
+def _thresholds(gate: Gate, images: _Images, features: Floats, network: Network) -> Floats:
+    scores = gate.scores(images.described, _grey(len(features)), features)
+    some = images.some(_PICTURES)
+    pictures = np.concatenate([alteration.apply(kind, some, _SEED) for kind in _MADE])
     foreign = descriptor.describe(pictures)
-    apart = gate.scores(foreign, np.zeros(len(pictures), np.float32), network(pictures))
-    allowed = int(_FALSE * len(images))
+    apart = gate.scores(foreign, _grey(len(pictures)), network(pictures))
+    allowed = int(_FALSE * len(features))
     found: dict[Check, float] = {"colour": _COLOUR}
-    rejected = np.zeros(len(images), bool)
+    rejected = np.zeros(len(features), bool)
     for check in ("not_chest", "unlike_training"):
         found[check] = _threshold(scores[check], apart[check], int(_PART * allowed))
         rejected |= scores[check] > found[check]
@@ -168,16 +195,24 @@ def _threshold(ours: Floats, theirs: Floats, allowed: int) -> float:
     return max(least, (least + beyond) / 2)
 
 
-def _record(gate: Gate, training: int, images: Images, features: Floats) -> GateRecord:
-    grey = np.zeros(len(images), np.float32)
-    verdicts = [verdict.reasons for verdict in gate.judge(images, grey, features)]
-    some = _spread(len(images), _MEASURED)
+def _found(gate: Gate, images: _Images, features: Floats) -> dict[Reason, list[bool]]:
+    """Whether each altered image is rejected for what it is, by reason."""
     found: dict[Reason, list[bool]] = {}
+    some = images.some(_MEASURED)
+    # Features do not matter to these reasons: those of the unaltered images do as well.
+    theirs = features[_spread(len(features), _MEASURED)]
     for kind, reason in EXPECTED.items():
-        altered = alteration.apply(kind, images[some], _SEED + 1)
-        # Features do not matter to these reasons: those of the unaltered images do as well.
-        judged = gate.judge(altered, grey[some], features[some])
-        found.setdefault(reason, []).extend(reason in verdict.reasons for verdict in judged)
+        altered = gate.judge(alteration.apply(kind, some, _SEED + 1), _grey(len(some)), theirs)
+        found.setdefault(reason, []).extend(reason in verdict.reasons for verdict in altered)
+    return found
+
+
+def _record(
+    gate: Gate,
+    training: int,
+    verdicts: Sequence[Sequence[Reason]],
+    found: Mapping[Reason, list[bool]],
+) -> GateRecord:
     checks = {}
     for reason in REASONS:
         check = "not_chest" if reason in REPAIRS else reason
@@ -190,6 +225,10 @@ def _record(gate: Gate, training: int, images: Images, features: Floats) -> Gate
     return GateRecord(
         training=training, validation=_count([bool(reasons) for reasons in verdicts]), checks=checks
     )
+
+
+def _grey(images: int) -> Floats:
+    return np.zeros(images, np.float32)
 
 
 def _count(rejected: list[bool]) -> Rejections:

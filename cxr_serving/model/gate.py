@@ -158,7 +158,10 @@ class Gate:
             colour: float32 [N], as of :class:`cxr_serving.model.preprocessing.Decoded`.
             features: float32 [N, C], of the network.
         """
-        described = descriptor.describe(images)
+        return self.verdicts(descriptor.describe(images), colour, features)
+
+    def verdicts(self, described: Floats, colour: Floats, features: Floats) -> list[Verdict]:
+        """As :meth:`judge`, of descriptors float32 [N, LENGTH]."""
         scores = self.scores(described, colour, features)
         above = np.stack([scores[check] for check in CHECKS], axis=1) > self.thresholds
         verdicts = []
