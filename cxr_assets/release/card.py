@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from cxr_assets.evaluation.wording import ALTERED_NOTE, score, words
+from cxr_assets.evaluation.wording import ALTERED_NOTE, rejection, score, words
 from cxr_assets.experiment import Experiment
 from cxr_assets.radiographs.dataset import DatasetRecord
 from cxr_assets.radiographs.leakage import SIMILAR
@@ -116,6 +116,7 @@ def model_card(
         subgroup_table=sections.subgroups(report.subgroups),
         gate_checks=record.gate and sections.gate_checks(record.gate),
         gate_table=sections.gate(report),
+        rejected_in_validation=record.gate and rejection(record.gate.validation),
         altered_note=ALTERED_NOTE,
         external_table=sections.external(report),
         changed=sections.changed(report),

@@ -75,7 +75,7 @@ def gate_checks(record: GateRecord) -> str:
         [
             {
                 "reason": f"`{reason}`",
-                "says": says,
+                "meaning": says,
                 "threshold": "none" if check.threshold is None else f"{check.threshold:.4g}",
                 "validation images rejected": rejection(check.validation),
                 "altered ones found": rejection(check.found) if check.found else "",

@@ -219,6 +219,7 @@ def test_the_card_says_what_the_gate_rejects_and_what_it_is_not(real: Layout) ->
     assert found is not None
     assert "a medical device" in section.split("What it is not:")[1]
     assert "An accepted image may be unreadable" in section
+    assert f"it rejects {rejection(tiny.GATE.validation)}." in section
     lines = {re.sub(" +", " ", line) for line in section.splitlines()}
     total = found.total
     assert f"| test images | {total.images} | {total.rejected} | {rejection(total)} |" in lines
