@@ -36,7 +36,7 @@ _FEWEST = (100, 30)
 # With fewer validation images the end of their distribution is taken for that of a normal one.
 _FEW = 300
 # Share of validation images that all checks together may reject, and the part of it that is for
-# each check but "flipped", which is the hardest and gets what is left.
+# each check but "flipped", which separates least and gets what is left.
 _FALSE = 0.01
 _PART = 0.2
 # Shrinkage of covariances towards a multiple of the identity, for the two linear functions.
