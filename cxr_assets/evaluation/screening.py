@@ -84,7 +84,7 @@ def screen(layout: Layout, images: RawImages, asset: str, progress: Progress) ->
         summary += f"; {unreadable:,} cannot be decoded"
     if rejected.empty:
         return Screened(summary)
-    write_file(layout.screened, _page(summary, rejected, pictures).encode())
+    write_file(layout.screened, _page(summary, rejected, pictures, images.synthetic).encode())
     return Screened(summary, rejected, layout.screened)
 
 
@@ -142,7 +142,7 @@ def _judge(
     return pd.concat([Screened("").rejected, *parts], ignore_index=True), pictures
 
 
-def _page(summary: str, rejected: pd.DataFrame, pictures: list[bytes]) -> str:
+def _page(summary: str, rejected: pd.DataFrame, pictures: list[bytes], synthetic: bool) -> str:
     urls: list[str | None] = [data_url(picture) for picture in pictures]
     rows = rejected.assign(
         reasons=rejected["reasons"].str.split(";"),
@@ -150,6 +150,7 @@ def _page(summary: str, rejected: pd.DataFrame, pictures: list[bytes]) -> str:
     )
     return TEMPLATES.get_template("screening.html.j2").render(
         summary=summary,
+        synthetic=synthetic,
         rows=rows.to_dict("records"),
         descriptions=DESCRIPTIONS,
     )

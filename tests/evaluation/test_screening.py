@@ -85,6 +85,7 @@ def test_only_what_the_model_does_not_know_is_judged_and_nothing_is_left_out(
     page = layout.screened.read_text()
     assert page.count("<figure") == page.count("data:image/png") == 1
     assert f'data-images="{sha256}"' in page
+    assert "shows images of patients" in page
     assert "colour" in page
     assert images.inventory["problem"].isna().sum() == 27
     judged = raw.load(layout)

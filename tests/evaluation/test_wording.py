@@ -1,4 +1,5 @@
 from cxr_assets.evaluation import wording
+from cxr_serving.model.bundle import Rejections
 
 
 def test_metrics_are_written_with_three_decimals_and_their_interval():
@@ -8,3 +9,8 @@ def test_metrics_are_written_with_three_decimals_and_their_interval():
     assert wording.share(0.1234) == "12.3%"
     assert wording.p_value(0.0004) == "p < 0.001"
     assert wording.p_value(0.05) == "p = 0.050"
+
+
+def test_a_share_of_rejected_images_has_an_interval() -> None:
+    assert wording.rejection(Rejections.of(4, 624)) == "0.6% (0.2% to 1.6%)"
+    assert wording.rejection(Rejections.of(0, 0)) == "no image"
