@@ -11,6 +11,7 @@ from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.checks import checks
 from cxr_assets.defs.executor import tracked_in_process
 from cxr_assets.defs.jobs import retrain
+from cxr_assets.defs.notifying import notifications
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.defs.schedules import weekly_retrain
 from cxr_assets.defs.sensors import killed_runs
@@ -27,7 +28,7 @@ definitions = dg.Definitions(
     asset_checks=checks,
     jobs=[retrain],
     schedules=[weekly_retrain],
-    sensors=[killed_runs],
+    sensors=[killed_runs, *notifications],
     resources={"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow},
     executor=tracked_in_process,
 )

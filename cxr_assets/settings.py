@@ -6,10 +6,18 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from huggingface_hub import constants, get_token
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_assets.layout import Layout
+from cxr_assets.notifications import Receivers
 from cxr_assets.ranges import is_repository
 from cxr_serving.model.places import expanded
 
@@ -46,6 +54,19 @@ class Settings(BaseSettings):
     hf_repo: str | None = Field(
         None, description="Hub repository to push releases to, such as my-group/cxr."
     )
+    notify_urls: SecretStr | None = Field(
+        None,
+        description="Who is notified of failures: apprise addresses, separated by white space.",
+    )
+    notify_file: Annotated[Path, AfterValidator(expanded)] | None = Field(
+        None, description="The same from a text file, one address per line."
+    )
+    dagster_url: str = Field(
+        "http://localhost:3000", description="Address of Dagster's UI, for links in messages."
+    )
+    service_url: str | None = Field(
+        None, description="Address of the service whose images are watched for drift."
+    )
 
     @field_validator("hf_repo")
     @classmethod
@@ -56,6 +77,16 @@ class Settings(BaseSettings):
                 "and '-', not an address"
             )
         return repo
+
+    @field_validator("dagster_url", "service_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is not None and not _is_address(url):
+            raise ValueError(
+                f"CXR_{str(info.field_name).upper()} must be an address, such as "
+                "http://localhost:3000"
+            )
+        return url and url.rstrip("/")
 
     @field_validator("schedule_timezone")
     @classmethod
@@ -84,6 +115,12 @@ class Settings(BaseSettings):
     def layout(self) -> Layout:
         """Paths below the data root."""
         return Layout(self.data_root.absolute())
+
+    @property
+    def receivers(self) -> Receivers:
+        """Who is notified."""
+        urls = self.notify_urls.get_secret_value() if self.notify_urls else None
+        return Receivers(urls, self.notify_file)
 
 
 def load() -> Settings:

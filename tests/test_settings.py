@@ -32,6 +32,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CXR_MLFLOW_URI", "http://"),
         ("CXR_MLFLOW_URI", f"http://me:{SECRET}@host:99999"),
         ("CXR_MLFLOW_URI", f"postgres://me:{SECRET}@host/mlflow"),
+        ("CXR_DAGSTER_URL", f"me:{SECRET}@dagster.local"),
+        ("CXR_SERVICE_URL", "serving:8000"),
         ("HF_TOKEN", f"hf_{SECRET}\N{EN DASH}"),
     ],
 )

@@ -90,7 +90,7 @@ def test_secrets_come_from_outside(services: Services) -> None:
         (name, key): value
         for name, service in services.items()
         for key, value in service.get("environment", {}).items()
-        if re.search("PASSWORD|TOKEN|KEY", key)
+        if re.search("PASSWORD|TOKEN|KEY|NOTIFY", key)
     }
     assert ("postgres", "POSTGRES_PASSWORD") in values
     assert {
@@ -143,7 +143,11 @@ def test_training_reaches_mlflow(services: Services) -> None:
 
 
 def test_service_reads_what_training_writes(services: Services) -> None:
-    assert services["code-location"]["volumes"] == ["data:/data", "./images:/images:ro"]
+    assert services["code-location"]["volumes"] == [
+        "data:/data",
+        "./images:/images:ro",
+        "./notify:/notify:ro",
+    ]
     assert "data:/data:ro" in services["serving"]["volumes"]
     assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
 
