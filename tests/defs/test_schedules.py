@@ -1,8 +1,14 @@
-from datetime import UTC, datetime
+import logging
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from daemon import loaded
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from dagster._utils.schedules import schedule_execution_time_iterator
 from dead_runs import begun, status
 
 from cxr_assets.definitions import definitions
@@ -49,3 +55,54 @@ def test_a_killed_retrain_does_not_make_a_tick_skip(instance):
     run, _ = begun(instance)
     assert len(tick(instance).run_requests) == 1
     assert status(instance, run) is dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_clock_changes_neither_repeat_nor_skip_a_week(zone):
+    """Both zones change their clocks on a Sunday, at or just before three o'clock."""
+    schedule = definitions.resolve_schedule_def("weekly_retrain")
+    ticks = list(
+        islice(
+            schedule_execution_time_iterator(SUNDAY.timestamp(), str(schedule.cron_schedule), zone),
+            20 * 52,
+        )
+    )
+    local = [tick.astimezone(ZoneInfo(zone)) for tick in ticks]
+    assert {(tick.isoweekday(), tick.hour, tick.minute) for tick in local} == {(7, 3, 0)}
+    days = [tick.date() for tick in local]
+    assert {after - before for before, after in pairwise(days)} == {timedelta(weeks=1)}
+    hours = {(after.timestamp() - before.timestamp()) / 3600 for before, after in pairwise(ticks)}
+    assert hours == {167, 168, 169}
+
+
+def test_a_daemon_that_was_down_starts_the_missed_retraining_once(tmp_path):
+    """By Dagster's own scheduler, in this process; nothing takes runs from the queue."""
+    import_module("dagster._daemon")  # first, as it and the scheduler import each other
+    from dagster._scheduler.scheduler import launch_scheduled_runs
+
+    queue = {
+        "run_coordinator": {
+            "module": "dagster._core.run_coordinator",
+            "class": "QueuedRunCoordinator",
+        }
+    }
+
+    def runs(weeks: float) -> list[str]:
+        """The daemon starts, looks once at the clock and ends."""
+        now = SUNDAY + timedelta(weeks=weeks)
+        with loaded(instance) as context:
+            for error in launch_scheduled_runs(context, logging.getLogger(__name__), now, {}):
+                assert error is None
+        return [run.run_id for run in instance.get_runs()]
+
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=queue) as instance:
+        assert runs(-0.5) == []
+        (first,) = runs(3.4)
+        assert runs(3.4) == runs(3.5) == [first], "the daemon restarts"
+        assert runs(2.9) == runs(3.1) == [first], "the clock is set back"
+        assert runs(4.1) == [first], "the first one is unfinished"
+        run = instance.get_run_by_id(first)
+        assert run is not None
+        instance.report_run_canceled(run)
+        assert len(runs(4.2)) == 1, "what was skipped is skipped"
+        assert len(runs(5.1)) == 2
