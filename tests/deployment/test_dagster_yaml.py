@@ -31,6 +31,11 @@ def test_dagster_accepts_the_configuration(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=["local", "deployed"])
+def test_the_age_of_the_assets_is_watched(path: Path) -> None:
+    assert load(path)["freshness"] == {"enabled": True}
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=["local", "deployed"])
 def test_a_dead_run_is_given_up_before_the_next_weekly_one(path: Path) -> None:
     monitoring = load(path)["run_monitoring"]
     assert monitoring["enabled"]
@@ -50,6 +55,7 @@ def test_local_instance_lives_below_its_home(tmp_path: Path) -> None:
     with DagsterInstance.from_config(str(home)) as instance:
         assert not instance.telemetry_enabled
         assert instance.run_monitoring_enabled
+        assert instance.freshness_enabled
         queue = instance.get_concurrency_config().run_queue_config
         assert queue is not None
         assert queue.max_concurrent_runs == 1
