@@ -148,9 +148,9 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image(
 def test_the_log_says_why_a_process_does_not_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from cxr_serving.images.dicom import DicomReader, DicomUnavailable, reader
+    from cxr_serving.images.dicom import DicomReader, DicomUnavailable, child
 
-    monkeypatch.setattr(reader, "_PACKAGES", ("cxr_serving",))
+    monkeypatch.setattr(child, "_PACKAGES", ("cxr_serving",))
     with pytest.raises(DicomUnavailable, match="the log says why"):
         DicomReader(10**6, 20, 2**30).start()
     assert "ModuleNotFoundError: No module named 'numpy'" in caplog.text

@@ -1,4 +1,4 @@
-"""Reads DICOM images in a child process with few rights, which is replaced when it fails."""
+"""Reads each DICOM image in a process of its own, which has few rights."""
 
 from cxr_serving.images.dicom.reader import DicomReader
 from cxr_serving.images.dicom.recognition import is_dicom

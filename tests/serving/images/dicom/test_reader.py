@@ -1,4 +1,4 @@
-"""The process that decodes: replaced when it dies or hangs, and shared by threads."""
+"""The processes that decode: one for each image, replaced when they die, shared by threads."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,7 +37,7 @@ from cxr_serving.model.preprocessing import (
 
 
 def children() -> set[int]:
-    """The processes that decode for this one."""
+    """The processes that fork those which decode for this one."""
     found = subprocess.run(
         ["pgrep", "-P", str(os.getpid()), "-f", "cxr_serving.images.dicom"],
         capture_output=True,
@@ -58,7 +59,7 @@ FILES = [
 ]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     file=st.sampled_from(FILES),
     # Most of what matters lies before the pixels.
@@ -80,10 +81,10 @@ def test_any_damage_is_an_image_or_a_rejection(
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
-def test_a_damaged_frame_does_not_cost_the_child(reader: DicomReader, syntax: UID) -> None:
+def test_a_damaged_frame_does_not_end_the_child(reader: DicomReader, syntax: UID) -> None:
     frame = lossless(grey(), syntax, 12)
     begun = children()
-    for bit in [*range(0, 8 * 60, 3), *range(8 * 60, 8 * len(frame), 149)]:
+    for bit in [*range(0, 8 * 60, 11), *range(8 * 60, 8 * len(frame), 499)]:
         damaged = bytearray(frame)
         damaged[bit // 8] ^= 1 << bit % 8
         # No checksum tells that other pixels are not those of the image.
@@ -105,14 +106,53 @@ def test_a_killed_child_is_replaced(make_reader: Callable[..., DicomReader]) -> 
     reader = make_reader()
     pid = begin(reader)
     os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert begin(reader) != pid
+
+
+def worker(child: int) -> int:
+    """The process that waits for the next image."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = subprocess.run(
+            ["pgrep", "-P", str(child), "-r", "S"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        if found:
+            return int(found[0])
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_each_image_has_a_process_of_its_own_which_waits_for_it(
+    make_reader: Callable[..., DicomReader],
+) -> None:
+    reader = make_reader()
+    child = begin(reader)
+    seen = [worker(child)]
+    for file in (dicom(grey()), b"no DICOM", dicom(grey())):
+        with suppress(UndecodableImage):
+            reader.read(file)
+        seen.append(worker(child))
+        assert not Path(f"/proc/{seen[-2]}").exists()
+    assert len(set(seen)) == len(seen)
+    assert child in children()
+
+
+def test_an_image_is_read_although_its_process_was_killed(
+    make_reader: Callable[..., DicomReader],
+) -> None:
+    reader = make_reader()
+    child = begin(reader)
+    os.kill(worker(child), signal.SIGKILL)
+    assert np.array_equal(reader.read(dicom(grey())), stretched(grey()))
+    assert child in children()
 
 
 def test_a_child_that_hangs_is_replaced(make_reader: Callable[..., DicomReader]) -> None:
     reader = make_reader(seconds=1)
     for side in (30, 500):  # the second is more than a pipe takes
         pid = begin(reader)
-        os.kill(pid, signal.SIGSTOP)
+        os.killpg(pid, signal.SIGSTOP)
         with pytest.raises(UndecodableImage, match="longer than 1 s"):
             reader.read(dicom(np.zeros((side, side), np.uint16)))
         assert pid not in children()
@@ -127,7 +167,7 @@ def test_an_interrupted_image_is_not_mixed_up_with_the_next(
 
     reader = make_reader()
     pid = begin(reader)
-    os.kill(pid, signal.SIGSTOP)
+    os.killpg(pid, signal.SIGSTOP)
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
@@ -168,7 +208,7 @@ def test_the_child_is_small_and_knows_no_secret(
     make_reader: Callable[..., DicomReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXR_SECRET", "secret")
-    process = Path(f"/proc/{begin(make_reader())}")
+    process = Path(f"/proc/{worker(begin(make_reader()))}")
     assert b"SECRET" not in (process / "environ").read_bytes()
     assert "torch" not in (process / "maps").read_text()
     limits = (process / "limits").read_text()
