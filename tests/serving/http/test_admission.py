@@ -1,6 +1,8 @@
 """Key, size and time of a request come before its body, on every route of the document."""
 
+import importlib
 import json
+import pkgutil
 import socket
 import time
 from collections.abc import Iterator
@@ -9,8 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from cxr_serving.http import routes
+from cxr_serving.http.admission import GuardedRoute
 from cxr_serving.http.app import create_app
 from cxr_serving.http.settings import Settings
 
@@ -156,6 +162,49 @@ def test_slow_body_is_given_up_at_the_deadline(hasty: Any, operations: list[Oper
         else:
             assert (status, code) == (408, "upload_too_slow"), operation
             assert 1.9 < seconds < 10, operation
+
+
+def test_only_guarded_routes_read_a_body() -> None:
+    modules = [
+        importlib.import_module(f"{routes.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(routes.__path__)
+    ]
+    found = [
+        (module.__name__, route)
+        for module in modules
+        for router in vars(module).values()
+        if isinstance(router, APIRouter)
+        for route in router.routes
+    ]
+    assert len({module for module, _ in found}) == len(modules)
+    for module, route in found:
+        assert isinstance(route, APIRoute), (module, route)
+        if not isinstance(route, GuardedRoute):
+            assert (route.methods, route.body_field) == ({"GET"}, None), (module, route.path)
+
+
+def test_no_other_path_or_method_waits_for_a_body(hasty: Any, operations: list[Operation]) -> None:
+    pages = ("/", "/docs", "/openapi.json", "/static/main.js")
+    paths = {operation.path for operation in operations}
+    for status, method, path in [
+        *((200, "GET", path) for path in pages),
+        *((405, "POST", path) for path in pages),
+        *((405, "PUT", path) for path in paths),
+        *((404, method, "/nowhere") for method in ("GET", "POST", "PUT")),
+    ]:
+        head = Operation(method, path, FORM, False).head(
+            "Content-Length: 68719476736", "Expect: 100-continue", "Connection: close"
+        )
+        with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as connection:
+            connection.sendall(head)
+            started = time.monotonic()
+            answer = b""
+            while not (final := answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")):
+                received = connection.recv(65536)
+                assert received, (method, path)
+                answer += received
+        assert int(final.split()[1]) == status, (method, path)
+        assert time.monotonic() - started < AT_ONCE, (method, path)
 
 
 def test_rate_limit_comes_before_the_body(tmp_path: Path) -> None:
