@@ -93,6 +93,16 @@ def shell(block: str) -> str:
     return done.stdout
 
 
+def test_every_line_of_the_threat_model_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| (?!from|the process \||---)(.*) \|$", page, re.MULTILINE)
+    assert len(rows) > 20
+    for row in rows:
+        assert re.search(r"`\S+\.py::test_\w+`$", row), row
+    for file, name in re.findall(r"`(\S+\.py)::(test_\w+)`", page):
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), (file, name)
+
+
 def test_dead_links_are_found_on_pages_and_in_the_readme(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
