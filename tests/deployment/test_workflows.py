@@ -86,10 +86,28 @@ def test_release_waits_for_ci_and_runs_on_version_tags_only() -> None:
     assert (ROOT / workflow["jobs"]["ci"]["uses"]).is_file()
 
 
+def test_release_says_what_is_in_it_and_how_it_was_built() -> None:
+    workflow = load("release.yml")
+    [build] = [step["with"] for step in steps(workflow) if "build-push" in step.get("uses", "")]
+    assert (build["provenance"], build["sbom"]) == ("mode=max", True)
+    *_, write, keep = workflow["jobs"]["sbom"]["steps"]
+    assert "cyclonedx-py requirements constraints.txt" in write["run"]
+    assert write["run"].split()[-1] == keep["with"]["path"]
+
+
+def test_every_pin_is_audited_with_each_change_and_each_week() -> None:
+    workflow = load("audit.yml")
+    assert workflow[True].keys() == {"push", "pull_request", "schedule"}
+    *_, audit = steps(workflow)
+    assert re.search(r"pip-audit==\S+ --requirement constraints.txt --no-deps", audit["run"])
+
+
 @pytest.mark.parametrize(("tag", "status"), [("v{version}", 0), ("v999.0.0", 1), ("v0", 1)])
 def test_release_rejects_a_tag_that_is_not_the_version(tag: str, status: int) -> None:
     [command] = [
-        step["run"] for step in steps(load("release.yml")) if "pyproject" in step.get("run", "")
+        step["run"]
+        for step in steps(load("release.yml"))
+        if "GITHUB_REF_NAME" in step.get("run", "")
     ]
     found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert found
