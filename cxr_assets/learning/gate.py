@@ -73,12 +73,15 @@ def fit(
     val, features = val.iloc[chosen], features[chosen]
     if len(train) < _FEWEST[0] or len(val) < _FEWEST[1]:
         gate = _colour_alone(features.shape[1])
-        return gate, _record(gate, len(train), [()] * len(val), {})
+        coloured = val["colour"] > _COLOUR
+        reasons: list[tuple[Reason, ...]] = [("colour",) if one else () for one in coloured]
+        return gate, _record(gate, len(train), reasons, {})
     held = _Images(processed, val, size)
     known = _Images(processed, train.iloc[_spread(len(train), _DESCRIBED)], size)
     gate = _fitted(known, dataset.labels(known.rows, classes), network)
     gate = replace(gate, thresholds=_thresholds(gate, held, features, network))
-    judged = gate.verdicts(held.described, _grey(len(features)), features)
+    colour = val["colour"].to_numpy(np.float32)
+    judged = gate.verdicts(held.described, colour, features)
     reasons = [verdict.reasons for verdict in judged]
     return gate, _record(gate, len(known.rows), reasons, _found(gate, held, features))
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from PIL import Image
@@ -42,13 +43,17 @@ def _quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def processed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """34 training and 34 validation images of each class."""
+    """34 training and 34 validation images of each class; the file of one of these is in colour."""
     layout = Layout(tmp_path_factory.mktemp("synthetic"))
     tiny.processed(layout, images=34, test_images=1)
     for split in ("train", "val"):
         for file in sorted((layout.processed / split).glob("*/*.png")):
             number = int(file.stem.removeprefix("image-"))
             synthetic(file.parent.name, len(split), number).save(file)
+    manifest = layout.processed / dataset.MANIFEST_FILE
+    rows = pd.read_parquet(manifest)
+    in_colour = rows["file"] == "val/normal/image-5.png"
+    rows.assign(colour=0.5 * in_colour).to_parquet(manifest)
     return layout.processed
 
 
@@ -82,10 +87,11 @@ def test_record_says_what_was_rejected(fitted: tuple[Gate, GateRecord]) -> None:
     _, record = fitted
     assert record.training == 102
     assert record.validation.images == 102
-    assert record.validation.rejected == 0, "one in a hundred of 102 would be more than 1 %"
-    low, high = record.validation.interval
-    assert low == 0
-    assert high == pytest.approx(0.0363, abs=1e-4)
+    rejected = {reason: check.validation.rejected for reason, check in record.checks.items()}
+    assert rejected.pop("colour") == 1
+    assert not any(rejected.values()), "one in a hundred of 102 would be more than 1 %"
+    assert record.validation.rejected == 1
+    assert record.validation.interval == pytest.approx((0.0017, 0.0535), abs=1e-4)
     assert list(record.checks) == list(REASONS)
     assert record.checks["flipped"].found.rejected == 10
     assert record.checks["rotated_90"].threshold == record.checks["not_chest"].threshold
@@ -111,4 +117,6 @@ def test_few_images_leave_the_check_of_the_colour_alone(tmp_path: Path) -> None:
     coloured = gate.judge(noise, np.ones(2, np.float32), network(noise))
     assert [verdict.reasons for verdict in coloured] == [("colour",)] * 2
     assert record.checks["not_chest"].threshold is None
+    colour = record.checks["colour"].validation
+    assert (colour.rejected, colour.images) == (3, 3), "those of the validation images are"
     assert GateRecord.model_validate_json(record.model_dump_json()) == record
