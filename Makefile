@@ -72,6 +72,7 @@ bench: setup ## Speed against the baseline; IMAGES=folder measures memory, too
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.probe
+	$(BIN)/python -m benchmarks.gate
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.memory $${IMAGES:+"$$IMAGES"}
 

@@ -145,3 +145,32 @@ def test_read_rejects_another_preprocessing(tmp_path: Path, change: dict[str, ob
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match="does not do"):
         Preprocessing.read(tmp_path)
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("shape", [(120, 150), (900, 1301)])
+def test_a_coloured_jpeg_gives_the_luma_of_libjpeg(
+    make_pixels: MakePixels, encode_image: Encode, shape: tuple[int, int], subsampling: int
+) -> None:
+    grey = make_pixels(*shape)
+    colours = Image.fromarray(np.stack([grey, grey[::-1], grey[:, ::-1]], axis=2))
+    image = encode_image(colours, "JPEG", quality=90, subsampling=subsampling)
+    with Image.open(io.BytesIO(image)) as opened:
+        drafted = opened.draft("L", (128, 128))
+        assert drafted is not None
+        luma = opened.resize((64, 64), Image.Resampling.BICUBIC, drafted[1])
+    np.testing.assert_array_equal(Preprocessing(64).decode(image).pixels, np.asarray(luma))
+
+
+def test_colour_says_how_coloured_a_file_is(make_pixels: MakePixels, encode_image: Encode) -> None:
+    pixels = make_pixels(120, 150)
+    grey = Image.fromarray(pixels)
+    green = Image.fromarray(np.stack([pixels // 2, pixels, pixels // 2], axis=2))
+    decode = Preprocessing(64).decode
+    for file_format in ("JPEG", "PNG"):
+        assert decode(encode_image(grey, file_format)).colour == 0
+        assert decode(encode_image(grey.convert("RGB"), file_format)).colour < 0.02
+        assert decode(encode_image(green, file_format)).colour == pytest.approx(0.25, abs=0.03)
+    for mode, colour in (("LA", 0), ("RGBA", 0.25), ("P", 0.25)):
+        converted = (green if colour else grey).convert(mode)
+        assert decode(encode_image(converted, "PNG")).colour == pytest.approx(colour, abs=0.03)
