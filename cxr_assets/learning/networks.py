@@ -37,6 +37,10 @@ class PretrainedError(Exception):
     """Pretrained weights are missing or do not fit; the message says what to do."""
 
 
+class UnreachableError(PretrainedError):
+    """The hub does not answer, or is busy: another attempt may help."""
+
+
 def locate(pretrained: str, revision: str | None) -> Path:
     """Directory with ``config.json`` and ``model.safetensors``, downloaded from the hub if needed.
 
@@ -45,7 +49,8 @@ def locate(pretrained: str, revision: str | None) -> Path:
         revision: commit of the hub repository.
 
     Raises:
-        PretrainedError: neither a directory nor a reachable repository, or files are missing.
+        UnreachableError: the hub cannot be reached or is busy.
+        PretrainedError: neither a directory nor a repository, or files are missing.
     """
     directory = expanded(pretrained)
     if not directory.is_dir():
@@ -81,11 +86,19 @@ def _download(repository: str, revision: str | None) -> Path:
             f"{constants.ENDPOINT} has no repository {repository} that this account can read"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise PretrainedError(
+        raise (UnreachableError if _is_temporary(error) else PretrainedError)(
             f"{repository} could not be downloaded from {constants.ENDPOINT} ({error}). "
             "Without the hub: set model.pretrained and probe.pretrained to local directories in "
             "the hub's format, or run experiment=demo or experiment=scratch"
         ) from error
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Whether the hub does not answer or is busy; a full disk is neither."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return isinstance(error, LocalEntryNotFoundError | requests.RequestException)
+    return response.status_code in (408, 429) or response.status_code >= 500
 
 
 def identity(pretrained: str | None, revision: str | None) -> str | None:

@@ -36,6 +36,10 @@ class KaggleError(Exception):
     """The data set could not be downloaded; the message says why and what to do."""
 
 
+class UnreachableError(KaggleError):
+    """Kaggle does not answer, or is busy: another attempt may help."""
+
+
 def fetch(dataset: str, cache: Path, progress: Progress) -> Path:
     """Download a data set, or reuse an earlier download.
 
@@ -55,8 +59,9 @@ def fetch(dataset: str, cache: Path, progress: Progress) -> Path:
         The directory with the extracted files.
 
     Raises:
-        KaggleError: Kaggle cannot be reached, rejects the request, does not know the data set or
-            sends a broken archive, or the cache cannot be written.
+        UnreachableError: Kaggle cannot be reached or is busy.
+        KaggleError: it rejects the request, does not know the data set or sends a broken archive,
+            or the cache cannot be written.
     """
     try:
         handle = parse_dataset_handle(dataset)
@@ -78,11 +83,11 @@ def fetch(dataset: str, cache: Path, progress: Progress) -> Path:
                 folder.parent.with_name(f"{folder.name}.complete").unlink(missing_ok=True)
                 progress(f"set aside as {set_aside(folder)} and downloaded again: {problem}")
             except requests.HTTPError as error:
-                raise KaggleError(_rejection(dataset, error, credentials is not None)) from error
+                raise _rejection(dataset, error, credentials is not None) from error
             except _CUT as error:
                 received = _archive_bytes(cache, handle)
                 if received <= before:
-                    raise KaggleError(_unreachable(dataset, error, received)) from error
+                    raise UnreachableError(_unreachable(dataset, error, received)) from error
                 progress(f"the connection broke after {received:,} bytes; resuming")
             except DataCorruptionError as error:
                 raise KaggleError(
@@ -134,7 +139,7 @@ def _archive_bytes(cache: Path, handle: DatasetHandle) -> int:
     return sum(path.stat().st_size for path in _archives(cache, handle))
 
 
-def _rejection(dataset: str, error: requests.HTTPError, credentials: bool) -> str:
+def _rejection(dataset: str, error: requests.HTTPError, credentials: bool) -> KaggleError:
     status = error.response.status_code if error.response is not None else None
     if status in (401, 403):
         advice = (
@@ -142,10 +147,12 @@ def _rejection(dataset: str, error: requests.HTTPError, credentials: bool) -> st
             if credentials
             else "there are no credentials; set KAGGLE_API_TOKEN"
         )
-        return f"Kaggle rejects {dataset} (HTTP {status}): {advice}"
+        return KaggleError(f"Kaggle rejects {dataset} (HTTP {status}): {advice}")
     if status == 404:
-        return f"Kaggle has no data set {dataset} (HTTP 404): data.dataset must be owner/name"
-    return f"Kaggle answers HTTP {status} for {dataset}: try again later"
+        return KaggleError(
+            f"Kaggle has no data set {dataset} (HTTP 404): data.dataset must be owner/name"
+        )
+    return UnreachableError(f"Kaggle answers HTTP {status} for {dataset}: try again later")
 
 
 def _unreachable(dataset: str, error: requests.RequestException, received: int) -> str:

@@ -38,6 +38,10 @@ class UploadError(Exception):
     """The release did not reach the hub; the message says why and what to do, never the token."""
 
 
+class UnreachableError(UploadError):
+    """The hub does not answer, or is busy: another attempt may help."""
+
+
 @dataclass(frozen=True)
 class Hub:
     """The repository that releases are pushed to.
@@ -81,8 +85,9 @@ def push(directory: Path, repo: str, token: str) -> str:
 
     Raises:
         BundleError: the release is broken; nothing was sent.
-        UploadError: the hub cannot be reached or rejects it, or the repository has files of the
-            same names from somebody else; the card, ``README.md``, alone is replaced.
+        UnreachableError: the hub cannot be reached or is busy.
+        UploadError: it rejects the release, or the repository has files of the same names from
+            somebody else; the card, ``README.md``, alone is replaced.
     """
     record = store.verify(directory)
     api = HfApi(token=token)
@@ -99,7 +104,7 @@ def push(directory: Path, repo: str, token: str) -> str:
             break
         logger.warning("%s; trying again in %g seconds", reason, wait)
         time.sleep(wait)
-    raise UploadError(
+    raise (UnreachableError if temporary else UploadError)(
         f"{directory} was not pushed to {repo}: {reason}. The release is complete on this machine; "
         "materialise hf_release again, or repeat the promotion, to push what is missing"
     )

@@ -2,7 +2,7 @@ import dagster as dg
 import pytest
 
 from cxr_assets.defs import failures
-from cxr_assets.defs.assets.training import retried
+from cxr_assets.defs.retries import retried
 from cxr_assets.learning.fit import DivergedError
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.split import SplitError
@@ -64,7 +64,7 @@ def test_after_a_retry_the_error_is_that_of_the_op():
         fit()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_assets.defs.assets.training.RETRY_SECONDS", 0)
+        patch.setattr("cxr_assets.defs.retries.RETRY_SECONDS", 0)
         done = job.execute_in_process(raise_on_error=False)
     (event,) = [event for event in done.all_events if event.is_step_failure]
     assert failures.reason(event.step_failure_data.error).startswith("MemoryError (its text")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from httpx import Request, Response
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES
 from transformers import ConvNextV2Model, Dinov2Config, Dinov2Model
@@ -11,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from cxr_assets.experiment import Model, Probe, compose
 from cxr_assets.learning import networks
-from cxr_assets.learning.networks import PretrainedError
+from cxr_assets.learning.networks import PretrainedError, UnreachableError
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +132,35 @@ def test_identity_is_that_of_the_content(tmp_path, convnext_directory):
 def test_without_the_hub_the_error_says_what_could_not_be_reached(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(PretrainedError, match="experiment=demo") as caught:
+    with pytest.raises(UnreachableError, match="experiment=demo") as caught:
         networks.locate("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056")
     assert "http://127.0.0.1:9" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "temporary"), [(403, False), (404, False), (429, True), (503, True)]
+)
+def test_only_a_busy_hub_may_answer_later(monkeypatch, tmp_path, status, temporary):
+    def answer(*_, **__):
+        response = Response(status, request=Request("GET", "http://hub.local"))
+        raise HfHubHTTPError("no", response=response)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(networks.requests, "head", answer)
+    with pytest.raises(PretrainedError) as caught:
+        networks.locate("facebook/dinov2-small", None)
+    assert isinstance(caught.value, UnreachableError) == temporary
+
+
+def test_a_full_disk_is_not_the_hubs_fault(monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(networks.requests, "head", full)
+    with pytest.raises(PretrainedError) as caught:
+        networks.locate("facebook/dinov2-small", None)
+    assert not isinstance(caught.value, UnreachableError)
 
 
 def test_a_pinned_hub_id_in_the_cache_needs_no_network(monkeypatch, tmp_path, dinov2_directory):

@@ -203,6 +203,7 @@ def test_http_errors_say_what_to_do(stand_in, tmp_path, said, status, advice):
     with pytest.raises(kaggle.KaggleError, match=f"{status}.*{advice}") as caught:
         fetch(tmp_path, said)
     assert DATASET in str(caught.value)
+    assert isinstance(caught.value, kaggle.UnreachableError) == (status == 503)
 
 
 def test_credentials_are_used_but_never_logged_or_sent_to_the_store(
@@ -240,7 +241,7 @@ def test_a_host_that_never_answers_times_out(tmp_path, said, monkeypatch):
     monkeypatch.setattr(kaggle, "READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_client_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
-        with pytest.raises(kaggle.KaggleError, match="timed out"):
+        with pytest.raises(kaggle.UnreachableError, match="timed out"):
             fetch(tmp_path, said)
 
 

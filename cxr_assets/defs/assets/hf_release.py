@@ -6,6 +6,7 @@ from pydantic import Field
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.metrics_report import metrics_report
 from cxr_assets.defs.resources import DataRoot, Experiment, settings
+from cxr_assets.defs.retries import reconnecting
 from cxr_assets.release import promotion
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError, BundleRecord
@@ -42,14 +43,15 @@ def hf_release(
     data_root: DataRoot,
 ) -> dg.MaterializeResult[None]:
     from cxr_assets.release.release import withheld, write_release
-    from cxr_assets.release.upload import configured
+    from cxr_assets.release.upload import UnreachableError, configured
 
     resolved = experiment.resolve()
     releases = data_root.layout.releases
     directory = write_release(data_root.layout, settings.hf_repo, resolved, context.log.info)
     hub = configured(settings.hf_repo)
     reason = withheld(BundleRecord.read(directory)) if hub.push and not config.force else None
-    decision = promotion.decide(data_root.layout, directory, hub.push, reason)
+    with reconnecting(context, UnreachableError):
+        decision = promotion.decide(data_root.layout, directory, hub.push, reason)
     protected = promotion.newest_held(data_root.layout)
     try:
         store.prune(releases, resolved.keep_versions, [protected])

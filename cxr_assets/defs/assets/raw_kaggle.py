@@ -4,6 +4,7 @@ import dagster as dg
 
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
+from cxr_assets.defs.retries import reconnecting
 from cxr_assets.tracking import Run
 
 
@@ -28,10 +29,12 @@ def raw_kaggle(
     from cxr_assets.defs.assets import tables
     from cxr_assets.evaluation.screening import screen
     from cxr_assets.radiographs import raw
+    from cxr_assets.radiographs.kaggle import UnreachableError
 
     settings = experiment.resolve()
     settings.require_runnable()
-    images = raw.collect(settings.data, settings.classes, data_root.layout, context.log.info)
+    with reconnecting(context, UnreachableError):
+        images = raw.collect(settings.data, settings.classes, data_root.layout, context.log.info)
     inventory = images.inventory
     named = inventory[inventory["problem"].isna()]
     # The data version does not depend on it: what a model thinks of images changes no image.

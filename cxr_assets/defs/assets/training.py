@@ -1,7 +1,5 @@
 """What the two model assets share: a graph of the ops ``fit`` and ``export``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -9,10 +7,9 @@ from pydantic import Field
 
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
+from cxr_assets.defs.retries import reconnecting, retried
 from cxr_assets.tracking import Run
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
-
-RETRY_SECONDS = 10
 
 
 class FitConfig(dg.Config):
@@ -21,20 +18,6 @@ class FitConfig(dg.Config):
     force: bool = Field(
         False, description="Train again even if a bundle with the same fingerprint exists."
     )
-
-
-@contextmanager
-def retried(*permanent: type[Exception]) -> Iterator[None]:
-    """Have Dagster retry the op once, unless one of ``permanent`` is raised.
-
-    A ``dg.RetryPolicy`` would also retry an op that was terminated on purpose.
-    """
-    try:
-        yield
-    except permanent:
-        raise
-    except Exception as error:
-        raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_SECONDS) from error
 
 
 def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
@@ -61,12 +44,14 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[Run],
     ) -> None:
         from cxr_assets import training
-        from cxr_assets.learning.fit import DivergedError
+        from cxr_assets.learning.checkpoints import TrainingError
+        from cxr_assets.learning.networks import PretrainedError, UnreachableError
         from cxr_assets.learning.plan import plan as make_plan
 
-        plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        with retried(DivergedError):
-            training.fit(plan, context.log.info, config.force)
+        with reconnecting(context, UnreachableError):
+            plan = make_plan(asset, experiment.resolve(), data_root.layout)
+            with retried(TrainingError, PretrainedError):
+                training.fit(plan, context.log.info, config.force)
 
     @dg.op(
         name=f"{asset}_export",

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from cxr_assets import tracking
-from cxr_assets.defs.assets import training
+from cxr_assets.defs import retries
 from cxr_assets.defs.assets.training import model_asset
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.layout import Layout
@@ -27,7 +27,7 @@ def layout(tmp_path) -> Layout:
 
 @pytest.fixture
 def materialize(layout, monkeypatch):
-    monkeypatch.setattr(training, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0)
 
     def run(*overrides: str) -> dg.ExecuteInProcessResult:
         return dg.materialize(

@@ -17,7 +17,7 @@ from pushing import (
     rejection,
 )
 
-from cxr_assets.release.upload import push
+from cxr_assets.release.upload import UnreachableError, UploadError, push
 
 
 @both_ways
@@ -70,6 +70,16 @@ def test_a_fault_that_stays_is_a_failure_that_a_retry_makes_good(
     hub.faults.clear()
     push(release, REPO, TOKEN)
     assert_pushed(release, hub)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, UnreachableError), (403, UploadError)])
+def test_only_what_may_pass_is_worth_another_attempt(
+    release: Path, hub: Hub, status: int, kind: type[UploadError]
+) -> None:
+    hub.faults = [Fault(COMMIT, status)]
+    with pytest.raises(UploadError) as caught:
+        push(release, REPO, TOKEN)
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("hub", ["lfs"], indirect=True)
