@@ -1,7 +1,13 @@
 """Names and parts of docker-compose.yml that several tests need."""
 
+import importlib
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+import click
+
+import cxr
 
 ROOT = Path(__file__).parents[2]
 OURS = ["code-location", "webserver", "daemon", "mlflow", "serving"]
@@ -31,3 +37,24 @@ def listening_port(service: Service) -> int:
         return PORTS[service["image"].partition(":")[0]]
     environment = service.get("environment", {})
     return int(environment["CXR_PORT"] if "CXR_PORT" in environment else option(service, "port"))
+
+
+def parse(program: str, arguments: list[str]) -> None:
+    """Let a console script's own command line parser read the arguments.
+
+    Raises:
+        click.UsageError: the program has no such command, option or type of value.
+    """
+    if program == "cxr":  # of Typer, which no longer builds on click's classes
+        [name] = arguments
+        assert name in [known.callback.__name__ for known in cxr.app.registered_commands]
+        return
+    script, *_ = entry_points(group="console_scripts", name=program)
+    command: click.Command = importlib.import_module(script.module).cli
+    context = None
+    while isinstance(command, click.Group):
+        context = click.Context(command, info_name=program, parent=context)
+        name, found, arguments = command.resolve_command(context, arguments)
+        assert found is not None, f"{program} has no command {name}"
+        command = found
+    command.make_context(program, arguments, parent=context)

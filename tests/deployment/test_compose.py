@@ -1,7 +1,6 @@
 import ast
 import importlib
 import re
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from composition import (
     Services,
     listening_port,
     option,
+    parse,
 )
 from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -26,7 +26,6 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
-import cxr
 from cxr_serving.http.settings import Settings as ServiceSettings
 
 # Programs of images that are not built here.
@@ -38,27 +37,6 @@ def probed_url(service: Service) -> str:
     [url] = re.findall(r"http://[^']+", service["healthcheck"]["test"][-1])
     assert isinstance(url, str)
     return url
-
-
-def parse(program: str, arguments: list[str]) -> None:
-    """Let a console script's own command line parser read the arguments.
-
-    Raises:
-        click.UsageError: the program has no such command, option or type of value.
-    """
-    if program == "cxr":  # of Typer, which no longer builds on click's classes
-        [name] = arguments
-        assert name in [known.callback.__name__ for known in cxr.app.registered_commands]
-        return
-    script, *_ = entry_points(group="console_scripts", name=program)
-    command: click.Command = importlib.import_module(script.module).cli
-    context = None
-    while isinstance(command, click.Group):
-        context = click.Context(command, info_name=program, parent=context)
-        name, found, arguments = command.resolve_command(context, arguments)
-        assert found is not None, f"{program} has no command {name}"
-        command = found
-    command.make_context(program, arguments, parent=context)
 
 
 def test_every_promised_service_is_there(services: Services) -> None:
