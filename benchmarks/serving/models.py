@@ -4,17 +4,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.learning import onnx
+from cxr_assets.learning.gate import AXES
 from cxr_assets.learning.reference import Saved
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_serving.http.settings import ASSET
-from cxr_serving.model import bundle, store
+from cxr_serving.model import bundle, descriptor, store
 from cxr_serving.model.bundle import INT8_FILE, BundleRecord, Int8
 from cxr_serving.model.distribution import Distribution
+from cxr_serving.model.gate import CHECKS, Gate, Likeness
 from cxr_serving.model.preprocessing import Preprocessing
 from cxr_serving.model.reference import INT8_TOLERANCE
 
@@ -71,6 +74,7 @@ def publish(
         expected = Saved(directory, record.flip_averaging).reference()
         expected.write(directory)
         Distribution.of(expected.images, expected.probabilities).write(directory)
+        _gate(config.hidden_sizes[-1]).write(directory)
         onnx.write(directory, record.flip_averaging)
         onnx.quantise(directory)
         difference = expected.difference(onnx.predict(directory / INT8_FILE, expected.images, 1))
@@ -87,6 +91,23 @@ def publish(
         return record.model_copy(update={"int8": int8})
 
     return store.publish(store.asset_directory(data_root, ASSET), record, write, point)
+
+
+def _gate(features: int) -> Gate:
+    """A gate that costs what a fitted one does, and accepts every image."""
+
+    def likeness(means: int, dimensions: int) -> Likeness:
+        shapes = (means, dimensions), (dimensions, min(AXES, dimensions // 2)), (1,)
+        return Likeness(*(np.zeros(shape, np.float32) for shape in shapes))
+
+    zero = np.zeros(descriptor.LENGTH, np.float32)
+    return Gate(
+        chest=zero,
+        side=zero,
+        picture=likeness(1, descriptor.LENGTH),
+        features=likeness(len(KAGGLE_CLASSES), features),
+        thresholds=np.full(len(CHECKS), np.inf, np.float32),
+    )
 
 
 def _network(config: ConvNextV2Config, seed: int) -> ConvNextV2ForImageClassification:

@@ -46,7 +46,7 @@ _COLOUR = 0.06
 # Images in memory at once, but for those that are altered.
 _BATCH = 16
 # Directions with a variance of their own; the others share one.
-_AXES = 128
+AXES = 128
 _SEED = 20260104
 _UNLIMITED = np.array([_COLOUR if check == "colour" else np.inf for check in CHECKS], np.float32)
 
@@ -159,7 +159,7 @@ def _likeness(points: Floats, labels: npt.NDArray[np.int64]) -> Likeness:
     covariance, _ = ledoit_wolf((points - means[of]).astype(np.float64), assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = np.maximum(values[::-1], values[-1] * 1e-6 + 1e-12), vectors[:, ::-1]
-    wide = min(_AXES, len(values) // 2)
+    wide = min(AXES, len(values) // 2)
     precision = 1 / values[wide:].mean()
     axes = vectors[:, :wide] * np.sqrt(np.maximum(precision - 1 / values[:wide], 0))
     return Likeness(

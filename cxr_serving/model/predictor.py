@@ -198,9 +198,10 @@ class Predictor:
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         size = self.record.input_size
         self._agree(network.input_shape, [3, size, size])
-        self._agree(network.output_shape, [len(self.record.classes)])
-        # Without features a gate would judge nothing.
-        self._agree(network.outputs, OUTPUTS if self.gate else OUTPUTS[: len(network.outputs)])
+        self._agree(network.outputs["logits"], [len(self.record.classes)])
+        self._agree(tuple(network.outputs), OUTPUTS[: len(network.outputs)])
+        if self.gate:  # without features it would judge nothing
+            self._agree(network.outputs.get("features"), [self.gate.features.means.shape[1]])
         return network
 
     def _int8(self) -> _Forward:
@@ -268,8 +269,7 @@ class OnnxNetwork:
 
     Attributes:
         input_shape: of one normalised image.
-        output_shape: of its logits.
-        outputs: their names.
+        outputs: shape for one image by name, in order: the first of ``OUTPUTS``.
     """
 
     def __init__(self, path: Path, preprocessing: Preprocessing, threads: int) -> None:
@@ -280,11 +280,10 @@ class OnnxNetwork:
             path, options, providers=["CPUExecutionProvider"]
         )
         self._preprocessing = preprocessing
-        [pixels], [logits, *_] = self._session.get_inputs(), self._session.get_outputs()
+        [pixels], outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input: str = pixels.name
         self.input_shape: list[int] = pixels.shape[1:]
-        self.output_shape: list[int] = logits.shape[1:]
-        self.outputs = tuple(output.name for output in self._session.get_outputs())
+        self.outputs: dict[str, list[int]] = {output.name: output.shape[1:] for output in outputs}
 
     def __call__(self, images: Images) -> tuple[Scores, ...]:
         """Of images uint8 [N, size, size]: what :attr:`outputs` names."""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gates
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,13 @@ def test_gate_beside_a_network_without_features_is_rejected(
 
     directory = publish_bundle(tmp_path, seed=1, finish=without_features)
     with pytest.raises(BundleError, match="contradicts itself"):
+        Predictor(directory)
+
+
+def test_gate_of_another_network_is_rejected(tmp_path: Path, publish_bundle: PublishBundle) -> None:
+    other = gates.rejecting(features=9)
+    directory = publish_bundle(tmp_path, seed=1, finish=other.write)
+    with pytest.raises(BundleError, match=r"contradicts itself: \[8\]"):
         Predictor(directory)
 
 
