@@ -15,6 +15,7 @@ from cxr_assets.defs.notifying import notifications
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.defs.schedules import weekly_retrain
 from cxr_assets.defs.sensors import killed_runs
+from cxr_assets.defs.triggers import triggers
 
 definitions = dg.Definitions(
     assets=[
@@ -28,7 +29,7 @@ definitions = dg.Definitions(
     asset_checks=checks,
     jobs=[retrain],
     schedules=[weekly_retrain],
-    sensors=[killed_runs, *notifications],
+    sensors=[killed_runs, *notifications, *triggers],
     resources={"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow},
     executor=tracked_in_process,
 )

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from cxr_assets.witness import masked
+
 # As in the alert ImagesDrift of deploy/alerts.yml.
 LIMIT = 0.25
 FEWEST = 200
@@ -13,25 +15,31 @@ LASTING = timedelta(hours=1)
 _ACTED = "acted"
 
 
-def measured(url: str) -> dict[str, float] | None:
+class NotMeasured(Exception):
+    """The service does not say how its images drift; the message says why."""
+
+
+def measured(url: str | None) -> dict[str, float] | None:
     """PSI of the last images against the validation images, by what is compared.
 
     Args:
-        url: address of the service.
+        url: address of the service; None where there is none to watch.
 
     Returns:
         None while the service has answered too few images since its start or a new model.
 
     Raises:
-        requests.RequestException: the service does not answer, or without metrics.
+        NotMeasured: there is none, it does not answer, or with something else than metrics.
     """
-    response = requests.get(f"{url}/metrics", timeout=10)
-    response.raise_for_status()
-    samples = [
-        sample
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    ]
+    if url is None:
+        raise NotMeasured("no service is watched: CXR_SERVICE_URL is not set")
+    try:
+        response = requests.get(f"{url}/metrics", timeout=10)
+        response.raise_for_status()
+        families = list(text_string_to_metric_families(response.text))
+    except (requests.RequestException, ValueError) as error:
+        raise NotMeasured(f"the service does not answer: {masked(str(error))}") from error
+    samples = [sample for family in families for sample in family.samples]
     images = sum(sample.value for sample in samples if sample.name == "cxr_drift_images")
     if images < FEWEST:
         return None
