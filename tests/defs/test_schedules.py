@@ -90,12 +90,14 @@ def test_a_daemon_that_was_down_starts_the_missed_retraining_once(tmp_path):
     def runs(weeks: float) -> list[str]:
         """The daemon starts, looks once at the clock and ends."""
         now = SUNDAY + timedelta(weeks=weeks)
-        with loaded(instance) as context:
-            for error in launch_scheduled_runs(context, logging.getLogger(__name__), now, {}):
-                assert error is None
+        for error in launch_scheduled_runs(context, logging.getLogger(__name__), now, {}):
+            assert error is None
         return [run.run_id for run in instance.get_runs()]
 
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=queue) as instance:
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path), overrides=queue) as instance,
+        loaded(instance) as context,
+    ):
         assert runs(-0.5) == []
         (first,) = runs(3.4)
         assert runs(3.4) == runs(3.5) == [first], "the daemon restarts"
