@@ -1,4 +1,4 @@
-"""Sensors that notify people, one message per event; on where `CXR_NOTIFY_*` names receivers."""
+"""Sensors that notify people, one message per event; on where the settings name receivers."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -47,10 +47,11 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         from cxr_assets.learning.checkpoints import TrainingError
         from cxr_assets.learning.networks import PretrainedError, UnreachableError
         from cxr_assets.learning.plan import plan as make_plan
+        from cxr_assets.radiographs.dataset import DatasetError
 
         with reconnecting(context, UnreachableError):
             plan = make_plan(asset, experiment.resolve(), data_root.layout)
-            with retried(TrainingError, PretrainedError):
+            with retried(TrainingError, PretrainedError, DatasetError):
                 training.fit(plan, context.log.info, config.force)
 
     @dg.op(
