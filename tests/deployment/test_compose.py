@@ -208,3 +208,30 @@ def test_image_is_built_from_a_stage_that_exists(
 def test_container_gives_up_its_privileges(name: str, services: Services) -> None:
     assert services[name]["cap_drop"] == ["ALL"]
     assert services[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_container_takes_no_more_than_its_share(name: str, services: Services) -> None:
+    assert services[name]["pids_limit"] == 1000
+    # What a training needs depends on its images.
+    assert ("mem_limit" in services[name]) is (name != "code-location")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_image_that_is_not_built_here_has_an_exact_version(name: str, services: Services) -> None:
+    if "build" not in services[name]:
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+(\.\d+)?", services[name]["image"])
+
+
+def test_the_largest_requests_that_are_accepted_at_once_fit_into_memory(services: Services) -> None:
+    settings = ServiceSettings()
+    needed = settings.max_queue * settings.max_upload_bytes
+    kubernetes = (ROOT / "deploy" / "k8s" / "serving.yaml").read_text()
+    systemd = (ROOT / "deploy" / "systemd" / "cxr-serving.service").read_text()
+    limits = [
+        services["serving"]["mem_limit"].removesuffix("g"),
+        *re.findall(r"limits: \{memory: (\d+)Gi\}", kubernetes),
+        *re.findall(r"^MemoryMax=(\d+)G$", systemd, re.MULTILINE),
+    ]
+    # One more for the model and the images that are being decoded.
+    assert [2**30 * (int(limit) - 1) > needed for limit in limits] == [True] * 3
