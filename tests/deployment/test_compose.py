@@ -235,3 +235,9 @@ def test_the_largest_requests_that_are_accepted_at_once_fit_into_memory(services
     ]
     # One more for the model and the images that are being decoded.
     assert [2**30 * (int(limit) - 1) > needed for limit in limits] == [True] * 3
+
+
+@pytest.mark.parametrize("name", [*OURS, *MONITORING])
+def test_container_writes_to_its_volumes_alone(name: str, services: Services) -> None:
+    # Libraries of a training write where they like.
+    assert services[name].get("read_only", False) is (name != "code-location")
