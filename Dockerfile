@@ -3,9 +3,11 @@ FROM python:3.12-slim AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CXR_DATA_ROOT=/data
-# A volume that is new takes owner and mode of the directory that it is mounted on.
+# A volume that is new takes owner and mode of the directory that it is mounted on. Nobody becomes
+# another user: su, mount and the like lose the bits that would let them.
 RUN useradd --uid 1000 --create-home --no-log-init cxr \
-    && install --directory --owner cxr --group cxr /data
+    && install --directory --owner cxr --group cxr /data \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 FROM base AS build
 WORKDIR /build

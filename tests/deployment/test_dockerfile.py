@@ -116,6 +116,11 @@ def test_default_command_is_the_composed_one(
     assert json.loads(command) == composed
 
 
+def test_no_program_changes_the_user(stages: Stages) -> None:
+    last = arguments_of(stages["base"], "RUN")[-1]
+    assert last.endswith("find / -xdev -type f -perm /6000 -exec chmod a-s {} +")
+
+
 def test_no_secret_is_built_in(stages: Stages) -> None:
     names = " ".join(
         arguments
