@@ -101,10 +101,12 @@ def test_both_bundles_answer_with_the_classes(trained: Trained) -> None:
     for bundle in (trained.main, trained.probe):
         assert BundleRecord.read(bundle).classes == trained.classes
         assert Predictor(bundle).predict(images).shape == (3, len(trained.classes))
-    served, cam = Predictor(trained.main).answer(images)
-    assert cam is not None
-    assert cam.shape[1] == len(trained.classes)
-    np.testing.assert_allclose(served, Saved(trained.main, False).predict(images), atol=1e-4)
+    answers = Predictor(trained.main).answer(images)
+    assert answers.cam is not None
+    assert answers.cam.shape[1] == len(trained.classes)
+    np.testing.assert_allclose(
+        answers.probabilities, Saved(trained.main, False).predict(images), atol=1e-4
+    )
 
 
 def test_the_report_is_about_the_classes(trained: Trained) -> None:

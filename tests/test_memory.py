@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cxr_assets.evaluation import bootstrap, illustration, inference, page, report, shortcuts
+from cxr_assets.evaluation import (
+    bootstrap,
+    illustration,
+    inference,
+    page,
+    rejection,
+    report,
+    shortcuts,
+)
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import embeddings, gate
@@ -45,6 +53,8 @@ def test_a_report_never_holds_the_test_split(
     monkeypatch.setattr(inference, "_BATCH", 4)
     monkeypatch.setattr(bootstrap, "RESAMPLES", 2)
     monkeypatch.setattr(shortcuts, "_TREES", 5)
+    # As many images as are altered are held, whatever the split.
+    monkeypatch.setattr(rejection, "_ALTERED", 4)
     # Plots and page are the same for any number of images, and large.
     monkeypatch.setattr(illustration, "draw", lambda *given: {})
     monkeypatch.setattr(page, "render", lambda *given: "")

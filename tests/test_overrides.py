@@ -30,9 +30,10 @@ def folder(*overrides: str) -> Path | None:
 @pytest.mark.parametrize("path", ODD)
 def test_every_path_can_be_named(path: str) -> None:
     # As an argument of a program, in CXR_OVERRIDES quoted as in a shell, and quoted whole.
-    assert folder(f"data.folder={path}") == Path(path)
-    assert folder(*split(f"seed=1 data.folder={shlex.quote(path)}")) == Path(path)
-    assert folder(*split(f"seed=1 {shlex.quote(f'data.folder={path}')}")) == Path(path)
+    place = Path(path).expanduser()
+    assert folder(f"data.folder={path}") == place
+    assert folder(*split(f"seed=1 data.folder={shlex.quote(path)}")) == place
+    assert folder(*split(f"seed=1 {shlex.quote(f'data.folder={path}')}")) == place
     weights = compose("demo", [f"probe.pretrained={path}"] if path.startswith("/") else [])
     assert weights.probe.pretrained == (path if path.startswith("/") else None)
 
@@ -134,10 +135,12 @@ def test_words_that_are_numbers_stay_as_they_are_written() -> None:
 @pytest.mark.parametrize("table", ["~/labels.csv", "/data/Häuser, (2024)/a.csv"])
 def test_a_table_among_several_sources_may_lie_anywhere(table: str) -> None:
     sources = f"data.sources=[{{name: a, source: table, table: '{table}'}}]"
-    assert compose("demo", ["data=sources", sources]).data.listed[0].table == Path(table)
+    assert (
+        compose("demo", ["data=sources", sources]).data.listed[0].table == Path(table).expanduser()
+    )
     bare = f"data.sources=[{{name: a, source: table, table: {table.partition(',')[0]}}}]"
     place = compose("demo", ["data=sources", bare]).data.listed[0].table
-    assert place == Path(table.partition(",")[0])
+    assert place == Path(table.partition(",")[0]).expanduser()
 
 
 @pytest.mark.parametrize(
