@@ -18,7 +18,7 @@ from cxr_assets.evaluation import (
 )
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import embeddings, gate
+from cxr_assets.learning import backbone, embeddings, gate
 from cxr_assets.learning import export as exporting
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
@@ -97,14 +97,16 @@ def test_an_export_never_holds_the_validation_split(
 def test_embedding_never_holds_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Reading the code that it names takes about 1 MB, whatever the split.
     monkeypatch.setattr(embeddings, "code_version", lambda module: module)
+    # Each processor holds the input of one image: twelve times its pixels.
+    monkeypatch.setattr(backbone.processors, "count", lambda: 1)
     layout = Layout(tmp_path)
     tiny.processed(layout, images=IMAGES, test_images=1)
     rows = dataset.kept(layout.processed, "val")
-    backbone = tiny.dinov2().dinov2
+    network = tiny.dinov2().dinov2
 
     def peak_of_embedding(first: int, end: int) -> int:
         some = rows[first:end]
-        return peak(lambda: embeddings.embed(backbone, layout, some, lambda line: None))
+        return peak(lambda: embeddings.embed(network, layout, some, lambda line: None))
 
     peak_of_embedding(0, 4)
     assert peak_of_embedding(8, len(rows)) < peak_of_embedding(4, 8) + SPLIT / 4
