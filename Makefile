@@ -12,7 +12,9 @@ export DAGSTER_HOME := $(or $(value DAGSTER_HOME),$(if $(filter /%,$(firstword $
 
 EXTRAS := .[pipeline,serving,dicom,dev]
 # Installs the pins without resolving; the second call adds what a package needs on this platform
-# alone, such as CUDA for torch. Byte code is written on import, for the modules in use only.
+# alone, such as CUDA for torch. Byte code is written on import, for the modules in use only: without
+# it, each process compiles torch and Dagster anew, which takes longer than most tests.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
 # uv does not read pip's settings. With unsafe-best-match it looks in all indexes, as pip does: torch
 # for the CPU is on an index of its own, which lacks other pins.
