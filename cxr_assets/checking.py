@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cxr_assets.evaluation.templates import environment
 from cxr_assets.experiment import ExperimentError, compose
 from cxr_assets.overrides import split
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import raw, withdrawal
 from cxr_assets.radiographs.raw import RawDataError
 from cxr_assets.radiographs.withdrawal import Withdrawal, WithdrawalError
+from cxr_assets.sampling import evenly
 from cxr_assets.settings import Settings, SettingsError, load
 from cxr_assets.sources import Data
 from cxr_serving.images.reader import ImageReader
@@ -172,15 +172,10 @@ def page(findings: Findings, size: int, lines: Sequence[str]) -> str:
         size: side of the square input of the network, in pixels.
         lines: warnings to show.
     """
-    environment = Environment(
-        loader=PackageLoader("cxr_assets", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("checking.html.j2").render(
-        f=findings, warnings=lines, samples=_samples(findings, Preprocessing(size))
+    return (
+        environment("cxr_assets")
+        .get_template("checking.html.j2")
+        .render(f=findings, warnings=lines, samples=_samples(findings, Preprocessing(size)))
     )
 
 
@@ -201,7 +196,7 @@ def _samples(findings: Findings, preprocessing: Preprocessing) -> dict[str, list
     with closing(ImageReader()) as reader:
         for name in findings.classes:
             rows = findings.usable[findings.usable["label"] == name]
-            places = np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(int)
+            places = evenly(len(rows), _SAMPLES)
             shown[name] = [
                 _shown(row, findings.root, reader, preprocessing)
                 for row in rows.iloc[places].to_dict("records")

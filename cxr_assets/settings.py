@@ -1,13 +1,11 @@
 """The pipeline's environment variables."""
 
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from huggingface_hub import constants, get_token
 from pydantic import (
-    AfterValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -19,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cxr_assets.layout import Layout
 from cxr_assets.notifications import Receivers
 from cxr_assets.ranges import is_repository
-from cxr_serving.model.places import expanded
+from cxr_serving.model.places import Place
 
 # The databases that MLflow takes instead of a server: sqlite, postgresql+psycopg2, ...
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -38,7 +36,7 @@ class Settings(BaseSettings):
         env_prefix="CXR_", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    data_root: Annotated[Path, AfterValidator(expanded)] = Field(
+    data_root: Place = Field(
         Path("data"), description="Folder that holds everything the pipeline writes."
     )
     experiment: str = Field("demo", description="Preset: demo, scratch or full.")
@@ -58,7 +56,7 @@ class Settings(BaseSettings):
         None,
         description="Who is notified of failures: apprise addresses, separated by white space.",
     )
-    notify_file: Annotated[Path, AfterValidator(expanded)] | None = Field(
+    notify_file: Place | None = Field(
         None, description="The same from a text file, one address per line."
     )
     dagster_url: str = Field(

@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cxr_assets.groups import Fraction, Group, Seed
-from cxr_serving.model.places import expanded
+from cxr_serving.model.places import Place
 
 Kind = Literal["kaggle", "folder", "table", "synthetic"]
 # Of a source, and of the short form of a list of one, whose name is its kind.
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][_a-z0-9-]{0,31}$")]
 Dataset = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
-Place = Annotated[Path, AfterValidator(expanded)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 
 # Of each class, one for each of train, val and test.

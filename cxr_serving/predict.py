@@ -262,7 +262,7 @@ class _Answer:
         """What the table says of an image between its path and the model."""
         judged = ("", "")
         if self.verdict is not None:
-            judged = (str(self.verdict.accepted).lower(), ";".join(self.verdict.reasons))
+            judged = (str(self.verdict.accepted).lower(), self.verdict.listed)
         numbers = [f"{probability:.6f}" for probability in self.probabilities]
         return [self.label, *numbers, *judged, self.repaired_label]
 

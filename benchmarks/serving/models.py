@@ -95,17 +95,12 @@ def publish(
 
 def _gate(features: int) -> Gate:
     """A gate that costs what a fitted one does, and accepts every image."""
-
-    def likeness(means: int, dimensions: int) -> Likeness:
-        shapes = (means, dimensions), (dimensions, min(AXES, dimensions // 2)), (1,)
-        return Likeness(*(np.zeros(shape, np.float32) for shape in shapes))
-
     zero = np.zeros(descriptor.LENGTH, np.float32)
     return Gate(
         chest=zero,
         side=zero,
-        picture=likeness(1, descriptor.LENGTH),
-        features=likeness(len(KAGGLE_CLASSES), features),
+        picture=Likeness.to_anything(descriptor.LENGTH, axes=AXES),
+        features=Likeness.to_anything(features, len(KAGGLE_CLASSES), min(AXES, features // 2)),
         thresholds=np.full(len(CHECKS), np.inf, np.float32),
     )
 

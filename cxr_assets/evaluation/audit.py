@@ -162,7 +162,7 @@ def _reasons(
         judged += main.answer(pixels, tints).verdicts or ()
     verdicts.update(zip(files, judged, strict=True))
     found = (verdicts[file] for file in images["file"])
-    return [";".join(verdict.reasons) if verdict else "" for verdict in found]
+    return [verdict.listed if verdict else "" for verdict in found]
 
 
 def _targets(images: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.int64]:

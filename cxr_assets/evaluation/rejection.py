@@ -12,6 +12,7 @@ from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.subgroups import parts
 from cxr_assets.radiographs import alteration
+from cxr_assets.sampling import evenly
 from cxr_serving.model import CONFIDENCE
 from cxr_serving.model.bundle import Rejections
 from cxr_serving.model.gate import Verdict
@@ -32,7 +33,7 @@ class Sample:
 
     def __init__(self, images: int) -> None:
         """Expect N images."""
-        self._chosen = frozenset(np.linspace(0, images - 1, min(_ALTERED, images)).astype(int))
+        self._chosen = frozenset(evenly(images, _ALTERED).tolist())
         self._seen = 0
         self._pixels: list[Pixels] = []
 

@@ -262,7 +262,7 @@ def _write_predictions(path: Path, evaluation: Evaluation, baseline: Evaluated |
     table = evaluation.images.table[["source", "path", "patient", "sha256", "class"]]
     table = table.rename(columns={"class": "target"})
     if evaluation.verdicts is not None:
-        table["rejected"] = [";".join(verdict.reasons) for verdict in evaluation.verdicts]
+        table["rejected"] = [verdict.listed for verdict in evaluation.verdicts]
     for role, model in (("model", evaluation.models[0]), ("baseline", baseline)):
         if model is not None:
             for index, name in enumerate(model.record.classes):

@@ -14,6 +14,7 @@ from cxr_assets.progress import Progress
 from cxr_assets.radiographs import membership
 from cxr_assets.radiographs.membership import MembershipError
 from cxr_assets.radiographs.raw import RawImages
+from cxr_assets.sampling import evenly
 from cxr_serving.images.reader import ImageReader
 from cxr_serving.model import processors, store
 from cxr_serving.model.atomic import write_file
@@ -68,7 +69,7 @@ def screen(layout: Layout, images: RawImages, asset: str, progress: Progress) ->
     try:
         directory = _newest(layout, asset)
         new = _new(images.inventory, directory)
-        some = new.iloc[np.linspace(0, len(new) - 1, min(_MOST, len(new))).astype(int)]
+        some = new.iloc[evenly(len(new), _MOST)]
         progress(f"the gate of {directory.name} judges {len(some):,} images")
         judged, pictures = _judge(images, some, directory)
     except _NothingToJudge as reason:
@@ -138,7 +139,7 @@ def _judge(
                 if not verdict.accepted
             ][: _SHOWN - len(pictures)]
             there = batch.loc[[one is not None for one in decoded], ["source", "path", "sha256"]]
-            parts.append(there.assign(reasons=[";".join(one.reasons) for one in verdicts]))
+            parts.append(there.assign(reasons=[one.listed for one in verdicts]))
     return pd.concat([Screened("").rejected, *parts], ignore_index=True), pictures
 
 

@@ -6,13 +6,19 @@ from cxr_assets.evaluation.wording import p_value, rejection, score, share, susp
 from cxr_serving.model.bundle import Rejections
 from cxr_serving.model.metrics import Interval
 
-TEMPLATES = Environment(
-    loader=PackageLoader("cxr_assets.evaluation", "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+
+def environment(package: str) -> Environment:
+    """The templates that lie in a package."""
+    return Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+TEMPLATES = environment("cxr_assets.evaluation")
 
 
 def _score(value: float | None, interval: Interval | None = None) -> str:

@@ -12,6 +12,7 @@ from sklearn.covariance import ledoit_wolf
 
 from cxr_assets.radiographs import alteration, dataset
 from cxr_assets.radiographs.alteration import EXPECTED
+from cxr_assets.sampling import evenly
 from cxr_serving.model import descriptor
 from cxr_serving.model.bundle import GateCheck, GateRecord, Rejections
 from cxr_serving.model.gate import CHECKS, REASONS, REPAIRS, Check, Gate, Likeness, Reason
@@ -69,7 +70,7 @@ def fit(
         The gate, and what it rejects. With few images it checks the colour alone.
     """
     train, val = (dataset.kept(processed, split) for split in ("train", "val"))
-    chosen = _spread(len(val), _VALIDATION)
+    chosen = evenly(len(val), _VALIDATION)
     val, features = val.iloc[chosen], features[chosen]
     if len(train) < _FEWEST[0] or len(val) < _FEWEST[1]:
         gate = _colour_alone(features.shape[1])
@@ -77,7 +78,7 @@ def fit(
         reasons: list[tuple[Reason, ...]] = [("colour",) if one else () for one in coloured]
         return gate, _record(gate, len(train), reasons, {})
     held = _Images(processed, val, size)
-    known = _Images(processed, train.iloc[_spread(len(train), _DESCRIBED)], size)
+    known = _Images(processed, train.iloc[evenly(len(train), _DESCRIBED)], size)
     gate = _fitted(known, dataset.labels(known.rows, classes), network)
     gate = replace(gate, thresholds=_thresholds(gate, held, features, network))
     colour = val["colour"].to_numpy(np.float32)
@@ -100,12 +101,12 @@ class _Images:
 
     def some(self, most: int) -> Images:
         """At most ``most`` images, evenly spread."""
-        files = self.rows["file"].iloc[_spread(len(self.rows), most)].tolist()
+        files = self.rows["file"].iloc[evenly(len(self.rows), most)].tolist()
         return dataset.read(self._processed, files, self._size)
 
     def each(self, compute: Callable[[Images], Floats], most: int) -> Floats:
         """What is computed of these images, one row for each."""
-        files = self.rows["file"].iloc[_spread(len(self.rows), most)].tolist()
+        files = self.rows["file"].iloc[evenly(len(self.rows), most)].tolist()
         batches = dataset.batches(self._processed, files, self._size, _BATCH)
         return np.concatenate([compute(batch) for batch in batches])
 
@@ -116,30 +117,22 @@ def _fitted(images: _Images, labels: npt.NDArray[np.int64], network: Network) ->
         chest=_direction(described, _no_chests(images)),
         side=_direction(described, descriptor.flipped(described)),
         picture=_likeness(described, np.zeros(len(described), np.int64)),
-        features=_likeness(images.each(network, _SEEN), labels[_spread(len(labels), _SEEN)]),
+        features=_likeness(images.each(network, _SEEN), labels[evenly(len(labels), _SEEN)]),
         thresholds=_UNLIMITED,
     )
 
 
 def _colour_alone(features: int) -> Gate:
-    def nothing(dimensions: int) -> Likeness:
-        zeros = (np.zeros(shape, np.float32) for shape in ((1, dimensions), (dimensions, 1), (1,)))
-        return Likeness(*zeros)
-
     zero = np.zeros(descriptor.LENGTH, np.float32)
-    return Gate(zero, zero, nothing(descriptor.LENGTH), nothing(features), _UNLIMITED)
-
-
-def _spread(length: int, most: int) -> npt.NDArray[np.int64]:
-    """At most ``most`` indices below ``length``, evenly spread."""
-    return np.linspace(0, length - 1, min(length, most)).astype(np.int64)
+    anything = Likeness.to_anything
+    return Gate(zero, zero, anything(descriptor.LENGTH), anything(features), _UNLIMITED)
 
 
 def _no_chests(images: _Images) -> Floats:
     """Descriptors of what is no upright chest: made pictures, and altered training images."""
     some = images.some(_ALTERED)
     made = [descriptor.describe(alteration.apply(kind, some, _SEED)) for kind in _MADE]
-    described = images.described[_spread(len(images.rows), _ALTERED)]
+    described = images.described[evenly(len(images.rows), _ALTERED)]
     turned = [descriptor.turned(described, quarters) for quarters in (1, 2, 3)]
     return np.concatenate([*made, *turned, descriptor.inverted(described)])
 
@@ -203,7 +196,7 @@ def _found(gate: Gate, images: _Images, features: Floats) -> dict[Reason, list[b
     found: dict[Reason, list[bool]] = {}
     some = images.some(_MEASURED)
     # Features do not matter to these reasons: those of the unaltered images do as well.
-    theirs = features[_spread(len(features), _MEASURED)]
+    theirs = features[evenly(len(features), _MEASURED)]
     for kind, reason in EXPECTED.items():
         altered = gate.judge(alteration.apply(kind, some, _SEED + 1), _grey(len(some)), theirs)
         found.setdefault(reason, []).extend(reason in verdict.reasons for verdict in altered)

@@ -1,18 +1,17 @@
 """Settings of the service, read from ``CXR_*`` environment variables."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import limits
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_serving.model import CONFIDENCE, bundle, extras, processors, store, validation
-from cxr_serving.model.places import expanded
+from cxr_serving.model.places import Place
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
 ASSET = "convnext_model"
-Place = Annotated[Path, AfterValidator(expanded)]
 
 
 class Settings(BaseSettings):

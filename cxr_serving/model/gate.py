@@ -79,6 +79,11 @@ class Verdict:
         return not self.reasons
 
     @property
+    def listed(self) -> str:
+        """The reasons as a cell of a table holds them."""
+        return ";".join(self.reasons)
+
+    @property
     def repair(self) -> Repair | None:
         """What would make it readable, if anything would."""
         return next((REPAIRS[reason] for reason in self.reasons if reason in REPAIRS), None)
@@ -114,6 +119,12 @@ class Likeness:
     means: Floats
     axes: Floats
     precision: Floats
+
+    @classmethod
+    def to_anything(cls, dimensions: int, means: int = 1, axes: int = 1) -> Self:
+        """One to which every point float32 [dimensions] has the distance 0."""
+        shapes = (means, dimensions), (dimensions, axes), (1,)
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
     def distance(self, points: Floats) -> Floats:
         """Distances float32 [N] of points float32 [N, D]."""

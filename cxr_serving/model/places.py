@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 
 def expanded(path: str | Path) -> Path:
@@ -10,3 +13,7 @@ def expanded(path: str | Path) -> Path:
     That of a user whom nobody knows stays as it is.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser() raises for an unknown user
+
+
+Place = Annotated[Path, AfterValidator(expanded)]
+"""A path among settings."""

@@ -22,12 +22,9 @@ def rejecting(*checks: Check, features: int = 8) -> Gate:
     """
     zero = np.zeros(descriptor.LENGTH, np.float32)
     limits = np.array([-1 if check in checks else np.inf for check in CHECKS], np.float32)
-    return Gate(zero, zero, _anything(descriptor.LENGTH), _anything(features), limits)
-
-
-def _anything(dimensions: int) -> Likeness:
-    shapes = ((1, dimensions), (dimensions, 1), (1,))
-    return Likeness(*(np.zeros(shape, np.float32) for shape in shapes))
+    return Gate(
+        zero, zero, Likeness.to_anything(descriptor.LENGTH), Likeness.to_anything(features), limits
+    )
 
 
 @cache
@@ -53,7 +50,7 @@ def knowing(size: int, features: int = 8) -> Gate:
     return Gate(
         chest=-template,
         side=(flipped - known)[0],
-        picture=_anything(descriptor.LENGTH),
-        features=_anything(features),
+        picture=Likeness.to_anything(descriptor.LENGTH),
+        features=Likeness.to_anything(features),
         thresholds=np.array([limits.get(check, np.inf) for check in CHECKS], np.float32),
     )
