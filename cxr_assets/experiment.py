@@ -98,6 +98,17 @@ class Experiment(Group):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _teacher_is_pretrained(self) -> "Experiment":
+        if self.trainer.distillation and self.probe.pretrained is None:
+            raise ValueError(
+                f"trainer.distillation={self.trainer.distillation:g} needs a pretrained teacher, "
+                "and probe.pretrained is null: set probe=dinov2_small (and probe.pretrained to a "
+                "directory with its weights, where the hub cannot be reached), or "
+                "trainer.distillation=0"
+            )
+        return self
+
     def require_runnable(self) -> None:
         """Check at the start of a run what otherwise only a later step would reject.
 
@@ -106,10 +117,16 @@ class Experiment(Group):
                 probe's patch size, or a directory of pretrained weights is missing.
         """
         size, patch = self.data.image_size, self.model.patch_size
-        if size < _REDUCTION * patch:
+        smallest = _REDUCTION * patch
+        if size < smallest:
             raise ExperimentError(
                 f"data.image_size={size} is too small for model.patch_size={patch}: it must be at "
-                f"least {_REDUCTION * patch}"
+                f"least {smallest}"
+            )
+        if (share := self.trainer.progressive) * size < smallest:
+            raise ExperimentError(
+                f"trainer.progressive={share:g} of data.image_size={size} is too small for "
+                f"model.patch_size={patch}: it must be at least {smallest / size:.12g}"
             )
         if left := size % self.probe.patch_size:
             fitting = (size - left or self.probe.patch_size, size - left + self.probe.patch_size)

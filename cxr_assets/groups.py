@@ -41,6 +41,7 @@ Penalty = Annotated[float, Field(ge=1e-12, le=1e6)]
 Mixing = Annotated[float, Field(ge=0, le=1e6), AfterValidator(_zero_or_concentration)]
 Strength = Annotated[float, Field(ge=0, le=3)]
 Loss = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}$")]
 Revision = Annotated[str, Field(pattern=r"^\w[\w./-]*$")]
 Pretrained = Annotated[str, AfterValidator(_hub_id_or_directory)]
@@ -150,6 +151,10 @@ class Trainer(Group):
             ``none``.
         mixup: parameter of the Beta distribution of mixing weights; 0 is off.
         cutmix: the same for rectangles pasted from another image; 0 is off.
+        distillation: weight of the loss by which the network learns the embeddings of the probe's
+            pretrained backbone, too, see :mod:`cxr_assets.learning.distillation`; 0 is off.
+        progressive: share of their side at which training images start; they grow to all of it in
+            four steps, see :func:`cxr_assets.radiographs.datamodule.stages`; 1 is off.
         ema_decay: of the exponential moving average of the weights, which is validated and kept;
             0 is off.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
@@ -167,6 +172,8 @@ class Trainer(Group):
     class_balance: Literal["weights", "sampling", "none"]
     mixup: Mixing
     cutmix: Mixing
+    distillation: Weight
+    progressive: Annotated[float, Field(ge=0.5, le=1)]
     ema_decay: Fraction
     flip_averaging: bool
     augmentation: Augmentation

@@ -85,6 +85,10 @@ def test_mistakes_are_rejected_by_name(preset, overrides, message):
         ("probe.num_attention_heads=5", r"hidden_size=192 is not a multiple"),
         ("data.synthetic_patients=2", r"data\.synthetic_patients=2 .* at least 3"),
         ("model.pretrained=my group/net", "neither a directory nor a hub id such as"),
+        (
+            "trainer.distillation=1",
+            r"trainer\.distillation=1 needs a pretrained teacher.* set probe=dinov2_small",
+        ),
         ("model.name=a/b", r"model\.name: .*, not a/b"),
         ("trainer=3", "trainer=3"),
     ],
@@ -98,13 +102,17 @@ def test_what_the_code_cannot_take_is_rejected_with_its_range(override, message)
     ("override", "message"),
     [
         ("model.patch_size=9", r"data\.image_size=64 is too small for model\.patch_size=9.* 72"),
+        (
+            "trainer.progressive=0.75 model.patch_size=8",
+            r"trainer\.progressive=0\.75 of data\.image_size=64 is too small .* at least 1$",
+        ),
         ("probe.patch_size=14", r"data\.image_size=64 is not a multiple .* 56 and 70"),
         ("probe.pretrained=/nowhere/dino", "probe.pretrained=/nowhere/dino is not a directory"),
     ],
 )
 def test_what_a_later_step_would_stumble_over_is_rejected_at_the_start(override, message):
     with pytest.raises(ExperimentError, match=message):
-        compose("demo", [override]).require_runnable()
+        compose("demo", override.split()).require_runnable()
 
 
 def test_every_preset_is_runnable():

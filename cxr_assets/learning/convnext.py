@@ -6,7 +6,7 @@ import lightning as L
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import distillation, networks
 from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.recipe import Recipe, balanced
@@ -23,6 +23,8 @@ class ConvNext(Recipe):
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.base = (experiment.model.pretrained, experiment.model.revision)
+        if experiment.trainer.distillation:
+            self.teacher = (experiment.probe.pretrained, experiment.probe.revision)
         self.max_epochs = experiment.trainer.max_epochs
         self.patience = experiment.trainer.patience
         self.flip_averaging = experiment.trainer.flip_averaging
@@ -37,7 +39,9 @@ class ConvNext(Recipe):
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
     ) -> tuple[Classifier, L.LightningDataModule]:
-        settings = self.experiment.trainer
+        settings, targets = self.experiment.trainer, None
+        if settings.distillation:
+            targets = distillation.targets(self.experiment, layout, progress)
         images = RadiographsDataModule(
             layout.processed,
             batch_size=settings.batch_size,
@@ -45,6 +49,9 @@ class ConvNext(Recipe):
             balanced=settings.class_balance == "sampling",
             augmentation=settings.augmentation,
             in_memory_limit=self.experiment.data.in_memory_limit,
+            targets=targets,
+            progressive=settings.progressive,
+            patch=network["patch_size"],
         )
         classes, weights = len(self.experiment.classes), None
         if settings.class_balance == "weights":
@@ -62,11 +69,14 @@ class ConvNext(Recipe):
             class_weights=weights,
             mixup=settings.mixup,
             cutmix=settings.cutmix,
+            distillation=settings.distillation,
             flip_averaging=settings.flip_averaging,
         )
         pretrained, revision = self.base
         if pretrained is not None:
             networks.load_pretrained(module.network, pretrained, revision)
+        if targets is not None:
+            module.add_regressor(targets.shape[1])
         return module, images
 
     def callbacks(self) -> list[L.Callback]:

@@ -177,6 +177,7 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         code_version=plan.code,
         seed=plan.experiment.seed,
         pretrained=plan.weights,
+        teacher=plan.teacher,
         synthetic=plan.dataset.synthetic,
         validation={
             name.removeprefix("val_"): float(best[name])

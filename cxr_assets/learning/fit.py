@@ -110,7 +110,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
     module, datamodule = plan.recipe.prepare(plan.network, plan.layout, progress)
     cuda = torch.cuda.is_available()
     if cuda:
-        module.network.compile()
+        module.network.base_model.compile()  # what training and validation both run
     last = plan.work / LAST_FILE
     history = _History(plan.experiment.seed, progress)
     interruption = Interruption(last)
@@ -194,7 +194,7 @@ class _History(L.Callback):
         self._begin()
 
     def _begin(self) -> None:
-        self._loss = torch.zeros(())
+        self._losses: dict[str, torch.Tensor] = {}
         self._images = 0
         self._seconds = 0.0
         self._joules: float | None = 0.0
@@ -216,7 +216,7 @@ class _History(L.Callback):
         seconds, joules = self._spent()
         return {
             "rows": self._rows,
-            "loss": self._loss,
+            "losses": self._losses,
             "images": self._images,
             "seconds": seconds,
             "joules": joules,
@@ -224,7 +224,7 @@ class _History(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rows = state_dict["rows"]
-        self._loss = state_dict["loss"]
+        self._losses = state_dict["losses"]
         self._images = state_dict["images"]
         self._seconds = state_dict["seconds"]
         self._joules = state_dict["joules"]
@@ -240,14 +240,16 @@ class _History(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if module.automatic_optimization:
-            loss, images = outputs["loss"].detach().float(), len(batch[1])
-            self._loss = self._loss.to(loss.device) + loss * images
+            images = len(batch[1])
+            for name, value in outputs.items():
+                loss = value.detach().float() * images
+                self._losses[name] = loss + self._losses.get(name, torch.zeros(())).to(loss.device)
             self._images += images
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self._images:
-            # Lightning's mean leaves out the batches before an interruption.
-            module.log("train_loss", self._loss / self._images, batch_size=1)
+        # Lightning's own mean would leave out the batches before an interruption.
+        for name, loss in self._losses.items():
+            module.log(f"train_{name}", loss / self._images, batch_size=1)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch
         if not math.isfinite(values["train_loss"] + values["val_loss"]):

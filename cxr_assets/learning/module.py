@@ -13,6 +13,7 @@ from cxr_assets.learning import calibration, networks
 from cxr_assets.learning.mixing import mix
 from cxr_assets.learning.muon import Muon
 from cxr_assets.learning.optimization import parameter_groups
+from cxr_assets.radiographs.datamodule import Batch
 
 MONITOR = "val_macro_f1"
 TEMPERATURE = "val_temperature"
@@ -81,6 +82,7 @@ class Classifier(Classification):
         class_weights: weight of each class in the training loss, or None for equal weights.
         mixup: see :func:`cxr_assets.learning.mixing.mix`.
         cutmix: see :func:`cxr_assets.learning.mixing.mix`.
+        distillation: weight of the loss of the embeddings, where batches hold them.
         flip_averaging: whether logits are averaged over an image and its horizontal flip.
     """
 
@@ -98,6 +100,7 @@ class Classifier(Classification):
         class_weights: list[float] | None,
         mixup: float,
         cutmix: float,
+        distillation: float,
         flip_averaging: bool,
     ) -> None:
         super().__init__(network, num_classes)
@@ -107,15 +110,41 @@ class Classifier(Classification):
             weight=None if class_weights is None else torch.tensor(class_weights),
             label_smoothing=label_smoothing,
         )
+        self.regressor: nn.Linear | None = None
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
-        """Weighted, smoothed cross entropy of a batch."""
-        inputs, labels = batch
-        targets = nn.functional.one_hot(labels, self.hparams["num_classes"]).float()
+    def add_regressor(self, width: int) -> None:
+        """Add the head that regresses embeddings [N, width], which batches then hold.
+
+        Only a training has it. A module that is loaded from a checkpoint leaves its weights out.
+        """
+        self.regressor = nn.Linear(self.network.classifier.in_features, width)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the head for the embeddings, unless a training resumes."""
+        if self.regressor is None:
+            state = checkpoint["state_dict"].items()
+            checkpoint["state_dict"] = {
+                name: value for name, value in state if not name.startswith("regressor.")
+            }
+
+    def training_step(self, batch: Batch, index: int) -> dict[str, torch.Tensor]:
+        """Losses of a batch: inputs, labels and, with a regressor, embeddings [N, width].
+
+        Returns:
+            ``loss``: weighted, smoothed cross entropy, and with a regressor the weight of the
+            distillation times ``distillation``, the mean squared error of the embeddings. Mixed
+            images have the embeddings of both, mixed in the same proportion.
+        """
+        inputs, labels, *embeddings = batch
+        classes = self.hparams["num_classes"]
+        targets = torch.cat([nn.functional.one_hot(labels, classes).float(), *embeddings], dim=1)
         inputs, targets = mix(inputs, targets, self.hparams["mixup"], self.hparams["cutmix"])
-        loss: torch.Tensor = self.loss(self(inputs), targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        return loss
+        features = self.network.base_model(pixel_values=inputs).pooler_output
+        loss: torch.Tensor = self.loss(self.network.classifier(features), targets[:, :classes])
+        if self.regressor is None:
+            return {"loss": loss}
+        error = nn.functional.mse_loss(self.regressor(features), targets[:, classes:])
+        return {"loss": loss + self.hparams["distillation"] * error, "distillation": error}
 
     def configure_optimizers(self) -> Any:
         """The optimiser; linear warm-up, then a cosine to zero, stepped every batch."""
@@ -124,6 +153,7 @@ class Classifier(Classification):
             self.hparams["lr"],
             self.hparams["layer_decay"],
             self.hparams["weight_decay"],
+            self.regressor,
         )
         optimizer: torch.optim.Optimizer
         if self.hparams["optimizer"] == "muon":

@@ -11,7 +11,11 @@ _BLOCK = re.compile(r"\bencoder\.stages\.(\d+)\.(?:layers\.(\d+)|downsampling_la
 
 
 def parameter_groups(
-    network: PreTrainedModel, lr: float, layer_decay: float, weight_decay: float
+    network: PreTrainedModel,
+    lr: float,
+    layer_decay: float,
+    weight_decay: float,
+    head: nn.Module | None = None,
 ) -> list[dict[str, Any]]:
     """Groups with learning rates that fall from the head down, and with or without weight decay.
 
@@ -24,6 +28,7 @@ def parameter_groups(
         lr: of the highest layer.
         layer_decay: factor from each layer to the one below it.
         weight_decay: for matrices and filters.
+        head: another one on the network's features, of the highest layer like its own.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``hidden_matrices`` (whether they are
@@ -41,7 +46,8 @@ def parameter_groups(
         return top
 
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in network.named_parameters():
+    named = [*network.named_parameters(), *(head.named_parameters() if head is not None else ())]
+    for name, parameter in named:
         if parameter.requires_grad:
             rate = lr * layer_decay ** (top - layer(name))
             decay = weight_decay if parameter.squeeze().ndim > 1 else 0.0

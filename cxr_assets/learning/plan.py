@@ -51,6 +51,7 @@ class Plan:
         dataset: record of the processed dataset.
         network: transformers configuration.
         weights: identity of the base weights; None when from scratch.
+        teacher: identity of the teacher's weights; None without distillation.
         code: digest of the code and library versions that shape the result.
         fingerprint: the same fingerprint means the same training.
     """
@@ -62,6 +63,7 @@ class Plan:
     dataset: DatasetRecord
     network: dict[str, Any]
     weights: str | None
+    teacher: str | None
     code: str
     fingerprint: str
 
@@ -172,7 +174,7 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
     network = recipe.network(dataset.image_size)
     for key in ("_name_or_path", "transformers_version"):
         network.pop(key, None)
-    weights = networks.identity(*recipe.base)
+    weights, teacher = networks.identity(*recipe.base), networks.identity(*recipe.teacher)
     code = code_version(SHAPED_BY)
     identity = fingerprint(
         {
@@ -181,9 +183,12 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
             "classes": dataset.classes,
             "network": network,
             "weights": weights,
+            "teacher": teacher,
             "settings": recipe.settings(),
             "deterministic": experiment.deterministic,
             "code": code,
         }
     )
-    return Plan(asset, recipe, experiment, layout, dataset, network, weights, code, identity)
+    return Plan(
+        asset, recipe, experiment, layout, dataset, network, weights, teacher, code, identity
+    )

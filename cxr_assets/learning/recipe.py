@@ -20,6 +20,7 @@ class Recipe(ABC):
         module: its Lightning module.
         experiment: all settings.
         base: hub id or directory of the base weights, and revision; None when from scratch.
+        teacher: the same of the network whose embeddings it learns, too; None without distillation.
         max_epochs: maximum number of epochs.
         patience: epochs without a better validation macro F1 before training stops.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
@@ -31,6 +32,7 @@ class Recipe(ABC):
     onnx: ClassVar[bool] = False
     experiment: Experiment
     base: tuple[str | None, str | None]
+    teacher: tuple[str | None, str | None] = (None, None)
     max_epochs: int
     patience: int
     flip_averaging: bool = False
@@ -48,7 +50,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that shapes the training except network, data, base weights and code."""
+        """All that shapes the training except network, data, base weights, teacher and code."""
 
     @abstractmethod
     def prepare(

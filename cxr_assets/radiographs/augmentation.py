@@ -23,23 +23,28 @@ class Augmenter(nn.Module):
         self._settings = settings
 
     @torch.no_grad()
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, side: int | None = None) -> torch.Tensor:
         """Augment a batch, with random parameters per image from torch's global generator.
 
         Args:
             images: uint8 [N, H, W].
+            side: of the result, in pixels; None for H and W. The change of pose resamples to it, so
+                that a smaller image costs less. Nothing is smoothed before, for which it must be at
+                least about half of H and W: there, on radiographs of 160 and 224 px, the result is
+                within 3 grey levels (root mean square) of that of pooling.
 
         Returns:
-            float32 [N, H, W] on the scale 0..255.
+            float32 [N, side, side] on the scale 0..255.
         """
+        height, width = (side, side) if side else images.shape[1:]
         settings = self._settings
         varied = _expose(images, settings.exposure)
         if settings.detail:
             varied = _process(varied, settings.detail)
         if settings.noise:
             varied.addcmul_(torch.randn_like(varied), _draw(images, 0, 255 * 0.03 * settings.noise))
-        if settings.affine or settings.flip:
-            varied = _move(varied, settings.affine, settings.flip)
+        if settings.affine or settings.flip or (height, width) != images.shape[1:]:
+            varied = _move(varied, settings.affine, settings.flip, height, width)
         return varied.clamp_(0, 255)
 
 
@@ -84,7 +89,9 @@ def _smoothing(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Ten
     return shrink, nn.functional.interpolate(cells, size=size, mode="linear")[0].T
 
 
-def _move(images: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
+def _move(
+    images: torch.Tensor, strength: float, flip: float, height: int, width: int
+) -> torch.Tensor:
     """Rotation within 8 degrees, shift within 6 % and scale within 10 % at strength 1."""
     angle = _draw(images, -1, 1) * math.radians(8) * strength
     scale, stretch = (1 + _draw(images, -1, 1) * by * strength for by in (0.1, 0.05))
@@ -93,10 +100,10 @@ def _move(images: torch.Tensor, strength: float, flip: float) -> torch.Tensor:
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     # Source position of each pixel, in -1..1: as torch's affine_grid, but faster, axis by axis.
     y, x = (
-        (torch.arange(size, device=images.device) * 2 + 1) / size - 1 for size in images.shape[1:]
+        (torch.arange(size, device=images.device) * 2 + 1) / size - 1 for size in (height, width)
     )
     x, y = x.view(1, 1, -1), y.view(1, -1, 1)
-    grid = torch.empty(len(images), 2, *images.shape[1:], device=images.device)
+    grid = torch.empty(len(images), 2, height, width, device=images.device)
     torch.add(side * stretch * cosine * x, across - sine * y, out=grid[:, 0])
     torch.add(side * sine * x, down + cosine / stretch * y, out=grid[:, 1])
     moved = nn.functional.grid_sample(

@@ -12,7 +12,11 @@ from cxr_assets.radiographs.augmentation import Augmenter
 from cxr_assets.radiographs.dataset import DatasetRecord, kept, labels, read
 from cxr_serving.model.preprocessing import Preprocessing
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+# Four sizes are close to a linear growth.
+_STAGES = 4
+
+# Inputs, labels, and whatever else there is for each image.
+Batch = tuple[torch.Tensor, ...]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -23,6 +27,25 @@ def epoch_seed(seed: int, epoch: int) -> int:
         epoch: below 1,000,003, so that no two epochs of a training share a seed.
     """
     return (seed * 1_000_003 + epoch) % 2**32
+
+
+def stages(size: int, share: float, patch: int) -> tuple[int, ...]:
+    """Sides of the training images, in pixels, for parts of a training of the same length.
+
+    Images that start small make a training shorter (Tan and Le 2021, arXiv 2104.00298). There are
+    few sizes, as each has kernels of its own.
+
+    Args:
+        size: of the images, and of the last stage.
+        share: of the size, for the first stage; 1 is one stage.
+        patch: side of the network's patches, in pixels. Sides are multiples of four patches, so
+            that the network crops nothing when it first halves the resolution twice.
+    """
+    if share == 1:
+        return (size,)
+    last, unit = _STAGES - 1, 4 * patch
+    exact = (size * (share + (1 - share) * stage / last) for stage in range(last))
+    return *(min(round(side / unit) * unit, size) for side in exact), size
 
 
 class InMemory(Dataset[Batch]):
@@ -61,6 +84,21 @@ class OnDisk(Dataset[Batch]):
     def in_memory(self) -> InMemory:
         """The same with all images read into memory."""
         return InMemory(*self[torch.arange(len(self))])
+
+
+class WithTargets(Dataset[Batch]):
+    """Another dataset, with targets float32 [N, width] as the third of each batch."""
+
+    def __init__(self, data: InMemory | OnDisk, targets: torch.Tensor) -> None:
+        self.labels = data.labels
+        self._data = data
+        self._targets = targets
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, indices: torch.Tensor) -> Batch:
+        return *self._data[indices], self._targets[indices]
 
 
 class EpochShuffle(Sampler[torch.Tensor]):
@@ -104,7 +142,7 @@ class EpochShuffle(Sampler[torch.Tensor]):
 
 
 def shuffled(
-    data: InMemory | OnDisk, batch_size: int, seed: int, balanced: bool
+    data: InMemory | OnDisk | WithTargets, batch_size: int, seed: int, balanced: bool
 ) -> DataLoader[Batch]:
     """Loader for training: see :class:`EpochShuffle`."""
     return _loader(data, EpochShuffle(data.labels, batch_size, seed, balanced))
@@ -116,7 +154,7 @@ def in_order(data: InMemory | OnDisk, batch_size: int) -> DataLoader[Batch]:
     return _loader(data, batches)
 
 
-def _loader(data: InMemory | OnDisk, batches: Iterable[torch.Tensor]) -> DataLoader[Batch]:
+def _loader(data: Dataset[Batch], batches: Iterable[torch.Tensor]) -> DataLoader[Batch]:
     # With its own generator, a loader does not advance the global one.
     return DataLoader(data, batch_size=None, sampler=batches, generator=torch.Generator())
 
@@ -124,8 +162,9 @@ def _loader(data: InMemory | OnDisk, batches: Iterable[torch.Tensor]) -> DataLoa
 class RadiographsDataModule(L.LightningDataModule):
     """Images of the processed dataset, augmented in training only.
 
-    A batch is float32 network input [N, 3, size, size] and int64 labels [N]. Images are
-    moved to the training device as uint8; augmentation and normalisation happen there.
+    A batch is float32 network input [N, 3, size, size], int64 labels [N] and, in training, the
+    targets of these images, if any. Images are moved to the training device as uint8; augmentation
+    and normalisation happen there.
 
     Args:
         directory: the processed dataset.
@@ -135,6 +174,10 @@ class RadiographsDataModule(L.LightningDataModule):
         augmentation: its strengths.
         in_memory_limit: bytes that the images of train and val may take in memory; a larger dataset
             is read from disk batch by batch, with the same batches.
+        targets: float32 [images, width], what else there is to learn of each training image, in the
+            order of :func:`cxr_assets.radiographs.dataset.kept`.
+        progressive: share of their side at which training images start, see :func:`stages`.
+        patch: side of the network's patches, in pixels.
     """
 
     def __init__(
@@ -145,6 +188,9 @@ class RadiographsDataModule(L.LightningDataModule):
         balanced: bool,
         augmentation: Augmentation,
         in_memory_limit: int,
+        targets: torch.Tensor | None = None,
+        progressive: float = 1.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         self._directory = directory
@@ -152,8 +198,10 @@ class RadiographsDataModule(L.LightningDataModule):
         self._seed = seed
         self._balanced = balanced
         self._augmenter = Augmenter(augmentation)
+        self._targets = targets
         record = DatasetRecord.read(directory)
         number = sum(sum(record.counts[split].values()) for split in ("train", "val"))
+        self._sides = stages(record.image_size, progressive, patch)
         self._fits = number * record.image_size**2 <= in_memory_limit
         self._data: dict[str, InMemory | OnDisk] = {}
 
@@ -166,7 +214,9 @@ class RadiographsDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training images, shuffled."""
-        return shuffled(self.images("train"), self._batch_size, self._seed, self._balanced)
+        images = self.images("train")
+        data = images if self._targets is None else WithTargets(images, self._targets)
+        return shuffled(data, self._batch_size, self._seed, self._balanced)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation images, in order."""
@@ -174,7 +224,9 @@ class RadiographsDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training only) and normalise on the device."""
-        images, labels = batch
+        images, *others = batch
         if self.trainer is not None and self.trainer.training:
-            images = self._augmenter(images)
-        return Preprocessing(images.shape[-1]).normalise(images), labels
+            # A function of the epoch alone, so that a resumed run repeats it.
+            stage = len(self._sides) * self.trainer.current_epoch // (self.trainer.max_epochs or 1)
+            images = self._augmenter(images, self._sides[stage])
+        return Preprocessing(images.shape[-1]).normalise(images), *others

@@ -29,6 +29,9 @@ _SYNTHETIC = (
     "metrics say nothing about patients."
 )
 _RANDOM = "Trained from random weights, not pretrained: expect less than from a fine-tuned model."
+_DISTILLED = (
+    "A research model, trained from random weights with a pretrained network as its teacher."
+)
 _FINE_TUNED = "A research model, fine-tuned from weights that were pretrained on other images."
 
 _HUB_DATA = "hf-vision/chest-xray-pneumonia"  # the images of Kaggle, on the Hub
@@ -76,7 +79,6 @@ def model_card(
         model_name=(repo or experiment.model.name).split("/")[-1],
         eval_results=_eval_results(record, report, origin.names(kinds)),
     )
-    notice = _SYNTHETIC if record.synthetic else _FINE_TUNED if record.pretrained else _RANDOM
     excluded = sum(data.skipped.values())
     included = sum(sum(counts.values()) for counts in data.counts.values())
     known = {
@@ -92,7 +94,7 @@ def model_card(
     card: ModelCard = ModelCard.from_template(
         card_data,
         template_path=str(_TEMPLATE),
-        notice=notice,
+        notice=_notice(record),
         title=title(experiment),
         classes=", ".join(name.replace("_", " ") for name in record.classes),
         record=record,
@@ -144,6 +146,14 @@ def model_card(
         licence_text=terms(name) + "\n",
     )
     return card
+
+
+def _notice(record: BundleRecord) -> str:
+    if record.synthetic:
+        return _SYNTHETIC
+    if record.pretrained:
+        return _FINE_TUNED
+    return _DISTILLED if record.teacher else _RANDOM
 
 
 def _tags(record: BundleRecord) -> list[str]:

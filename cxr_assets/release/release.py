@@ -153,6 +153,7 @@ def _check(
         ("classes", experiment.classes, record.classes),
         ("data.image_size", experiment.data.image_size, record.input_size),
         ("synthetic images", origin.kinds(experiment) == ("synthetic",), record.synthetic),
+        ("distillation", experiment.trainer.distillation > 0, record.teacher is not None),
         ("base weights", experiment.model.pretrained is not None, record.pretrained is not None),
     ):
         if ours != theirs:

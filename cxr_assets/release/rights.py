@@ -25,8 +25,9 @@ _TERMS = {
         "authors of the images, too (see Data)."
     ),
     "unknown": (
-        "Not known to the program that wrote this: it follows from the terms of the images and of "
-        "the base weights, if any, that the operator chose. Settle it before publishing."
+        "Not known to the program that wrote this: it follows from the terms of the images, and of "
+        "the base weights and the teacher, if any, that the operator chose. Settle it before "
+        "publishing."
     ),
 }
 _TEXTS = {
@@ -34,6 +35,7 @@ _TEXTS = {
     "cc-by-4.0": "https://creativecommons.org/licenses/by/4.0/legalcode",
     "cc-by-nc-4.0": "https://creativecommons.org/licenses/by-nc/4.0/legalcode",
 }
+_STRICTEST_FIRST = ("unknown", "cc-by-nc-4.0", "cc-by-4.0", "apache-2.0")
 _SPDX = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC-BY-4.0", "cc-by-nc-4.0": "CC-BY-NC-4.0"}
 
 _IMAGES = {
@@ -65,17 +67,41 @@ _NETWORK = {
     "year": 2023,
     "url": "https://arxiv.org/abs/2301.00808",
 }
+_DINOV2_AUTHORS = (
+    "Maxime Oquab, Timothée Darcet, Théo Moutakanni, Huy Vo, Marc Szafraniec, Vasil Khalidov, "
+    "Pierre Fernandez, Daniel Haziza, Francisco Massa, Alaaeldin El-Nouby, Mahmoud Assran, "
+    "Nicolas Ballas, Wojciech Galuba, Russell Howes, Po-Yao Huang, Shang-Wen Li, Ishan Misra, "
+    "Michael Rabbat, Vasu Sharma, Gabriel Synnaeve, Hu Xu, Hervé Jegou, Julien Mairal, "
+    "Patrick Labatut, Armand Joulin, Piotr Bojanowski"
+)
+_TEACHER = {
+    "type": "article",
+    "title": "DINOv2: Learning Robust Visual Features without Supervision",
+    "authors": [
+        dict(zip(("given-names", "family-names"), name.rsplit(" ", 1), strict=True))
+        for name in _DINOV2_AUTHORS.split(", ")
+    ],
+    "year": 2023,
+    "url": "https://arxiv.org/abs/2304.07193",
+}
+# By the first part of a hub id.
+_WEIGHTS = {"facebook/convnextv2-": "cc-by-nc-4.0", "facebook/dinov2-": "apache-2.0"}
 
 
 def base_model(record: BundleRecord) -> str | None:
     """Hub id of the base weights, where they came from the hub."""
-    if record.pretrained is None or "@" not in record.pretrained:
-        return None
-    return record.pretrained.split("@")[0]
+    return None if record.pretrained is None else _hub_id(record.pretrained)
+
+
+def _hub_id(identity: str) -> str | None:
+    return identity.split("@")[0] if "@" in identity else None
 
 
 def licence(record: BundleRecord, kinds: Collection[str]) -> str:
-    """The strictest of the terms of images and base weights, as the Hub spells it.
+    """The strictest of the terms of images, base weights and teacher, as the Hub spells it.
+
+    What a network learnt from a teacher's embeddings counts as what it learnt from base weights:
+    nobody has settled that it is less.
 
     Args:
         record: of the released bundle.
@@ -83,10 +109,14 @@ def licence(record: BundleRecord, kinds: Collection[str]) -> str:
     """
     if {"folder", "table"} & set(kinds):
         return "unknown"
-    if record.pretrained is None:
-        return "apache-2.0" if record.synthetic else "cc-by-4.0"
-    base = base_model(record)
-    return "cc-by-nc-4.0" if base and base.startswith("facebook/convnextv2-") else "unknown"
+    used = {"apache-2.0" if record.synthetic else "cc-by-4.0"}
+    used |= {_of_weights(name) for name in (record.pretrained, record.teacher) if name is not None}
+    return next(name for name in _STRICTEST_FIRST if name in used)
+
+
+def _of_weights(identity: str) -> str:
+    name = _hub_id(identity) or ""
+    return next((terms for start, terms in _WEIGHTS.items() if name.startswith(start)), "unknown")
 
 
 def terms(name: str) -> str:
@@ -133,6 +163,10 @@ def citation(record: BundleRecord, kinds: Collection[str], title: str, repo: str
     }
     if name in _SPDX:
         content["license"] = _SPDX[name]
-    content["references"] = [_NETWORK, *([_IMAGES] if "kaggle" in kinds else [])]
+    content["references"] = [
+        _NETWORK,
+        *([_TEACHER] if record.teacher else []),
+        *([_IMAGES] if "kaggle" in kinds else []),
+    ]
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return text

@@ -135,6 +135,8 @@ class Provenance(BaseModel):
         code_version: digest of all code and library versions that shape the result.
         seed: of the training.
         pretrained: identity of the base weights, or null for training from scratch.
+        teacher: identity of the weights of the network whose embeddings it learnt, too, or null
+            without distillation; the bundle does not hold them, and needs them for nothing.
         synthetic: whether the images are synthetic, not radiographs of patients.
         temperature: that the logits have been divided by: weights and bias of the saved classifier
             are, those in ``best.ckpt`` are not.
@@ -156,6 +158,7 @@ class Provenance(BaseModel):
     code_version: str
     seed: int
     pretrained: str | None
+    teacher: str | None = None
     synthetic: bool
     temperature: float = Field(default=1.0, gt=0)
     flip_averaging: bool = False

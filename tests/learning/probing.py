@@ -33,5 +33,11 @@ def backbone(seed: int = 0) -> PreTrainedModel:
     return networks.build(networks.dinov2_config(probe, tiny.SIZE, CLASSES)).dinov2
 
 
+def teacher(directory: Path, seed: int = 0) -> tuple[str, ...]:
+    """Overrides for distillation from a backbone that is saved in ``directory``."""
+    backbone(seed).save_pretrained(directory)
+    return ("trainer.distillation=1", f"probe.pretrained={directory}")
+
+
 def of_embedding(lines: list[str]) -> list[str]:
     return [line for line in lines if "embed" in line]

@@ -3,6 +3,7 @@ import torch
 from tiny import CLASSES
 
 from cxr_assets.experiment import compose
+from cxr_assets.learning import module as mixing
 from cxr_assets.learning import networks
 from cxr_assets.learning.module import MONITOR, TEMPERATURE, Classifier
 
@@ -21,6 +22,7 @@ def classifier(**changes: object) -> Classifier:
         "class_weights": None,
         "mixup": 0.0,
         "cutmix": 0.0,
+        "distillation": 0.0,
         "flip_averaging": False,
     }
     return Classifier(**{**settings, **changes})
@@ -48,14 +50,45 @@ def test_class_weights_and_smoothing_shape_the_loss():
     torch.manual_seed(0)
     module = classifier(class_weights=[3.0, 1.0, 1.0], label_smoothing=0.1)
     inputs, labels = torch.randn(6, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2])
-    module.log = lambda *args, **kwargs: None
     with torch.no_grad():
-        loss = module.training_step((inputs, labels), 0)
+        loss = module.training_step((inputs, labels), 0)["loss"]
         expected = torch.nn.functional.cross_entropy(
             module(inputs), labels, torch.tensor([3.0, 1.0, 1.0]), label_smoothing=0.1,
             reduction="none",
         ).mean()  # fmt: skip
     torch.testing.assert_close(loss, expected)
+
+
+def test_the_embeddings_of_a_linear_teacher_are_learnt():
+    torch.manual_seed(0)
+    module = classifier(distillation=2.0, lr=1e-2)
+    module.add_regressor(4)
+    inputs, labels = torch.randn(12, 3, 64, 64), torch.arange(12) % 3
+    embeddings = inputs.mean((-2, -1)) @ torch.randn(3, 4) * 64
+    optimizer = torch.optim.AdamW(module.parameters(), 3e-3)
+    errors = []
+    for _ in range(12):
+        losses = module.training_step((inputs, labels, embeddings), 0)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        errors.append(losses["distillation"].item())
+    assert errors[-1] < 0.5 * errors[0]
+    entropy = torch.nn.functional.cross_entropy(module(inputs), labels)
+    losses = module.training_step((inputs, labels, embeddings), 0)
+    torch.testing.assert_close(losses["loss"], entropy + 2 * losses["distillation"])
+
+
+def test_mixed_images_have_mixed_embeddings(monkeypatch):
+    monkeypatch.setattr(mixing, "mix", lambda inputs, targets, *of: (inputs, targets.flip(0)))
+    module = classifier(distillation=1.0, mixup=0.2)
+    module.add_regressor(4)
+    inputs, embeddings = torch.randn(2, 3, 64, 64), torch.randn(2, 4)
+    seen = []
+    module.regressor.register_forward_hook(lambda *call: seen.append(call[-1]))
+    with torch.no_grad():
+        error = module.training_step((inputs, torch.tensor([0, 1]), embeddings), 0)["distillation"]
+    torch.testing.assert_close(error, torch.nn.functional.mse_loss(seen[0], embeddings.flip(0)))
 
 
 @pytest.mark.parametrize("flip_averaging", [False, True])

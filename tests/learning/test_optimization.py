@@ -1,5 +1,6 @@
 import pytest
 from tiny import CLASSES
+from torch import nn
 
 from cxr_assets.experiment import compose
 from cxr_assets.learning import networks
@@ -20,6 +21,15 @@ def test_every_parameter_learns_and_only_matrices_and_filters_are_decayed(networ
         assert group["lr"] == 1e-3
         for parameter in group["params"]:
             assert (group["weight_decay"] > 0) == (parameter.squeeze().ndim > 1)
+
+
+def test_another_head_learns_like_the_networks_own(network):
+    head = nn.Linear(192, 5)
+    groups = parameter_groups(network, 1.0, layer_decay=0.5, weight_decay=0.05, head=head)
+    group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+    for name, parameter in head.named_parameters():
+        own = network.get_parameter(f"classifier.{name}")
+        assert group_of[id(parameter)] == group_of[id(own)]
 
 
 def test_layers_learn_more_slowly_the_further_they_are_from_the_head(network):

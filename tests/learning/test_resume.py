@@ -14,12 +14,14 @@ import tiny
 import torch
 from damage import cut, empty
 from killing import Training
+from learning.probing import teacher
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.interruption import Interruption
+from cxr_assets.learning.plan import Plan
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 
@@ -65,20 +67,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return killing.left_behind(plan.work)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(
-    ("batch", "steps"), [(1, 1), (4, 4), (5, 5), (7, 5), (8, 5), (9, 6)],
-    ids=["first", "in between", "last", "validation", "end of validation", "next epoch"],
-)  # fmt: skip
-def test_a_training_stopped_at_a_batch_resumes_from_that_batch(
-    batch, steps, number, layout, uninterrupted, monkeypatch, request
-):
-    """An epoch has five batches of training and three of validation."""
-    # A background job is started with SIGINT ignored, and an ignored signal stops nothing.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    plan = killing.plan(layout, SHORT)
-    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+def stop(plan: Plan, batch: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until a signal at a batch, of training or validation, counted from 1."""
     count = Counter()
 
     def signalled(hook: Callable[..., None]) -> Callable[..., None]:
@@ -95,12 +85,56 @@ def test_a_training_stopped_at_a_batch_resumes_from_that_batch(
             patch.setattr(Interruption, name, signalled(getattr(Interruption, name)))
         with pytest.raises((SystemExit, KeyboardInterrupt)):
             fit(plan, lambda line: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("batch", "steps"), [(1, 1), (4, 4), (5, 5), (7, 5), (8, 5), (9, 6)],
+    ids=["first", "in between", "last", "validation", "end of validation", "next epoch"],
+)  # fmt: skip
+def test_a_training_stopped_at_a_batch_resumes_from_that_batch(
+    batch, steps, number, layout, uninterrupted, monkeypatch, request
+):
+    """An epoch has five batches of training and three of validation."""
+    # A background job is started with SIGINT ignored, and an ignored signal stops nothing.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    plan = killing.plan(layout, SHORT)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    stop(plan, batch, number, monkeypatch)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert torch.load(plan.work / "last.ckpt", weights_only=True)["global_step"] == steps
     lines: list[str] = []
     fit(plan, lines.append)
     assert lines[0].startswith("resuming from")
     assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
+
+
+def test_with_a_teacher_and_growing_images_it_resumes_from_that_batch_too(
+    layout, tmp_path, monkeypatch
+):
+    """In the middle of the second epoch, whose images are of another size than those of the first.
+
+    Only the interrupted training reads from disk, and so must it be the same there.
+    """
+    more = (
+        *teacher(tmp_path / "teacher"),
+        *("trainer.progressive=0.5", "model.patch_size=2", "trainer.class_balance=sampling"),
+    )
+    straight = Layout(tmp_path / "straight")
+    tiny.processed(straight, images=6)
+    plan = killing.plan(straight, SHORT, *more)
+    fit(plan, lambda line: None)
+    expected = killing.left_behind(plan.work)
+    assert "regressor.weight" in expected["best"]
+    errors = expected["history"]["train_distillation"]
+    assert len(set(errors)) == 3
+
+    plan = killing.plan(layout, SHORT, *more, "data.in_memory_limit=1000")
+    stop(plan, 11, signal.SIGTERM, monkeypatch)
+    assert torch.load(plan.work / "last.ckpt", weights_only=True)["global_step"] == 8
+    fit(plan, lambda line: None)
+    assert killing.difference(killing.left_behind(plan.work), expected) is None
 
 
 def test_out_of_patience_a_resumed_training_adds_no_epoch(layout):

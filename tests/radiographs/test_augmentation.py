@@ -34,6 +34,20 @@ def test_strength_zero_leaves_images_unchanged():
     torch.testing.assert_close(Augmenter(Augmentation(**NONE))(before), before.float())
 
 
+@pytest.mark.parametrize("affine", [0.0, 1.0])
+def test_smaller_images_are_the_same_images(affine):
+    augment = Augmenter(Augmentation(**{**NONE, "affine": affine}))
+    torch.manual_seed(0)
+    large = augment(images())
+    torch.manual_seed(0)
+    small = augment(images(), 24)
+    pooled = torch.nn.functional.avg_pool2d(large.unsqueeze(1), 2).squeeze(1)
+    assert small.shape == pooled.shape
+    # But for the outside, which is black.
+    difference = (small - pooled)[:, 3:-3, 3:-3]
+    assert difference.square().mean().sqrt() < 0.05 * large.std()
+
+
 @pytest.mark.parametrize("shape", [(48, 48), (40, 56)])
 def test_detail_is_sharpened_and_blurred_around_the_local_mean(shape):
     # Pooling is the baseline.

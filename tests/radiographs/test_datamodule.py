@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -7,18 +9,26 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs.augmentation import Augmenter
-from cxr_assets.radiographs.datamodule import EpochShuffle, OnDisk, RadiographsDataModule
+from cxr_assets.radiographs.datamodule import (
+    EpochShuffle,
+    OnDisk,
+    RadiographsDataModule,
+    stages,
+)
 from cxr_serving.model.preprocessing import Preprocessing
 
 
-def images_of(layout: Layout, limit: int = 2**30) -> RadiographsDataModule:
+def images_of(
+    layout: Layout, limit: int = 2**30, balanced: bool = False, **more: Any
+) -> RadiographsDataModule:
     return RadiographsDataModule(
         layout.processed,
         batch_size=4,
         seed=0,
-        balanced=False,
+        balanced=balanced,
         augmentation=compose("demo").trainer.augmentation,
         in_memory_limit=limit,
+        **more,
     )
 
 
@@ -61,7 +71,7 @@ def test_validation_is_never_augmented(tmp_path):
     module = images_of(layout)
 
     class Trainer:
-        training = False
+        training, current_epoch, max_epochs = False, 0, 1
 
     module.trainer = Trainer()
     images, labels = next(iter(module.val_dataloader()))
@@ -70,6 +80,39 @@ def test_validation_is_never_augmented(tmp_path):
     Trainer.training = True
     varied, _ = module.on_after_batch_transfer((images, labels), 0)
     assert not torch.equal(varied, inputs)
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "patch", "expected"),
+    [
+        (160, 1.0, 8, (160,)),
+        (160, 0.6, 8, (96, 128, 128, 160)),
+        (224, 0.5, 8, (128, 160, 192, 224)),
+        (224, 0.5, 4, (112, 144, 192, 224)),
+        (168, 0.99, 16, (168, 168, 168, 168)),
+    ],
+)
+def test_images_grow_in_four_steps(size, share, patch, expected):
+    assert stages(size, share, patch) == expected
+
+
+def test_training_images_grow_with_the_epochs_and_validation_images_do_not(tmp_path):
+    layout = Layout(tmp_path)
+    tiny.processed(layout)
+    module = images_of(layout, progressive=0.5, patch=1)
+
+    class Trainer:
+        training, max_epochs = True, 6
+
+    module.trainer = Trainer()
+    sides = []
+    for Trainer.current_epoch in range(6):
+        inputs, _ = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
+        sides.append(inputs.shape[-1])
+    assert sides == [16, 16, 20, 28, 28, 32]
+    Trainer.training, Trainer.current_epoch = False, 0
+    inputs, _ = module.on_after_batch_transfer(next(iter(module.val_dataloader())), 0)
+    assert inputs.shape[-1] == tiny.SIZE
 
 
 def test_images_that_do_not_fit_in_memory_come_from_disk_in_the_same_batches(tmp_path):
@@ -89,6 +132,24 @@ def test_images_that_do_not_fit_in_memory_come_from_disk_in_the_same_batches(tmp
             for ours, theirs in zip(streamed, expected, strict=True):
                 assert torch.equal(ours[0], theirs[0])
                 assert torch.equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_targets_are_those_of_the_images_of_the_batch(limit, balanced, tmp_path):
+    layout = Layout(tmp_path)
+    tiny.processed(layout, images=5)
+    means = images_of(layout).images("train").inputs.float().mean((1, 2)).unsqueeze(1)
+    module = images_of(layout, limit, balanced=balanced, targets=means)
+    loader = module.train_dataloader()
+    assert isinstance(module.images("train"), OnDisk) is (limit == 0)
+    for batch in loader:
+        images, labels, targets = batch
+        assert torch.equal(targets.squeeze(1), images.float().mean((1, 2)))
+        inputs, *others = module.on_after_batch_transfer(batch, 0)
+        assert inputs.shape[1:] == (3, tiny.SIZE, tiny.SIZE)
+        assert all(ours is theirs for ours, theirs in zip(others, (labels, targets), strict=True))
+    assert len(next(iter(module.val_dataloader()))) == 2
 
 
 def test_training_from_disk_equals_training_from_memory(tmp_path):

@@ -267,7 +267,29 @@ def test_the_terms_of_images_and_base_weights_apply(
     assert card.data.license == licence
     assert card.data.base_model == base
     assert (pretrained or "random weights") in card.text
+    assert "teacher" not in card.text.replace("base weights and the teacher, if any", "")
     assert "Mendeley" in card.text
+
+
+@pytest.mark.parametrize(
+    ("teacher", "licence"),
+    [("facebook/dinov2-small@ed", "cc-by-4.0"), ("sha256:" + "a" * 64, "unknown")],
+)
+def test_the_teacher_is_named_and_its_terms_apply(real: Layout, teacher: str, licence: str) -> None:
+    record = BundleRecord.read(store.latest(real.models("convnext_model")))
+    card = model_card(
+        record.model_copy(update={"pretrained": None, "teacher": teacher}),
+        Report.read(latest_report(real)),
+        DatasetRecord.read(real.processed),
+        KAGGLE,
+        [],
+        None,
+    )
+    assert card.data.license == licence
+    assert card.data.base_model is None
+    assert f"a frozen DINOv2 (`{teacher}`)" in card.text
+    assert "terms of the teacher's weights" in card.text
+    assert "with a pretrained network as its teacher" in card.text
 
 
 def test_the_command_of_the_card_composes_the_same_experiment(real: Layout) -> None:

@@ -77,6 +77,14 @@ def test_a_report_that_was_judged_by_other_limits_is_not_released(reported: Layo
     assert not reported.releases.exists()
 
 
+def test_a_model_that_had_a_teacher_is_not_released_as_if_it_had_none(real: Layout) -> None:
+    experiment = FOLDER.model_copy(
+        update={"trainer": FOLDER.trainer.model_copy(update={"distillation": 1.0})}
+    )
+    with pytest.raises(ReleaseError, match="distillation: False, not True"):
+        write_release(real, None, experiment)
+
+
 def test_what_is_withheld_unless_forced(reported: Layout, real: Layout) -> None:
     synthetic, random = (
         BundleRecord.read(store.latest(layout.models("convnext_model")))

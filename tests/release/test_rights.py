@@ -35,6 +35,28 @@ def test_how_to_cite(
     assert all({"type", "title", "authors"} <= set(work) for work in cited["references"])
 
 
+@pytest.mark.parametrize(
+    ("pretrained", "teacher", "synthetic", "licence"),
+    [
+        (None, "facebook/dinov2-small@1", True, "apache-2.0"),
+        (None, "facebook/dinov2-small@1", False, "cc-by-4.0"),
+        ("facebook/convnextv2-tiny-22k-224@1", "facebook/dinov2-small@1", False, "cc-by-nc-4.0"),
+        ("facebook/convnextv2-tiny-22k-224@1", "my-group/dinov2@1", False, "unknown"),
+        (None, "sha256:" + "a" * 64, True, "unknown"),
+    ],
+)
+def test_the_strictest_terms_of_images_weights_and_teacher_apply(
+    reported: Layout, pretrained: str | None, teacher: str, synthetic: bool, licence: str
+) -> None:
+    record = BundleRecord.read(store.latest(reported.models("convnext_model"))).model_copy(
+        update={"pretrained": pretrained, "teacher": teacher, "synthetic": synthetic}
+    )
+    assert rights.licence(record, ["synthetic" if synthetic else "kaggle"]) == licence
+    cited = yaml.safe_load(rights.citation(record, [], "title", None))["references"]
+    assert cited[1]["title"].startswith("DINOv2")
+    assert len(cited[1]["authors"]) == 26
+
+
 def test_the_licence_lies_beside_the_card(reported: Layout, real: Layout) -> None:
     text = (write_release(reported, None, SYNTHETIC) / "LICENSE.md").read_text()
     assert "Apache-2.0" in text

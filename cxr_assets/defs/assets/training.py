@@ -87,6 +87,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
                 "outcome": "published" if published else f"reused {record.version}",
                 "fingerprint": record.fingerprint,
                 "pretrained": record.pretrained or "none: random weights",
+                "teacher": record.teacher or "none",
                 "synthetic": record.synthetic,
                 "epochs": len(history),
                 "training_seconds": round(float(history["seconds"].sum()), 1),
