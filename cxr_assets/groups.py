@@ -127,6 +127,7 @@ class Augmentation(Group):
         exposure: of gamma, contrast and brightness.
         detail: of sharpening and blurring.
         noise: of added noise.
+        collimation: of black borders.
     """
 
     flip: Annotated[float, Field(ge=0, le=1)]
@@ -134,6 +135,7 @@ class Augmentation(Group):
     exposure: Strength
     detail: Strength
     noise: Strength
+    collimation: Strength
 
 
 class Trainer(Group):

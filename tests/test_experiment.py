@@ -18,7 +18,7 @@ from cxr_assets.ranges import problems
 
 
 def test_every_preset_composes():
-    assert presets() == ["demo", "full", "scratch"]
+    assert presets() == ["demo", "distilled", "full", "scratch"]
     assert compose("demo").data.source == "synthetic"
     assert compose("scratch", ["data.folder=images"]).data.source == "folder"
     full = compose("full")
@@ -117,7 +117,7 @@ def test_what_a_later_step_would_stumble_over_is_rejected_at_the_start(override,
 
 def test_every_preset_is_runnable():
     for preset in presets():
-        needed = ["data.folder=/images"] if preset == "scratch" else []
+        needed = ["data.folder=/images"] if preset in ("distilled", "scratch") else []
         compose(preset, needed).require_runnable()
 
 

@@ -45,6 +45,8 @@ class Augmenter(nn.Module):
             varied.addcmul_(torch.randn_like(varied), _draw(images, 0, 255 * 0.03 * settings.noise))
         if settings.affine or settings.flip or (height, width) != images.shape[1:]:
             varied = _move(varied, settings.affine, settings.flip, height, width)
+        if settings.collimation:
+            varied = _collimate(varied, settings.collimation)
         return varied.clamp_(0, 255)
 
 
@@ -110,3 +112,16 @@ def _move(
         images.unsqueeze(1), grid.permute(0, 2, 3, 1), align_corners=False
     )
     return moved.squeeze(1)
+
+
+def _collimate(images: torch.Tensor, strength: float) -> torch.Tensor:
+    """Black borders, as a collimator leaves: each side has one with probability 1/2.
+
+    It is up to 12 % of the image wide at strength 1.
+    """
+    top, bottom, left, right = (
+        (_draw(images, 0, 1) < 0.5) * _draw(images, 0, 0.12 * strength) for _ in range(4)
+    )
+    y, x = ((torch.arange(size, device=images.device) + 0.5) / size for size in images.shape[1:])
+    y, x = y.view(1, -1, 1), x.view(1, 1, -1)
+    return images.masked_fill((y < top) | (y > 1 - bottom) | (x < left) | (x > 1 - right), 0)

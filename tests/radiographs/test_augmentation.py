@@ -4,7 +4,8 @@ import torch
 from cxr_assets.experiment import Augmentation
 from cxr_assets.radiographs.augmentation import Augmenter
 
-NONE = {"flip": 0.0, "affine": 0.0, "exposure": 0.0, "detail": 0.0, "noise": 0.0}
+KINDS = ["flip", "affine", "exposure", "detail", "noise", "collimation"]
+NONE = dict.fromkeys(KINDS, 0.0)
 
 
 def images(number: int = 64) -> torch.Tensor:
@@ -14,7 +15,7 @@ def images(number: int = 64) -> torch.Tensor:
     return smooth.squeeze(1).clamp(0, 1).mul(255).to(torch.uint8)
 
 
-@pytest.mark.parametrize("property_", ["flip", "affine", "exposure", "detail", "noise"])
+@pytest.mark.parametrize("property_", KINDS)
 def test_each_property_varies_images_and_keeps_them_on_the_scale(property_):
     torch.manual_seed(0)
     before = images()
@@ -83,3 +84,16 @@ def test_the_strength_sets_how_far_images_move():
         for strength in (0.5, 1.0, 2.0)
     ]
     assert moved == sorted(moved)
+
+
+def test_collimation_blackens_borders_and_nothing_else():
+    torch.manual_seed(0)
+    before = images().clamp(1)
+    after = Augmenter(Augmentation(**{**NONE, "collimation": 1.0}))(before)
+    black = after == 0
+    torch.testing.assert_close(after[~black], before.float()[~black])
+    rows, columns = black.all(dim=2), black.all(dim=1)
+    assert (black == (rows.unsqueeze(2) | columns.unsqueeze(1))).all()  # whole rows and columns
+    assert not rows[:, 6:-6].any()
+    assert not columns[:, 6:-6].any()
+    assert 0.4 < columns[:, 0].float().mean() < 0.6
