@@ -176,7 +176,7 @@ def train(
     \b
     Environment:
       CXR_DATA_ROOT   where everything is written (default: data)
-      CXR_EXPERIMENT  preset: demo, scratch or full (default: demo)
+      CXR_EXPERIMENT  preset: demo, scratch, distilled or full (default: demo)
       CXR_OVERRIDES   Hydra overrides that come before those given here
       CXR_MLFLOW_URI  MLflow server (default: a SQLite file below the data root)
     """

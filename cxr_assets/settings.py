@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     data_root: Place = Field(
         Path("data"), description="Folder that holds everything the pipeline writes."
     )
-    experiment: str = Field("demo", description="Preset: demo, scratch or full.")
+    experiment: str = Field("demo", description="Preset: demo, scratch, distilled or full.")
     overrides: str = Field(
         "",
         description="Hydra overrides, separated by spaces and quoted as in a shell: "
