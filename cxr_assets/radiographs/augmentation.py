@@ -31,7 +31,7 @@ class Augmenter(nn.Module):
             side: of the result, in pixels; None for H and W. The change of pose resamples to it, so
                 that a smaller image costs less. Nothing is smoothed before, for which it must be at
                 least about half of H and W: there, on radiographs of 160 and 224 px, the result is
-                within 3 grey levels (root mean square) of that of pooling.
+                within 5 grey levels (root mean square) of that of pooling.
 
         Returns:
             float32 [N, side, side] on the scale 0..255.
