@@ -21,8 +21,7 @@ def targets(experiment: Experiment, layout: Layout, progress: Progress) -> torch
     """What the network learns of each training image from the teacher.
 
     It is the embedding of the image as it is in the dataset, however the image is augmented: a
-    flipped one has the same target, which was measured to help. The network is to answer both
-    alike, and the teacher does not.
+    flipped one has the same target, as the network is to answer both alike.
 
     Args:
         experiment: its probe names the teacher.
