@@ -44,6 +44,7 @@ Loss = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}$")]
 Revision = Annotated[str, Field(pattern=r"^\w[\w./-]*$")]
+Precision = Literal["auto", "fp32", "bf16"]
 Pretrained = Annotated[str, AfterValidator(_hub_id_or_directory)]
 
 
@@ -144,7 +145,11 @@ class Trainer(Group):
     Attributes:
         max_epochs: maximum number of epochs.
         patience: epochs without a better validation macro F1 before training stops.
-        batch_size: images per step.
+        batch_size: images per batch, which is what must fit into memory.
+        accumulate: batches per step of the optimiser, which thus averages over
+            ``batch_size * accumulate`` images.
+        precision: of the network's arithmetic in training: ``fp32``, ``bf16`` (mixed: weights and
+            optimiser stay in float32), or ``auto``, which is bf16 on CUDA and fp32 elsewhere.
         optimizer: ``adamw``, or ``muon`` for hidden matrices with AdamW for the rest.
         weight_decay: of the optimiser.
         warmup_epochs: epochs of linear warm-up.
@@ -167,6 +172,8 @@ class Trainer(Group):
     max_epochs: Epochs
     patience: Epochs
     batch_size: Count
+    accumulate: Count
+    precision: Precision
     optimizer: Literal["adamw", "muon"]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     warmup_epochs: Annotated[float, Field(ge=0, le=1_000_000)]

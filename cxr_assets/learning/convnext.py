@@ -26,6 +26,8 @@ class ConvNext(Recipe):
         if experiment.trainer.distillation:
             self.teacher = (experiment.probe.pretrained, experiment.probe.revision)
         self.max_epochs = experiment.trainer.max_epochs
+        self.accumulate = experiment.trainer.accumulate
+        self.precision = experiment.trainer.precision
         self.patience = experiment.trainer.patience
         self.flip_averaging = experiment.trainer.flip_averaging
 

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from lightning.pytorch.loggers.logger import Logger
 from transformers.utils.logging import disable_progress_bar
 
+from cxr_assets.groups import Precision
 from cxr_assets.learning.allocator import keep_freed_memory
 from cxr_assets.learning.checkpoints import (
     LAST_FILE,
@@ -65,9 +66,9 @@ def locked(plan: Plan, progress: Progress) -> Iterator[None]:
 def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: bool = False) -> None:
     """Train until done; resume an interrupted run of the same fingerprint.
 
-    SIGINT and SIGTERM stop it at the next batch boundary, with its state on disk, and are then
-    passed to their handlers; the next call resumes from that batch. After a kill, the next call
-    resumes from the last finished epoch. Nothing is done if the training is settled already.
+    SIGINT and SIGTERM stop it after the optimiser's next step, with its state on disk, and are then
+    passed to their handlers; the next call resumes from the batch after it. After a kill, the next
+    call resumes from the last finished epoch. Nothing is done if the training is settled already.
 
     Args:
         plan: what to train.
@@ -108,8 +109,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
     keep_freed_memory()
     L.seed_everything(plan.experiment.seed, verbose=False)
     module, datamodule = plan.recipe.prepare(plan.network, plan.layout, progress)
-    cuda = torch.cuda.is_available()
-    if cuda:
+    if torch.cuda.is_available():
         module.network.base_model.compile()  # what training and validation both run
     last = plan.work / LAST_FILE
     history = _History(plan.experiment.seed, progress)
@@ -142,9 +142,9 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        # A CPU without bfloat16 units is slower in bfloat16 than in float32.
-        precision="bf16-mixed" if cuda else "32-true",
+        precision="bf16-mixed" if in_bf16(plan.recipe.precision) else "32-true",
         max_epochs=plan.recipe.max_epochs,
+        accumulate_grad_batches=plan.recipe.accumulate,
         deterministic="warn" if plan.experiment.deterministic else False,
         callbacks=callbacks,
         plugins=[WholeCheckpoints()],
@@ -167,6 +167,14 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
             weights_only=True,
         )
     return history.table()
+
+
+def in_bf16(precision: Precision) -> bool:
+    """Whether a training computes in bfloat16 on this machine."""
+    if precision == "auto":
+        # A CPU without bfloat16 units is slower in bfloat16 than in float32.
+        return torch.cuda.is_available()
+    return precision == "bf16"
 
 
 class _Patience(EarlyStopping):
@@ -242,7 +250,9 @@ class _History(L.Callback):
         if module.automatic_optimization:
             images = len(batch[1])
             for name, value in outputs.items():
-                loss = value.detach().float() * images
+                # Lightning has divided the one that has gradients.
+                share = trainer.accumulate_grad_batches if name == "loss" else 1
+                loss = value.detach().float() * images * share
                 self._losses[name] = loss + self._losses.get(name, torch.zeros(())).to(loss.device)
             self._images += images
 

@@ -31,8 +31,9 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """``gamma * x * n(x) + beta + x`` of x [N, H, W, C]; n(x) is the L2 norm of each channel
-        over the image, divided by its mean over channels."""
-        output: torch.Tensor = _Function.apply(hidden_states, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        over the image, divided by its mean over channels. In float32 at least, also in bf16."""
+        x = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        output: torch.Tensor = _Function.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return output
 
 
@@ -46,7 +47,6 @@ def install(network: PreTrainedModel) -> None:
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
@@ -61,8 +61,7 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, ...]:
         pixels, weight, norm, mean, ratio, scale = ctx.saved_tensors
         channels = pixels.shape[2]
         (gradient,) = gradients

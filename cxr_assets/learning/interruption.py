@@ -1,4 +1,4 @@
-"""Stopping a training at a batch boundary, and resuming from that batch."""
+"""Stopping a training between two steps of the optimiser, and resuming from that batch."""
 
 import random
 import signal
@@ -26,12 +26,13 @@ class _Stopped(BaseException):
 
 
 class Interruption(Checkpoint):
-    """On SIGINT or SIGTERM, writes a checkpoint and stops at the next batch boundary.
+    """On SIGINT or SIGTERM, writes a checkpoint and stops after the optimiser's next step.
 
-    An interrupt raised at any point could leave the weights half updated. While batches run, the
-    signals are therefore only recorded; after the checkpoint is written, they are passed to their
-    previous handlers. Because this is a ``Checkpoint``, Lightning calls it last, after the other
-    callbacks have seen the batch.
+    An interrupt raised at any point could leave the weights half updated, and no checkpoint holds
+    the gradients of batches that still wait for their step. While batches run, the signals are
+    therefore only recorded; after the checkpoint is written, they are passed to their previous
+    handlers. Because this is a ``Checkpoint``, Lightning calls it last, after the other callbacks
+    have seen the batch.
 
     Every checkpoint includes the state of the random number generators.
 
@@ -82,8 +83,9 @@ class Interruption(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Stop here, unless validation follows: Lightning would skip it after resuming."""
-        if self._received is not None and not trainer.is_last_batch:
+        """Stop after a step, unless validation follows: Lightning would skip it after resuming."""
+        stepped = (index + 1) % trainer.accumulate_grad_batches == 0
+        if self._received is not None and stepped and not trainer.is_last_batch:
             self._stop(trainer)
 
     def on_validation_batch_end(

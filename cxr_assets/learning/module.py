@@ -13,7 +13,7 @@ from cxr_assets.learning import calibration, networks
 from cxr_assets.learning.mixing import mix
 from cxr_assets.learning.muon import Muon
 from cxr_assets.learning.optimization import parameter_groups
-from cxr_assets.radiographs.datamodule import Batch
+from cxr_assets.radiographs.datamodule import Batch, EpochShuffle
 
 MONITOR = "val_macro_f1"
 TEMPERATURE = "val_temperature"
@@ -106,6 +106,7 @@ class Classifier(Classification):
         super().__init__(network, num_classes)
         self.save_hyperparameters(logger=False)
         self.flip_averaging = flip_averaging
+        self._weight = 1.0
         self.loss = nn.CrossEntropyLoss(
             weight=None if class_weights is None else torch.tensor(class_weights),
             label_smoothing=label_smoothing,
@@ -146,8 +147,23 @@ class Classifier(Classification):
         error = nn.functional.mse_loss(self.regressor(features), targets[:, classes:])
         return {"loss": loss + self.hparams["distillation"] * error, "distillation": error}
 
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Find the weight of a batch, with which every image of a step weighs the same.
+
+        Lightning divides each loss by ``accumulate_grad_batches``, but the last step of an epoch
+        may have fewer batches, and its last batch fewer images.
+        """
+        accumulate = self.trainer.accumulate_grad_batches
+        sampler: EpochShuffle = self.trainer.train_dataloader.sampler
+        images = sampler.images(index - index % accumulate, accumulate)
+        self._weight = len(batch[1]) * accumulate / images
+
+    def backward(self, loss: torch.Tensor, *arguments: Any, **more: Any) -> None:
+        """Gradients of a batch's share of the mean loss of its step."""
+        super().backward(loss * self._weight, *arguments, **more)
+
     def configure_optimizers(self) -> Any:
-        """The optimiser; linear warm-up, then a cosine to zero, stepped every batch."""
+        """The optimiser; linear warm-up, then a cosine to zero, by its steps."""
         groups = parameter_groups(
             self.network,
             self.hparams["lr"],

@@ -8,6 +8,7 @@ import lightning as L
 import torch
 
 from cxr_assets.experiment import Experiment
+from cxr_assets.groups import Precision
 from cxr_assets.layout import Layout
 from cxr_assets.learning.module import Classification
 from cxr_assets.progress import Progress
@@ -22,6 +23,8 @@ class Recipe(ABC):
         base: hub id or directory of the base weights, and revision; None when from scratch.
         teacher: the same of the network whose embeddings it learns, too; None without distillation.
         max_epochs: maximum number of epochs.
+        accumulate: batches per step of the optimiser.
+        precision: of the network's arithmetic in training.
         patience: epochs without a better validation macro F1 before training stops.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
             flip.
@@ -34,6 +37,8 @@ class Recipe(ABC):
     base: tuple[str | None, str | None]
     teacher: tuple[str | None, str | None] = (None, None)
     max_epochs: int
+    accumulate: int = 1
+    precision: Precision = "auto"
     patience: int
     flip_averaging: bool = False
 

@@ -128,6 +128,11 @@ class EpochShuffle(Sampler[torch.Tensor]):
         """Skip the first ``batches`` of the next epoch: a run resumes after them."""
         self._skipped = batches
 
+    def images(self, first: int, batches: int) -> int:
+        """Images in that many batches of an epoch, or in those that are left, from ``first`` on."""
+        end = min(self._length, (first + batches) * self._batch_size)
+        return end - first * self._batch_size
+
     def __len__(self) -> int:
         return -(-self._length // self._batch_size)
 

@@ -19,7 +19,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning import energy, networks
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import export
-from cxr_assets.learning.fit import fit
+from cxr_assets.learning.fit import fit, in_bf16
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.learning.probe import LinearProbe
@@ -93,6 +93,42 @@ def test_the_checkpoint_alone_rebuilds_the_network(asset, module_class, once):
         if key.startswith("classifier."):
             trained = trained / temperature
         assert torch.equal(trained, value), key
+
+
+def test_accumulated_batches_are_one_larger_batch(layout):
+    """An epoch has two steps, of twelve images and of six: of three batches, and of two."""
+    plain = [f"trainer.augmentation.{name}=0" for name in ("flip", "affine", "exposure")]
+    states, histories = [], []
+    for sizes in (["trainer.batch_size=12"], ["trainer.batch_size=4", "trainer.accumulate=3"]):
+        plan = make_plan("convnext_model", experiment(*plain, *sizes), layout)
+        fit(plan, lambda line: None)
+        states.append(torch.load(plan.work / "last.ckpt", weights_only=True))
+        histories.append(pd.read_csv(plan.work / "history.csv").drop(columns="seconds"))
+    whole, parts = states
+    assert parts["global_step"] == whole["global_step"] == 6
+    assert parts["lr_schedulers"] == whole["lr_schedulers"]
+    for part in ("state_dict", "current_model_state"):  # the average, and the weights
+        torch.testing.assert_close(parts[part], whole[part], rtol=1e-3, atol=1e-5)
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+
+
+def test_bf16_trains_weights_in_float32_on_a_cpu_too(layout):
+    states = []
+    for precision in ("fp32", "bf16"):
+        plan = make_plan("convnext_model", experiment(f"trainer.precision={precision}"), layout)
+        fit(plan, lambda line: None)
+        states.append(torch.load(plan.work / "last.ckpt", weights_only=True)["state_dict"])
+    exact, coarse = ({k: v for k, v in each.items() if "network" in k} for each in states)
+    assert {value.dtype for value in coarse.values()} == {torch.float32}
+    assert any(not torch.equal(coarse[key], exact[key]) for key in exact)
+    torch.testing.assert_close(coarse, exact, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_precision_is_bf16_on_cuda_unless_it_is_set(cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    chosen = [in_bf16(precision) for precision in ("auto", "fp32", "bf16")]
+    assert chosen == [cuda, False, True]
 
 
 def test_energy_is_recorded_if_the_machine_measures_it(layout, monkeypatch):

@@ -42,6 +42,17 @@ def test_a_channel_that_is_zero_everywhere_has_a_finite_gradient():
     assert torch.isfinite(images.grad).all()
 
 
+def test_in_bf16_it_computes_in_float32():
+    torch.manual_seed(0)
+    layer = random_layer(6).float()
+    images = torch.randn(2, 4, 5, 6).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = GlobalResponseNorm(layer.weight, layer.bias)(images)
+    torch.testing.assert_close(output, layer(images.float()))
+    output.sum().backward()
+    assert images.grad.dtype == torch.bfloat16
+
+
 def test_the_built_network_is_transformers_network_with_the_same_names():
     torch.manual_seed(0)
     ours = networks.build(networks.convnext_config(compose("demo").model, 64, CLASSES)).eval()
