@@ -124,7 +124,7 @@ def _show_augmentation(layout: Layout, experiment: Experiment) -> None:
     original, mirrored = _likeness(varied, images), _likeness(varied, images.flip(-1))
     grey = varied.mean(dim=(1, 2)) - images.float().mean(dim=(1, 2))
     rows = {
-        "more like its mirror image (0.5 is set)": float((mirrored > original).float().mean()),
+        "more like its horizontal flip (0.5 is set)": float((mirrored > original).float().mean()),
         "correlation with the nearer of the two, median": float(
             torch.maximum(original, mirrored).median()
         ),
