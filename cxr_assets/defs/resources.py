@@ -17,7 +17,8 @@ class Experiment(dg.ConfigurableResource[experiments.Experiment]):
     """Settings of images, models and training, the same for the whole graph."""
 
     preset: str = Field(
-        default=settings.experiment, description="Preset to start from: demo, scratch, distilled or full."
+        default=settings.experiment,
+        description="Preset to start from: demo, scratch, distilled or full.",
     )
     overrides: str = Field(
         default=settings.overrides,
