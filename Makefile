@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weeks test lint docs bench bench-serving dev serve
+.PHONY: help setup demo weeks test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +15,8 @@ EXTRAS := .[pipeline,serving,dicom,dev]
 # alone, such as CUDA for torch. Byte code is written on import, for the modules in use only: without
 # it, each process compiles torch and Dagster anew, which takes longer than most tests.
 unexport PYTHONDONTWRITEBYTECODE
-PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
+QUIETLY := install -qq --disable-pip-version-check --no-compile
+PIP := $(BIN)/pip $(QUIETLY)
 # uv does not read pip's settings. With unsafe-best-match it looks in all indexes, as pip does: torch
 # for the CPU is on an index of its own, which lacks other pins.
 UV_SOURCES := env $${PIP_CERT:+SSL_CERT_FILE="$$PIP_CERT"} \
@@ -83,6 +84,16 @@ bench-serving: setup ## The service against a baseline, under swaps and under at
 	$(BIN)/python -m benchmarks.serving.speed --one-cpu
 	$(BIN)/python -m benchmarks.serving.swaps
 	$(BIN)/python -m benchmarks.serving.hostile
+
+bench-peers: setup .venv-peers/installed ## The service against LitServe and BentoML; a quarter of an hour
+	$(BIN)/python -m benchmarks.serving.peers --plot docs/peers.png
+
+# Apart from .venv: BentoML needs other versions, and nobody else needs it.
+.venv-peers/installed: benchmarks/serving/peers.txt pyproject.toml
+	@"$(PYTHON)" -m venv .venv-peers
+	@echo 'Installing into .venv-peers: a minute or two'
+	@.venv-peers/bin/pip $(QUIETLY) -c benchmarks/serving/peers.txt -e '.[bench]'
+	@touch $@
 
 dev: setup ## Dagster's UI and daemon on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml

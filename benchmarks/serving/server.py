@@ -2,12 +2,13 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,8 @@ class Server:
 
     @property
     def resident(self) -> int:
-        """Memory it holds now, in bytes; of its children, too."""
-        return sum(_memory(process, "VmRSS") for process in self._processes())
+        """Memory that all of its processes hold now, in bytes; what they share counts once."""
+        return sum(_memory(process, "smaps_rollup", "Pss") for process in _family(self.process.pid))
 
     @property
     def peak(self) -> int:
@@ -47,11 +48,11 @@ class Server:
 
         Of a child the most it ever held; children that ended are not counted.
         """
-        return sum(_memory(process, "VmHWM") for process in self._processes())
+        return sum(_memory(process, "status", "VmHWM") for process in _family(self.process.pid))
 
     def forget_peak(self) -> None:
         """Let :attr:`peak` begin anew."""
-        for process in self._processes():
+        for process in _family(self.process.pid):
             Path(f"/proc/{process}/clear_refs").write_text("5")
 
     def total(self, metric: str, **labels: str) -> float:
@@ -68,11 +69,6 @@ class Server:
         """Return once ``met()``; fail with the service's log when it ends or takes longer."""
         _wait(self.process, met, seconds, self.log)
 
-    def _processes(self) -> Iterator[int]:
-        yield self.process.pid
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            yield from map(int, (task / "children").read_text().split())
-
 
 @contextmanager
 def serve(
@@ -82,8 +78,12 @@ def serve(
     environment: Mapping[str, str] | None = None,
     ready: str = "/ready",
     directory: Path | None = None,
+    python: Path | None = None,
 ) -> Iterator[Server]:
     """Run Python with ``arguments``, and wait until the service answers ``ready`` with 200.
+
+    At the end all of its processes are killed: workers that outlive their parent would take the
+    processors from whatever is measured next.
 
     Args:
         arguments: of the interpreter.
@@ -92,6 +92,7 @@ def serve(
         environment: added to this process's, without what sets up a service.
         ready: path that is answered with 200 when it can work.
         directory: that it runs in; None is this process's.
+        python: that runs it; None is this process's.
     """
     # A service must see by itself to it that no library reports to its maker.
     clean = {
@@ -106,11 +107,12 @@ def serve(
     ):
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [python or sys.executable, *arguments],
             env={**clean, **(environment or {})},
             cwd=directory,
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
         try:
 
@@ -123,8 +125,17 @@ def serve(
             _wait(process, answers, _START_SECONDS, log)
             yield Server(process, port, client, log, time.perf_counter() - started)
         finally:
+            family = list(_family(process.pid))
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            finally:
+                for member in family:
+                    with suppress(ProcessLookupError):
+                        os.kill(member, signal.SIGKILL)
+                # Also what was started since.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -144,11 +155,21 @@ def _wait(
         time.sleep(0.05)
 
 
-def _memory(process: int, name: str) -> int:
-    """Bytes of ``/proc/PID/status``; 0 for a process that has ended."""
+def _family(process: int) -> Iterator[int]:
+    """A process and all its descendants, which may have sessions of their own."""
+    yield process
+    for task in Path(f"/proc/{process}/task").glob("*"):
+        # A thread, or the process, may have ended meanwhile.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _memory(process: int, file: str, name: str) -> int:
+    """Bytes of a file of ``/proc/PID``; 0 for a process that has ended."""
     try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
+        text = Path(f"/proc/{process}/{file}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return 0
-    found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

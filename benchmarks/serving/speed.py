@@ -7,6 +7,7 @@ figures are medians over the rounds. Bars hold on two cores without a GPU and on
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from benchmarks import images
 from benchmarks.measure import machine
 from benchmarks.serving import load, models
-from benchmarks.serving.server import OURS, free_port, serve
+from benchmarks.serving.server import OURS, Server, free_port, serve
 
 IMAGES = 16
 CLIENTS = 16
@@ -87,14 +88,30 @@ def measure(mode: str, root: Path, bundle: Path, seconds: float) -> tuple[Figure
             runtime = server.client.get("/model").raise_for_status().json()["runtime"]
             if runtime != RUNTIMES[mode]:
                 raise RuntimeError(f"{mode} is computed by {runtime}: see {server.log}")
-        sent = root / "images"
-        load.run(port, sent, 1, requests=5)
-        load.run(port, sent, CLIENTS, requests=2 * CLIENTS)
-        alone = load.run(port, sent, 1, requests=30)
-        together = load.run(port, sent, CLIENTS, seconds=seconds)
-        resident = server.resident / 2**20
+        return observe(mode, server, root / "images", seconds)
+
+
+def observe(
+    name: str, server: Server, images: Path, seconds: float
+) -> tuple[Figures, Probabilities]:
+    """Send images to a service that has just started: one client first, then many.
+
+    Args:
+        name: of the service, for messages.
+        server: the service.
+        images: folder of JPEGs.
+        seconds: that all clients send for.
+
+    Raises:
+        RuntimeError: an image was not classified.
+    """
+    load.run(server.port, images, 1, requests=5)
+    load.run(server.port, images, CLIENTS, requests=CLIENTS)
+    alone = load.run(server.port, images, 1, requests=20)
+    together = load.run(server.port, images, CLIENTS, seconds=seconds)
+    resident = server.resident / 2**20
     if failed := [*alone.failed, *together.failed]:
-        raise RuntimeError(f"{mode} failed {len(failed)} images, the first with {failed[0]}")
+        raise RuntimeError(f"{name} failed {len(failed)} images, the first with {failed[0]}")
     p50, p99 = _percentiles([answer.seconds for answer in together.answers], 50, 99)
     [health] = _percentiles(together.health, 99)
     figures = Figures(
@@ -108,6 +125,13 @@ def measure(mode: str, root: Path, bundle: Path, seconds: float) -> tuple[Figure
         load=together.cpu_seconds / together.seconds,
     )
     return figures, {a.image: np.array(a.json()["probs"]) for a in together.answers}
+
+
+def medians(rounds: Sequence[Figures]) -> Figures:
+    """The median of each figure over the rounds."""
+    return Figures(
+        **{field.name: median(getattr(f, field.name) for f in rounds) for field in fields(Figures)}
+    )
 
 
 def _percentiles(seconds: list[float], *percents: float) -> list[float]:
@@ -177,13 +201,7 @@ def main() -> None:
                 figures.append(figure)
                 print(f"round {number + 1}, {mode}: {figure}", flush=True)
     print(f"\n{CLIENTS} clients, medians of {arguments.rounds} rounds of {arguments.seconds:g} s\n")
-    names = [field.name for field in fields(Figures)]
-    _show(
-        {
-            mode: Figures(**{name: median(getattr(f, name) for f in figures) for name in names})
-            for mode, figures in rounds.items()
-        }
-    )
+    _show({mode: medians(figures) for mode, figures in rounds.items()})
     print()
     _compare(answers)
 
