@@ -84,7 +84,7 @@ class Predictor:
                 which has one number for the whole process, its own choice by default.
             int8: whether 8-bit integers compute where the bundle holds such a network, and it
                 answers the reference images well enough on this machine.
-            max_batch: the largest batch that is warmed up.
+            max_batch: the largest batch that is warmed up, where it matters.
 
         Raises:
             BundleError: the bundle is broken, its parts contradict one another, its answers to the
@@ -173,7 +173,7 @@ class Predictor:
             reason = "there is none for this bundle or device"
             recorded = self.record.int8
             if exported and recorded is not None and recorded.accepted:
-                forward = self._int8()
+                forward = self._onnx(bundle.INT8_FILE)
                 difference = self._difference(forward)
                 if difference <= reference.INT8_TOLERANCE:
                     self.runtime = "onnx-int8"
@@ -203,17 +203,6 @@ class Predictor:
         if self.gate:  # without features it would judge nothing
             self._agree(network.outputs.get("features"), [self.gate.features.means.shape[1]])
         return network
-
-    def _int8(self) -> _Forward:
-        forward = self._onnx(bundle.INT8_FILE)
-
-        def one_by_one(images: Images) -> tuple[Scores, ...]:
-            # Activations are rounded to steps that fit a whole batch: an image would be answered
-            # differently alone and in a batch.
-            answers = zip(*(forward(image[np.newaxis]) for image in images), strict=True)
-            return tuple(np.concatenate(output) for output in answers)
-
-        return one_by_one
 
     def _torch(self) -> _Forward:
         self._require_torch()
@@ -251,17 +240,14 @@ class Predictor:
         """Compute once what a batch of 1 to ``max_batch`` images will need.
 
         What CUDA records, it records for each power of two (:class:`network.Recorded`). ONNX
-        Runtime has nothing to record: after the check its first pass at another size is as fast as
-        those that follow, so only memory for a batch beyond the reference images is left to claim.
+        Runtime computes images one by one: the check has warmed it up.
         """
-        if self.runtime == "torch":
-            numbers = [1 << exponent for exponent in range((max_batch - 1).bit_length())]
-            numbers.append(max_batch)
-        else:
-            numbers = [max_batch] if max_batch > len(self._reference.images) else []
+        if self.runtime != "torch":
+            return
         size = self.record.input_size
-        for number in numbers:
-            self.predict(np.zeros((number, size, size), np.uint8))
+        for exponent in range((max_batch - 1).bit_length()):
+            self.predict(np.zeros((1 << exponent, size, size), np.uint8))
+        self.predict(np.zeros((max_batch, size, size), np.uint8))
 
 
 class OnnxNetwork:
@@ -286,9 +272,15 @@ class OnnxNetwork:
         self.outputs: dict[str, list[int]] = {output.name: output.shape[1:] for output in outputs}
 
     def __call__(self, images: Images) -> tuple[Scores, ...]:
-        """Of images uint8 [N, size, size]: what :attr:`outputs` names."""
-        pixels = self._preprocessing.normalise(images)
-        return tuple(self._session.run(None, {self._input: pixels}))
+        """Of images uint8 [N, size, size], one or more: what :attr:`outputs` names."""
+        # One by one. A batch takes no less time per image, since its intermediate results leave the
+        # processor's cache, and as many times the memory. int8 rounds to steps that fit a whole
+        # batch: an image would be answered differently alone and in one.
+        answers = [
+            self._session.run(None, {self._input: self._preprocessing.normalise(image)})
+            for image in images[:, np.newaxis]
+        ]
+        return tuple(np.concatenate(output) for output in zip(*answers, strict=True))
 
 
 def softmax(logits: Scores) -> Scores:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from spoiling import (
     IMAGES,
     WEIGHTS,
@@ -20,7 +21,7 @@ from transformers.image_utils import load_image
 
 from cxr_assets.learning import onnx
 from cxr_serving.model.bundle import DISTRIBUTION_FILE, ONNX_FILE, BundleError
-from cxr_serving.model.predictor import OnnxNetwork, Predictor
+from cxr_serving.model.predictor import Predictor
 
 PublishBundle = Callable[..., Path]
 
@@ -142,18 +143,21 @@ def test_loaded_model_does_not_change_with_its_file(
     np.testing.assert_array_equal(predictor.predict(images), before)
 
 
-def test_after_the_check_only_larger_batches_warm_onnx_runtime_up(
+def test_onnx_runtime_computes_one_by_one_what_is_the_same_in_every_batch(
     tmp_path: Path, publish_bundle: PublishBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = publish_bundle(tmp_path, seed=1)
     sizes: list[int] = []
-    compute = OnnxNetwork.__call__
+    run = InferenceSession.run
 
-    def counted(network: OnnxNetwork, images: np.ndarray) -> object:
-        sizes.append(len(images))
-        return compute(network, images)
+    def counted(session: InferenceSession, names: object, given: dict[str, np.ndarray]) -> object:
+        sizes.append(len(given["pixel_values"]))
+        return run(session, names, given)
 
-    monkeypatch.setattr(OnnxNetwork, "__call__", counted)
-    Predictor(directory, max_batch=3)
-    Predictor(directory, max_batch=8)
-    assert sizes == [3, 3, 8]
+    monkeypatch.setattr(InferenceSession, "run", counted)
+    predictor = Predictor(publish_bundle(tmp_path, seed=1), max_batch=8)
+    together = predictor.answer(IMAGES)
+    assert set(sizes) == {1}
+    for index in range(len(IMAGES)):
+        alone = predictor.answer(IMAGES[index : index + 1])
+        np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[index])
+        np.testing.assert_array_equal(alone.cam[0], together.cam[index])
