@@ -77,7 +77,7 @@ def publish(
         _gate(config.hidden_sizes[-1]).write(directory)
         onnx.write(directory, record.flip_averaging)
         onnx.quantise(directory)
-        difference = expected.difference(onnx.predict(directory / INT8_FILE, expected.images, 1))
+        difference = expected.difference(onnx.predict(directory / INT8_FILE, expected.images))
         # Random weights have no F1 to lose.
         int8 = Int8(
             difference=difference,

@@ -228,13 +228,11 @@ def _serve(
         return dataset.batches(plan.layout.processed, files, record.input_size, _BATCH)
 
     onnx.write(directory, record.flip_averaging)
-    logits, _, features = onnx.run(directory / ONNX_FILE, validation(), _BATCH)
+    logits, _, features = onnx.run(directory / ONNX_FILE, validation())
     answers = softmax(logits)
     some = dataset.read(plan.layout.processed, files[::every], record.input_size)
     others = np.abs(answers[::every] - saved.predict(some)).max()
-    on_reference = reference.difference(
-        onnx.predict(directory / ONNX_FILE, reference.images, _BATCH)
-    )
+    on_reference = reference.difference(onnx.predict(directory / ONNX_FILE, reference.images))
     difference = np.max([on_reference, others])
     if not difference <= TOLERANCE:  # nan, too
         raise ParityError(
@@ -246,9 +244,9 @@ def _serve(
     Distribution.of(validation(), answers).write(directory)
 
     onnx.quantise(directory)
-    # One by one, as they are served; NaN counts as a wrong answer.
+    # NaN counts as a wrong answer.
     rounded, reference_rounded = (
-        np.nan_to_num(onnx.predict(directory / INT8_FILE, images, 1))
+        np.nan_to_num(onnx.predict(directory / INT8_FILE, images))
         for images in (validation(), reference.images)
     )
     exact, coarse = (
@@ -271,7 +269,7 @@ def _serve(
         plan.layout.processed,
         record.classes,
         record.input_size,
-        lambda images: onnx.run(directory / ONNX_FILE, images, _BATCH)[2],
+        lambda images: onnx.run(directory / ONNX_FILE, images)[2],
         features,
     )
     fitted.write(directory)

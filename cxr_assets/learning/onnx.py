@@ -109,25 +109,22 @@ def quantise(directory: Path) -> None:
 
 
 def predict(
-    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]], batch: int
+    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.float32]:
     """Probabilities float32 [N, classes] of images, computed as by the predictor."""
-    return softmax(run(file, images, batch)[0])
+    return softmax(run(file, images)[0])
 
 
 def run(
-    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]], batch: int
+    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]]
 ) -> tuple[npt.NDArray[np.float32], ...]:
     """All outputs for images, computed as by the predictor, which loads complete bundles only.
 
     Args:
         file: ``model.onnx`` or ``model.int8.onnx``, next to its preprocessing.
         images: uint8 [N, size, size], or an iterable of such arrays, read one by one.
-        batch: maximum number of images per forward pass.
     """
     compute = OnnxNetwork(file, Preprocessing.read(file.parent), processors.count())
     given = [images] if isinstance(images, np.ndarray) else images
-    answers = [
-        compute(part) for some in given for part in np.split(some, range(batch, len(some), batch))
-    ]
-    return tuple(np.concatenate(output) for output in zip(*answers, strict=True))
+    answers = zip(*map(compute, given), strict=True)
+    return tuple(np.concatenate(output) for output in answers)

@@ -81,7 +81,7 @@ def test_the_snippet_of_a_model_with_flip_averaging_averages_too(
     record = json.loads(path.read_text()) | {"flip_averaging": True}
     onnx.write(source, flip_averaging=True)
     images = reference.read(source).images
-    Reference(images, onnx.predict(source / ONNX_FILE, images, 1)).write(source)
+    Reference(images, onnx.predict(source / ONNX_FILE, images)).write(source)
     record["files"] |= {
         name: sha256((source / name).read_bytes()).hexdigest()
         for name in (ONNX_FILE, REFERENCE_FILE)

@@ -67,7 +67,7 @@ def publish_bundle(tmp_path_factory: pytest.TempPathFactory) -> PublishBundle:
         Preprocessing(SIZE).write(directory)
         onnx.write(directory, flip_averaging=False)
         images = np.stack([np.roll(pixels(SIZE, SIZE), shift) for shift in (0, 7, 19)])
-        probabilities = onnx.predict(directory / bundle.ONNX_FILE, images, batch=1)
+        probabilities = onnx.predict(directory / bundle.ONNX_FILE, images)
         Reference(images, probabilities).write(directory)
         Distribution.of(images, probabilities).write(directory)
         gates.knowing(SIZE).write(directory)

@@ -40,7 +40,7 @@ def decided(directory: Path) -> None:
 
 
 def answer(directory: Path) -> None:
-    answers = onnx.predict(directory / ONNX_FILE, IMAGES, 1)
+    answers = onnx.predict(directory / ONNX_FILE, IMAGES)
     assert np.ptp(answers, axis=0).max() > 0.1
     Reference(IMAGES, answers).write(directory)
 
