@@ -225,7 +225,7 @@ def main() -> None:
             parts[title] = rounds
             show(f"{title}: {machine()}", rounds, answers)
     os.sched_setaffinity(0, processors)
-    print(f"\nmedians of {given.rounds} rounds, {time.monotonic() - began:.0f} s in all")
+    print(f"\nrounds: {given.rounds}; {time.monotonic() - began:.0f} s in all")
     if given.plot:
         draw(parts, given.plot)
 

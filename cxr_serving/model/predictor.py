@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from cxr_serving.model import bundle, distribution, extras, processors, reference, store
+from cxr_serving.model import bundle, distribution, extras, memory, processors, reference, store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.distribution import Distribution
 from cxr_serving.model.gate import Gate, Verdict
@@ -96,6 +96,7 @@ class Predictor:
         self.record = store.verify(directory)
         self._read()
         self._forward = self._load(int8)
+        memory.return_freed()
         self._check()
         self._warm_up(max_batch)
 

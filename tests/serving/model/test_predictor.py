@@ -20,6 +20,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_utils import load_image
 
 from cxr_assets.learning import onnx
+from cxr_serving.model import memory
 from cxr_serving.model.bundle import DISTRIBUTION_FILE, ONNX_FILE, BundleError
 from cxr_serving.model.predictor import Predictor
 
@@ -161,3 +162,12 @@ def test_onnx_runtime_computes_one_by_one_what_is_the_same_in_every_batch(
         alone = predictor.answer(IMAGES[index : index + 1])
         np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[index])
         np.testing.assert_array_equal(alone.cam[0], together.cam[index])
+
+
+def test_what_loading_has_freed_is_returned_to_the_system(
+    tmp_path: Path, publish_bundle: PublishBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[bool] = []
+    monkeypatch.setattr(memory, "return_freed", lambda: returned.append(True))
+    Predictor(publish_bundle(tmp_path, seed=1))
+    assert returned == [True]
