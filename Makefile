@@ -69,7 +69,9 @@ docs: setup ## The documentation as a site with search, in build/docs
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 	@echo "documentation: build/docs/index.html"
 
-bench: setup ## Speed against the baseline; IMAGES=folder measures memory, too
+# Enough to tell that it works: what is lost by a whole training takes an hour.
+SHORT := data.image_size=96 trainer.max_epochs=10
+bench: setup ## Speed against the baseline; IMAGES=folder measures memory and robustness, too
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.preparation
 	$(BIN)/python -m benchmarks.growth
@@ -77,6 +79,7 @@ bench: setup ## Speed against the baseline; IMAGES=folder measures memory, too
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.gate
 	$(BIN)/python -m benchmarks.training_step
+	test -z "$$IMAGES" || $(BIN)/python -m benchmarks.robustness "data.folder=$$IMAGES" $(SHORT)
 	$(BIN)/python -m benchmarks.memory $${IMAGES:+"$$IMAGES"}
 
 bench-serving: setup ## The service against a baseline, under swaps and under attack; an hour

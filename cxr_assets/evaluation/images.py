@@ -84,15 +84,24 @@ def test_split(processed: Path) -> Images:
         DatasetError: there is no processed dataset.
         ReportError: manifest and record disagree.
     """
+    return _split(processed, "test", "the test split")
+
+
+def validation_split(processed: Path) -> Images:
+    """The validation split of the processed dataset; as :func:`test_split`."""
+    return _split(processed, "val", "the validation split")
+
+
+def _split(processed: Path, split: str, what: str) -> Images:
     data = DatasetRecord.read(processed)
-    rows = dataset.kept(processed, "test")
-    expected = sum(data.counts["test"].values())
+    rows = dataset.kept(processed, split)
+    expected = sum(data.counts[split].values())
     if len(rows) == 0 or len(rows) != expected:
         raise ReportError(
-            f"{processed / dataset.MANIFEST_FILE} lists {len(rows)} test images, "
+            f"{processed / dataset.MANIFEST_FILE} lists {len(rows)} {split} images, "
             f"{dataset.DATASET_FILE} counts {expected}: materialise processed_dataset again"
         )
-    return _prepared(processed, data, rows, "the test split")
+    return _prepared(processed, data, rows, what)
 
 
 def external(processed: Path) -> dict[str, Images]:

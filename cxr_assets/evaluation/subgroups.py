@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.images import Images
+from cxr_assets.radiographs import naming
 from cxr_serving.model.report import Subgroup
 
 # A patient with more images than this has many.
@@ -27,8 +28,6 @@ _AGES = {
     "18 to 64 years": 65,
     "65 years and over": np.inf,
 }
-# What naming.parse calls a patient, behind the name of the source. A table names no patient so.
-_SERIES = r"(?:^|/)normal/((?:NORMAL\d*-)?IM-)\d+$"
 
 
 def subgroups(
@@ -120,7 +119,7 @@ def _strata(table: pd.DataFrame) -> dict[str, pd.Series]:
         ),
         "view": named["view"],
         "year": _words(table["acquired"].astype("string").str[:4]),
-        "series of normal images": _words(table["patient"].str.extract(_SERIES, expand=False)),
+        "series of normal images": _words(table["patient"].map(naming.series)),
         "width of the image": _quartiles(table["width"]),
         "height of the image": _quartiles(table["height"]),
         "images per patient": of_patient,

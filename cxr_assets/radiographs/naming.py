@@ -26,6 +26,9 @@ _COPY_OF = re.compile(
     rf"^(?:(?:{_COPIES})(?![^\W\d_])[\W_]*(?:\d+\)[\W_]*)?"
     r"(?:(?:of|von|van|de|di|af|av)(?![^\W\d_]))?[\W_]*)+"
 )
+# What `parse` calls a patient, behind the name of the source. A table names no patient so.
+_OF_SERIES = re.compile(r"(?:^|/)normal/(?P<series>(?:NORMAL\d*-)?IM-)\d+$")
+_OF_PERSON = re.compile(r"(?:^|/)(?:bacteria|virus)/person(?P<number>\d+)$")
 # What Kaggle's names call the cause.
 CLASS_OF_CAUSE = {"bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"}
 
@@ -89,6 +92,22 @@ def parse(path: PurePath) -> ImageName:
         patient = _pneumonia_patient(match["patient"])
         return ImageName(CLASS_OF_CAUSE[cause], f"{cause}/{patient}" if patient else None)
     raise UnnamedImage(f"the folder {path.parent.name} is neither NORMAL nor PNEUMONIA")
+
+
+def series(patient: str) -> str | None:
+    """The series of normal images that a patient is of, such as ``NORMAL2-IM-``, if any.
+
+    Args:
+        patient: as :func:`parse` calls it, with or without the name of the source before it.
+    """
+    match = _OF_SERIES.search(patient)
+    return match["series"] if match else None
+
+
+def person(patient: str) -> int | None:
+    """The number that Kaggle's names give a patient with pneumonia; as :func:`series`."""
+    match = _OF_PERSON.search(patient)
+    return int(match["number"]) if match else None
 
 
 def _normal_patient(name: str) -> str | None:

@@ -99,8 +99,10 @@ def test_images_of_a_benchmark_may_lie_anywhere(clone: Path, target: str, last: 
         done = make(target, f"IMAGES={name}", directory=clone)
         assert done.returncode == 0, done.stderr
         assert (clone / "words").read_text().splitlines()[-1] == name
+        assert f"data.folder={name}" in (clone / "words").read_text() or target == "weeks"
     (clone / "words").unlink()
     make(target, directory=clone)
+    assert "data.folder" not in (clone / "words").read_text()
     assert (clone / "words").read_text().splitlines()[-1] == last
 
 

@@ -2,7 +2,14 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from cxr_assets.radiographs.naming import KAGGLE_CLASSES, ImageName, UnnamedImage, parse
+from cxr_assets.radiographs.naming import (
+    KAGGLE_CLASSES,
+    ImageName,
+    UnnamedImage,
+    parse,
+    person,
+    series,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,23 @@ def test_equal_numbers_of_different_causes_are_different_patients():
 def test_nothing_is_guessed(path, reason):
     with pytest.raises(UnnamedImage, match=reason):
         parse(PurePosixPath(path))
+
+
+@pytest.mark.parametrize(
+    ("patient", "of_series", "number"),
+    [
+        ("folder/normal/IM-0115", "IM-", None),
+        ("normal/NORMAL2-IM-1337", "NORMAL2-IM-", None),
+        ("folder/bacteria/person12", None, 12),
+        ("virus/person1600", None, 1600),
+        ("bacteria/child7", None, None),
+        ("table/person12", None, None),
+        ("table/IM-0115", None, None),
+    ],
+)
+def test_series_and_number_of_a_patient(patient, of_series, number):
+    assert series(patient) == of_series
+    assert person(patient) == number
 
 
 def test_classes_are_in_alphabetical_order():
