@@ -14,6 +14,7 @@ from cxr_assets.evaluation import images as evaluated
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.metrics import evaluate
 from cxr_assets.evaluation.operating import NORMAL
+from cxr_assets.evaluation.wording import words
 from cxr_serving.model.predictor import Predictor
 
 _AUROC = "auroc_macro_ovr"
@@ -89,10 +90,16 @@ def content(results: pd.DataFrame) -> bytes:
     """Every figure as JSON: of each training, of each arm and part, and against the first arm.
 
     Args:
-        results: one row per training: ``arm``, ``tested``, ``seed``, ``measured``.
+        results: one row per training: ``arm``, ``tested``, ``seed``, ``measured``, and ``scanners``
+            (:class:`~cxr_serving.model.robustness.Robustness`).
     """
     trainings = [
-        {**row, "measured": row["measured"].figures()} for row in results.to_dict("records")
+        {
+            **row,
+            "measured": row["measured"].figures(),
+            "scanners": row["scanners"].model_dump(mode="json"),
+        }
+        for row in results.to_dict("records")
     ]
     found = [
         {
@@ -131,12 +138,40 @@ def _over_seeds(
 
 
 def tables(results: pd.DataFrame) -> str:
-    """Markdown: macro F1, and recall of normal or of the class that loses most."""
+    """Markdown: macro F1, recall of normal or of the class that loses most, AUROC, and scanners.
+
+    Args:
+        results: as of :func:`content`.
+    """
     every = list(_over_seeds(results))
     recalls = every[0][3].estimates.filter(regex="^drop/.*/recall$")
     wanted = f"drop/{NORMAL}/recall"
     recall = (wanted if wanted in recalls else str(recalls.idxmax())).removeprefix("drop/")
-    return "\n".join(_table(metric, every) for metric in ("macro_f1", recall, _AUROC))
+    shifts = [_table(metric, every) for metric in ("macro_f1", recall, _AUROC)]
+    return "\n".join([*shifts, _scanners(results, recall.removesuffix("/recall"))])
+
+
+def _scanners(results: pd.DataFrame, label: str) -> str:
+    """What each simulated scanner costs on validation images, the mean over trainings."""
+    drops = pd.DataFrame(
+        {
+            "scanner": words(name),
+            "arm": arm,
+            "macro F1": scanned.macro_f1.drop,
+            f"recall of {words(label)}": scanned.recalls[label].drop,
+        }
+        for arm, found in zip(results["arm"], results["scanners"], strict=True)
+        for name, scanned in found.scanners.items()
+    )
+    metrics = list(drops.columns[2:])
+    table = drops.pivot_table(metrics, "scanner", "arm", sort=False)[metrics]
+    table.loc["mean"] = table.mean()
+    table.columns = pd.Index([f"{metric}, {arm}" for metric, arm in table.columns])
+    markdown = (
+        table.map("{:.3f}".format).reset_index().to_markdown(index=False, disable_numparse=True)
+    )
+    images = results["scanners"].iloc[0].images
+    return f"\ndrop by simulated scanners, on {images} validation images\n\n{markdown}"
 
 
 def _table(metric: str, every: list[tuple[str, str, int, Measured, Measured | None]]) -> str:

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.robustness data.folder=FOLDER [overrides] [--arms NAME=OVERRIDES ...]``
 trains ``scratch`` on one part of the images and tests it on the other, for each part that can be
-left out (:mod:`benchmarks.leave_out`). Images of the ``test`` split take no part: they must not
+left out (:mod:`benchmarks.leave_out`); and on validation images as simulated scanners make them
+(:mod:`cxr_assets.evaluation.scanners`). Images of the ``test`` split take no part: they must not
 decide which recipe is kept.
 
 Several arms are compared with the first one on the same images:
@@ -23,6 +24,8 @@ from benchmarks.drops import Measured, content, tables
 from benchmarks.leave_out import LeaveOutError, left_out, parts
 from benchmarks.measure import machine
 from cxr_assets import sweep
+from cxr_assets.evaluation.images import validation_split
+from cxr_assets.evaluation.robustness import robustness
 from cxr_assets.experiment import Experiment, ExperimentError
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export
@@ -94,7 +97,7 @@ def run(
         progress: called with a line per stage.
 
     Returns:
-        One row per training: ``arm``, ``tested``, ``seed``, ``measured``.
+        One row per training: ``arm``, ``tested``, ``seed``, ``measured``, ``scanners``.
     """
     images, found = parts(next(iter(arms.values()))[0], root, progress)
     for direction in found:
@@ -108,9 +111,12 @@ def run(
                 progress(f"{arm}, seed {experiment.seed}, left out: {direction.tested}")
                 prepared = left_out(experiment, images, direction, layout, progress)
                 directory = train(prepared, layout, progress)
-                measured = Measured.of(Predictor(directory), layout.processed)
-                row = {"arm": arm, "tested": direction.tested, "seed": experiment.seed}
-                rows.append({**row, "measured": measured})
+                rows.append(
+                    {
+                        **{"arm": arm, "tested": direction.tested, "seed": experiment.seed},
+                        **judged(Predictor(directory), layout.processed),
+                    }
+                )
             if output is not None:
                 write_file(output, content(pd.DataFrame(rows)))
     return pd.DataFrame(rows)
@@ -121,6 +127,14 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
     planned = make_plan(ASSET, experiment, layout)
     fit(planned, progress)
     return export(planned, point=False, progress=progress)[0]
+
+
+def judged(predictor: Predictor, processed: Path) -> dict[str, Any]:
+    """What a model loses on the part that is left out, and to simulated scanners."""
+    return {
+        "measured": Measured.of(predictor, processed),
+        "scanners": robustness(predictor, validation_split(processed)),
+    }
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ def report(**changes: Any) -> Report:
         data_version="d" * 64,
         subgroups=[],
         gate=None,
+        robustness=None,
         shortcuts=Shortcuts(frame=audit, border=audit),
         label_audit=None,
         environment=Environment(

@@ -1,6 +1,7 @@
 """The figures of the benchmark of robustness."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks.drops import Measured, content, tables
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.layout import Layout
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.robustness import Loss, Robustness, Scanned
 
 SIDES = ("in", "out", "drop")
 
@@ -28,6 +30,22 @@ def measured(inside: float, outside: float) -> Measured:
     return Measured(pd.Series(names | areas), draws)
 
 
+def scanners(normal: float) -> Robustness:
+    losses = {
+        name: Loss(value=0.5, drop=drop, interval=None)
+        for name, drop in (("normal", normal), ("other", 0.0))
+    }
+    scanned = Scanned(description="gamma", macro_f1=losses["normal"], recalls=losses, rejected=None)
+    return Robustness(
+        images=40,
+        patients=30,
+        macro_f1=0.8,
+        recalls={"normal": 0.8, "other": 0.8},
+        rejected=None,
+        scanners={"low_contrast": scanned, "noisy": scanned},
+    )
+
+
 def results() -> pd.DataFrame:
     rows = [
         ("the recipe", "IM-", 0, measured(0.9, 0.6)),
@@ -39,7 +57,14 @@ def results() -> pd.DataFrame:
         ("another", "IM-", 1, measured(0.9, 0.75)),
         ("another", "NORMAL2-", 1, measured(0.8, 0.7)),
     ]
-    return pd.DataFrame(rows, columns=["arm", "tested", "seed", "measured"])
+    table = pd.DataFrame(rows, columns=["arm", "tested", "seed", "measured"])
+    drops = {"the recipe": (0.1, 0.2), "another": (0.0, 0.1)}
+    return table.assign(
+        scanners=[
+            scanners(drops[arm][seed])
+            for arm, seed in zip(table["arm"], table["seed"], strict=True)
+        ]
+    )
 
 
 def test_figures_are_means_over_seeds_then_over_parts_and_paired_with_the_first_arm() -> None:
@@ -66,6 +91,10 @@ def test_the_tables_show_macro_f1_recall_of_normal_and_auroc() -> None:
     assert "0.250 (0.155 to 0.345)" in row
     assert "+0.175 (+0.175 to +0.175)" in text
     assert "normal: recall" in text
+    told = {re.sub(" +", " ", line) for line in text.splitlines()}
+    assert "| low contrast | 0.150 | 0.050 | 0.150 | 0.050 |" in told
+    assert "| mean | 0.150 | 0.050 | 0.150 | 0.050 |" in told
+    assert "drop by simulated scanners, on 40 validation images" in text
 
 
 def test_a_model_is_measured_on_validation_and_test_images(

@@ -18,6 +18,7 @@ from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.regression import NotComparable
 from cxr_assets.evaluation.rejection import altered
 from cxr_assets.evaluation.reports import EVALUATION, REPORT
+from cxr_assets.evaluation.robustness import robustness
 from cxr_assets.evaluation.rule import judge
 from cxr_assets.evaluation.scoring import Evaluated, Evaluation, compile_report, evaluate_models
 from cxr_assets.groups import Rule
@@ -107,6 +108,7 @@ def write_report(
         trend=trend,
         dataset=Dataset(**data.model_dump()),
         external=external,
+        robustness=robustness(predictors[0], evaluated.validation_split(layout.processed)),
         label_audit=audited.summary,
     )
     if rule is not None:

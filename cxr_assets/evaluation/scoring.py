@@ -36,6 +36,7 @@ from cxr_serving.model.metrics import (
 from cxr_serving.model.predictor import Answers, Predictor
 from cxr_serving.model.rejection import Altered, GateReport
 from cxr_serving.model.report import External, LabelAudit, NoAudit, Report, TrendPoint
+from cxr_serving.model.robustness import Robustness
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ def compile_report(
     regression: Regression | None = None,
     not_compared: str | None = None,
     external: Mapping[str, Evaluation] | None = None,
+    robustness: Robustness | None = None,
     trend: Sequence[TrendPoint] = (),
     dataset: Dataset | None = None,
     label_audit: LabelAudit | NoAudit | None = None,
@@ -188,7 +190,8 @@ def compile_report(
         baseline: the one of them that is the baseline, if any.
         altered: rejection of altered images by the gate of the main model, by kind.
         external: of main model and baseline on each source that is only for evaluation.
-        regression, not_compared, trend, dataset, label_audit: attributes of :class:`Report`.
+        regression, not_compared, robustness, trend, dataset, label_audit: attributes of
+            :class:`Report`.
     """
     images, main = evaluation.images, evaluation.models[0]
     classes = main.record.classes
@@ -213,6 +216,7 @@ def compile_report(
         data_version=images.data_version,
         subgroups=subgroups(images, main.probabilities, classes, evaluation.drawn),
         gate=_gate(evaluation, altered or {}),
+        robustness=robustness,
         shortcuts=shortcuts(images, evaluation.borders, classes, main.metrics.macro_f1),
         label_audit=label_audit,
         environment=environment(),

@@ -121,6 +121,7 @@ def model_card(
         rejected_in_validation=record.gate and rejection(record.gate.validation),
         altered_note=ALTERED_NOTE,
         external_table=sections.external(report),
+        robustness_table=sections.robustness(report),
         changed=sections.changed(report),
         calibration_table=_calibration_table(report),
         shortcut_table=_shortcut_table(report),

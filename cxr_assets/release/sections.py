@@ -104,6 +104,26 @@ def gate(report: Report) -> str | None:
     return _markdown([{"images": name, **_judged(row)} for name, row in rows.items()])
 
 
+def robustness(report: Report) -> str | None:
+    """A table with one row per simulated scanner; None where none was tried."""
+    found = report.robustness
+    if found is None:
+        return None
+    return _markdown(
+        [
+            {
+                "scanner": f"{words(name)}: {row.description}",
+                "macro F1": score(row.macro_f1.value),
+                "drop": score(row.macro_f1.drop, row.macro_f1.interval),
+                "recall that drops most": words(row.most_affected),
+                "by": score(recall.drop, recall.interval),
+            }
+            for name, row in found.scanners.items()
+            for recall in [row.recalls[row.most_affected]]
+        ]
+    )
+
+
 def _judged(row: Judged) -> dict[str, object]:
     return {"number": row.images, "rejected": row.rejected, "share": rejection(row)}
 

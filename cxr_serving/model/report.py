@@ -16,6 +16,7 @@ from cxr_serving.model.comparison import Comparison, Regression
 from cxr_serving.model.dataset import Changes, Dataset
 from cxr_serving.model.metrics import Interval, ModelReport, Performance, Record
 from cxr_serving.model.rejection import FalseRejection, GateReport
+from cxr_serving.model.robustness import Robustness
 
 METRICS_FILE = "metrics.json"
 
@@ -184,6 +185,7 @@ class Report(ModelReport):
         data_version: of the dataset; None of a folder or a table.
         subgroups: metrics on parts of the images.
         gate: what the main model's gate rejects, where it has one.
+        robustness: of the main model to simulated scanners; None of a folder or a table.
         shortcuts: what a classifier reaches without seeing the lungs.
         label_audit: how many images of the dataset need a second look; None of a folder.
         environment: what the report was made with.
@@ -210,6 +212,7 @@ class Report(ModelReport):
     data_version: str | None
     subgroups: list[Subgroup]
     gate: GateReport | None
+    robustness: Robustness | None
     shortcuts: Shortcuts
     label_audit: LabelAudit | NoAudit | None
     environment: Environment

@@ -18,7 +18,7 @@ from releases import FOLDER, KAGGLE, OVERRIDES, SYNTHETIC, body
 from tiny import CLASSES
 
 from cxr_assets.evaluation.reports import latest_report
-from cxr_assets.evaluation.wording import rejection
+from cxr_assets.evaluation.wording import rejection, score, words
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import onnx
@@ -210,6 +210,19 @@ def test_the_card_says_what_was_checked_and_what_the_test_split_decided(real: La
     text = body(write_release(real, None, FOLDER))
     assert "patients of 4 images are unknown" in text
     assert "leakage cannot be excluded" in text
+
+
+def test_the_card_says_how_robust_the_model_is(real: Layout) -> None:
+    release = write_release(real, None, FOLDER)
+    text, found = body(release), Report.read(release).robustness
+    assert found is not None
+    section = text[text.index("### Robustness") : text.index("### Calibration")]
+    assert f"{found.images} validation images of {found.patients} patients" in section
+    for name, row in found.scanners.items():
+        drop = score(row.macro_f1.drop, row.macro_f1.interval)
+        line = next(line for line in section.splitlines() if f"{words(name)}: " in line)
+        assert drop in line
+    assert "Robustness: simulated scanners" in text, "in a checklist"
 
 
 def test_the_card_says_what_the_gate_rejects_and_what_it_is_not(real: Layout) -> None:

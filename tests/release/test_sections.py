@@ -4,6 +4,7 @@ import reports
 from cxr_assets.release import sections
 from cxr_serving.model.dataset import Change
 from cxr_serving.model.report import Subgroup
+from cxr_serving.model.robustness import Loss, Robustness, Scanned
 
 
 def site(name: str, patients: int, macro_f1: float | None) -> Subgroup:
@@ -67,3 +68,30 @@ def test_an_unchanged_dataset_and_the_first_one_have_no_table() -> None:
         text = sections.changed(reports.report(dataset=reports.dataset(changes=changes)))
         assert text.startswith(sentence)
         assert "|" not in text
+
+
+def test_a_simulated_scanner_is_a_row_with_the_class_that_loses_most() -> None:
+    scanned = Scanned(
+        description="gamma 1.6",
+        macro_f1=Loss(value=0.7, drop=0.05, interval=(0.02, 0.08)),
+        recalls={
+            "normal": Loss(value=0.6, drop=0.2, interval=(0.1, 0.3)),
+            "viral_pneumonia": Loss(value=0.8, drop=0, interval=None),
+        },
+        rejected=None,
+    )
+    found = Robustness(
+        images=300,
+        patients=200,
+        macro_f1=0.75,
+        recalls={"normal": 0.8, "viral_pneumonia": 0.8},
+        rejected=None,
+        scanners={"low_contrast": scanned},
+    )
+    table = sections.robustness(reports.report(robustness=found))
+    assert table is not None
+    assert cells(table, "low contrast:") == [
+        *("low contrast: gamma 1.6", "0.700", "0.050 (0.020 to 0.080)"),
+        *("normal", "0.200 (0.100 to 0.300)"),
+    ]
+    assert sections.robustness(reports.report()) is None
