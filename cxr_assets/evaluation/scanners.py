@@ -1,8 +1,7 @@
 """Simulated scanners: what another machine, or another hand on it, makes of the same chest.
 
-They test a trained model, and share nothing with the augmentation of training. A radiologist would
-still read every image. Lengths are shares of the side of the image, so that they mean the same at
-every size.
+They test a trained model, and share nothing with the augmentation of training. Lengths are shares
+of the side of the image, so that they mean the same at every size.
 """
 
 import zlib
@@ -19,7 +18,8 @@ Floats = npt.NDArray[np.float64]
 # One image uint8 [size, size] to another; the generator depends on the content of the image.
 Change = Callable[[Pixels, np.random.Generator], Pixels]
 
-# Where no source is named, a strength was chosen by eye: one sees it at once, and can still read.
+# Where no source is named, a strength was chosen by eye, at 96 and 224 pixels: the change is seen
+# at once, and the image can still be read.
 # Tone: sRGB (IEC 61966-2-1) taken for linear light would be a gamma of about 2.2.
 _GAMMA = 1.6
 # Of a hyperbolic tangent, which is 1.66 times as steep in the middle as a straight line.

@@ -23,6 +23,13 @@ def test_the_test_split_comes_with_all_that_is_known_of_its_images(layout: Layou
     assert found.described == "synthetic images, the test split"
 
 
+def test_the_validation_split_has_other_images(layout: Layout) -> None:
+    found = images.validation_split(layout.processed)
+    assert found.described == "synthetic images, the validation split"
+    assert sorted(found.table["class"]) == ["bacterial_pneumonia", "normal", "viral_pneumonia"]
+    assert all(path.startswith("val/") for path in found.table["path"])
+
+
 def test_images_of_a_source_for_evaluation_alone_are_apart(layout: Layout) -> None:
     manifest = pd.read_parquet(layout.processed / MANIFEST_FILE)
     second = (manifest["split"] == "external") & manifest["file"].str.contains("-3")
@@ -70,7 +77,7 @@ def test_of_a_table_paths_are_relative_to_it(
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
-    for find in (images.test_split, images.external):
+    for find in (images.test_split, images.validation_split, images.external):
         with pytest.raises(DatasetError, match="materialise processed_dataset first"):
             find(tmp_path)
 
