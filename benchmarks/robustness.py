@@ -106,7 +106,7 @@ def run(
     # Seed by seed, so that the figures of what is there are never of one arm alone.
     for of_seed in zip(*arms.values(), strict=True):
         for number, direction in enumerate(found, 1):
-            layout = Layout(root / f"left-out-{number}")
+            layout = _layout(root, number)
             for arm, experiment in zip(arms, of_seed, strict=True):
                 progress(f"{arm}, seed {experiment.seed}, left out: {direction.tested}")
                 prepared = left_out(experiment, images, direction, layout, progress)
@@ -120,6 +120,16 @@ def run(
             if output is not None:
                 write_file(output, content(pd.DataFrame(rows)))
     return pd.DataFrame(rows)
+
+
+def _layout(root: Path, number: int) -> Layout:
+    """The data root of a part; all parts share embeddings, as they hold the same images."""
+    layout, shared = Layout(root / f"left-out-{number}"), Layout(root).embeddings
+    for directory in (shared, layout.root):
+        directory.mkdir(parents=True, exist_ok=True)
+    if not layout.embeddings.exists():
+        layout.embeddings.symlink_to(shared, target_is_directory=True)
+    return layout
 
 
 def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
