@@ -1,7 +1,8 @@
 """Simulated scanners: what another machine, or another hand on it, makes of the same chest.
 
-They test a trained model, and share nothing with the augmentation of training. Lengths are shares
-of the side of the image, so that they mean the same at every size.
+They test a trained model, and are no part of the augmentation of training: their strengths are
+fixed here, whatever a recipe varies. Lengths are shares of the side of the image, so that they mean
+the same at every size.
 """
 
 import zlib
