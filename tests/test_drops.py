@@ -68,9 +68,9 @@ def results() -> pd.DataFrame:
 
 
 def test_figures_are_means_over_seeds_then_over_parts_and_paired_with_the_first_arm() -> None:
-    told = json.loads(content(results()))
-    means = {(row["arm"], row["tested"]): row for row in told["means"]}
-    assert [row["trainings"] for row in told["means"]] == [2, 2, 4, 2, 2, 4]
+    figures = json.loads(content(results()))
+    means = {(row["arm"], row["tested"]): row for row in figures["means"]}
+    assert [row["trainings"] for row in figures["means"]] == [2, 2, 4, 2, 2, 4]
     drop = means["the recipe", "IM-"]["figures"]["drop/macro_f1"]
     assert drop["estimate"] == pytest.approx(0.25)
     assert drop["interval"] == pytest.approx([0.25 - 0.095, 0.25 + 0.095])
@@ -80,7 +80,7 @@ def test_figures_are_means_over_seeds_then_over_parts_and_paired_with_the_first_
     assert gained["estimate"] == pytest.approx(0.175)
     assert gained["interval"] == pytest.approx([0.175, 0.175]), "draw by draw, no patient differs"
     assert means["another", "mean"]["figures"]["drop/auroc_macro_ovr"]["interval"] is None
-    assert [row["seed"] for row in told["trainings"]] == [0] * 4 + [1] * 4
+    assert [row["seed"] for row in figures["trainings"]] == [0] * 4 + [1] * 4
 
 
 def test_the_tables_show_macro_f1_recall_of_normal_and_auroc() -> None:
@@ -91,9 +91,9 @@ def test_the_tables_show_macro_f1_recall_of_normal_and_auroc() -> None:
     assert "0.250 (0.155 to 0.345)" in row
     assert "+0.175 (+0.175 to +0.175)" in text
     assert "normal: recall" in text
-    told = {re.sub(" +", " ", line) for line in text.splitlines()}
-    assert "| low contrast | 0.150 | 0.050 | 0.150 | 0.050 |" in told
-    assert "| mean | 0.150 | 0.050 | 0.150 | 0.050 |" in told
+    lines = {re.sub(" +", " ", line) for line in text.splitlines()}
+    assert "| low contrast | 0.150 | 0.050 | 0.150 | 0.050 |" in lines
+    assert "| mean | 0.150 | 0.050 | 0.150 | 0.050 |" in lines
     assert "drop by simulated scanners, on 40 validation images" in text
 
 

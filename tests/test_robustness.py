@@ -41,9 +41,9 @@ def test_every_arm_is_tested_on_each_part_with_each_seed(
     assert len({row[2] for row in trained}) == 2, "two parts"
     places = {Layout(tmp_path / f"left-out-{part}").embeddings.resolve() for part in (1, 2)}
     assert places == {tmp_path / "embeddings"}, "an image is embedded once"
-    told = json.loads(output.read_text())
-    assert len(told["trainings"]) == 8
-    assert set(told["trainings"][0]["scanners"]["scanners"]) == set(SCANNERS)
+    figures = json.loads(output.read_text())
+    assert len(figures["trainings"]) == 8
+    assert set(figures["trainings"][0]["scanners"]["scanners"]) == set(SCANNERS)
     text = tables(results)
     assert "NORMAL2-IM- and the upper person numbers" in text
     assert "adaptive equalisation" in text
