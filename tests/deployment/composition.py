@@ -12,7 +12,9 @@ import cxr
 ROOT = Path(__file__).parents[2]
 OURS = ["code-location", "webserver", "daemon", "mlflow", "serving"]
 MONITORING = ["prometheus", "grafana"]
-SERVICES = ["postgres", *OURS, *MONITORING]
+# `folders` ends before the service starts.
+RUNNING = ["postgres", *OURS, *MONITORING]
+SERVICES = [*RUNNING, "folders"]
 DAGSTER = ["code-location", "webserver", "daemon"]
 # Their default ports.
 PORTS = {"prom/prometheus": 9090, "grafana/grafana": 3000}

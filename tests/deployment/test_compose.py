@@ -13,6 +13,7 @@ from composition import (
     MONITORING,
     OURS,
     ROOT,
+    RUNNING,
     SERVICES,
     Service,
     Services,
@@ -29,7 +30,8 @@ from starlette.testclient import TestClient
 from cxr_serving.http.settings import Settings as ServiceSettings
 
 # Programs of images that are not built here.
-PROGRAMS = {"postgres": "pg_isready", "prometheus": "promtool", "grafana": "wget"}
+UNIT = ROOT / "deploy" / "systemd" / "cxr-code-location.service"
+PROGRAMS = {"postgres": "pg_isready", "prometheus": "wget", "grafana": "wget"}
 
 
 def probed_url(service: Service) -> str:
@@ -58,7 +60,7 @@ def test_parser_rejects_what_a_program_does_not_know() -> None:
         parse("mlflow", ["server", "--port=http"])
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", RUNNING)
 def test_health_check_runs_a_program_of_its_image(name: str, services: Services) -> None:
     kind, program, *arguments = services[name]["healthcheck"]["test"]
     assert kind == "CMD"
@@ -176,18 +178,21 @@ def test_workspace_file_is_in_the_image(
 def test_dependencies_exist_and_can_become_healthy(name: str, services: Services) -> None:
     for other, terms in services[name].get("depends_on", {}).items():
         assert other in services
-        assert terms == {"condition": "service_healthy"}
-        assert "healthcheck" in services[other]
+        ends = services[other]["restart"] == "no"
+        condition = "service_completed_successfully" if ends else "service_healthy"
+        assert terms == {"condition": condition}
+        assert ends or "healthcheck" in services[other]
 
 
 def test_volumes_are_declared_and_files_exist(compose: dict[str, Any]) -> None:
     used = set()
     for service in compose["services"].values():
         for mount in service.get("volumes", []):
-            source = mount.split(":")[0]
-            if source in ("./keys", "./images", "./notify"):
+            source = mount["source"] if isinstance(mount, dict) else mount.split(":")[0]
+            if source in ("./keys", "./images", "./secrets/pipeline"):
                 # Made by whoever has keys, images or addresses, and never committed.
-                assert f"/{Path(source).name}/" in (ROOT / ".gitignore").read_text().splitlines()
+                folder = source.split("/")[1]
+                assert f"/{folder}/" in (ROOT / ".gitignore").read_text().splitlines()
             elif source.startswith("."):
                 assert (ROOT / source).is_file()
             else:
@@ -204,7 +209,7 @@ def test_image_is_built_from_a_stage_that_exists(
     assert build["target"] in stages
 
 
-@pytest.mark.parametrize("name", OURS + MONITORING)
+@pytest.mark.parametrize("name", SERVICES)
 def test_container_gives_up_its_privileges(name: str, services: Services) -> None:
     assert services[name]["cap_drop"] == ["ALL"]
     assert services[name]["security_opt"] == ["no-new-privileges:true"]
@@ -223,6 +228,27 @@ def test_image_that_is_not_built_here_has_an_exact_version(name: str, services: 
         assert re.fullmatch(r"[\w/]+:v?\d+\.\d+(\.\d+)?", services[name]["image"])
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_runs_as_root(name: str, services: Services) -> None:
+    # Of images that are built here, and of those of Prometheus and Grafana, root is not the user.
+    assert services[name].get("user") == ("postgres" if name == "postgres" else None)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_container_comes_back(name: str, services: Services) -> None:
+    assert services[name]["restart"] == "unless-stopped"
+
+
+def test_a_training_has_time_to_write_its_checkpoint(services: Services) -> None:
+    [unit] = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    code_location = services["code-location"]
+    assert code_location["stop_grace_period"] == f"{int(unit) // 60}m"
+    # Both send SIGTERM to all processes, not to the code server alone.
+    assert code_location["init"] is True
+    assert code_location["environment"]["TINI_KILL_PROCESS_GROUP"] == "1"
+    assert "\nKillMode=control-group\n" in UNIT.read_text()
+
+
 def test_the_largest_requests_that_are_accepted_at_once_fit_into_memory(services: Services) -> None:
     settings = ServiceSettings()
     needed = settings.max_queue * settings.max_upload_bytes
@@ -237,7 +263,6 @@ def test_the_largest_requests_that_are_accepted_at_once_fit_into_memory(services
     assert [2**30 * (int(limit) - 1) > needed for limit in limits] == [True] * 3
 
 
-@pytest.mark.parametrize("name", [*OURS, *MONITORING])
+@pytest.mark.parametrize("name", SERVICES)
 def test_container_writes_to_its_volumes_alone(name: str, services: Services) -> None:
-    # Libraries of a training write where they like.
-    assert services[name].get("read_only", False) is (name != "code-location")
+    assert services[name]["read_only"] is True

@@ -3,8 +3,10 @@
 import importlib
 import re
 import shlex
+import subprocess
 from importlib.util import find_spec
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,15 +14,23 @@ from composition import DAGSTER, ROOT, SERVICES, Services, listening_port, optio
 
 from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
+from cxr_serving.model.store import asset_directory, releases_directory, reports_directory
+
+DATA = Path("/data")
 
 # What other projects document, by who reads it.
 THIRD_PARTY = {
-    "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB",  # the postgres image
-    "PGPASSWORD",  # libpq
+    "POSTGRES_USER", "POSTGRES_PASSWORD_FILE", "POSTGRES_DB",  # the postgres image
+    "PGSERVICE", "PGSERVICEFILE",  # libpq
+    "TINI_KILL_PROCESS_GROUP",  # tini, which is Docker's init
+    "HF_TOKEN_PATH", "HF_ENDPOINT",  # huggingface_hub
+    "KAGGLE_CONFIG_DIR",  # kagglehub
     "MLFLOW_BACKEND_STORE_URI", "MLFLOW_DISABLE_TELEMETRY",  # MLflow
-    "HF_TOKEN", "HF_ENDPOINT",  # huggingface_hub
-    "KAGGLE_USERNAME", "KAGGLE_KEY",  # kagglehub
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
 }  # fmt: skip
+# What a person gives in files: these names of an environment variable would show it to all who may
+# inspect the container.
+BY_FILE = {"CXR_NOTIFY_URLS"}
 
 OPENTELEMETRY = set(vars(importlib.import_module("opentelemetry.sdk.environment_variables")))
 
@@ -64,7 +74,7 @@ def test_every_setting_of_the_pipeline_can_be_set(
         for pair in shlex.split(arguments)
     }
     given = fixed | set(services["code-location"]["environment"])
-    assert environment_names(PipelineSettings) <= given
+    assert environment_names(PipelineSettings) - given == BY_FILE
 
 
 def test_every_setting_of_the_service_can_be_set(services: Services) -> None:
@@ -85,34 +95,55 @@ def test_the_service_follows_releases_unless_another_choice_is_made(services: Se
     assert services["serving"]["environment"]["CXR_FOLLOW"] == "${CXR_FOLLOW:-released}"
 
 
-def test_secrets_come_from_outside(services: Services) -> None:
-    values = {
-        (name, key): value
-        for name, service in services.items()
-        for key, value in service.get("environment", {}).items()
-        if re.search("PASSWORD|TOKEN|KEY|NOTIFY", key)
+def test_secrets_are_files(services: Services) -> None:
+    for name, service in services.items():
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|TOKEN|KEY|NOTIFY|SERVICEFILE|HEADERS", key) and value:
+                assert re.search("FILE$|_PATH$", key), (name, key)
+                assert value.startswith(("/run/secrets/", "/secrets/")), (name, key)
+
+
+def test_secrets_are_seen_by_those_who_need_them(
+    compose: dict[str, Any], services: Services
+) -> None:
+    seen = {name: set(service.get("secrets", [])) for name, service in services.items()}
+    assert seen.pop("postgres") == {"postgres_password"}
+    for name in (*DAGSTER, "mlflow"):
+        assert seen.pop(name) == {"postgres_service"}
+        file = services[name]["environment"]["PGSERVICEFILE"]
+        assert file == "/run/secrets/postgres_service"
+    assert set().union(*seen.values()) == set()
+    assert compose["secrets"] == {
+        name: {"file": f"./secrets/{name}"} for name in ("postgres_password", "postgres_service")
     }
-    assert ("postgres", "POSTGRES_PASSWORD") in values
-    assert {
-        place: value
-        for place, value in values.items()
-        if value is not None and not re.fullmatch(r"\$\{POSTGRES_PASSWORD:\?[^}]+\}", value)
-    } == {}
 
 
-def test_password_is_the_only_variable_without_a_default_and_is_required() -> None:
+def test_the_password_is_made_once_and_closed_to_other_users(tmp_path: Path) -> None:
+    command = ["sh", str(ROOT / "deploy" / "secrets.sh")]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    folder = tmp_path / "secrets"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    password = (folder / "postgres_password").read_text()
+    assert re.fullmatch("[0-9a-f]{48}", password)
+    assert f"\npassword={password}\n" in (folder / "postgres_service").read_text()
+    # Containers have users of their own.
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o004
+    assert subprocess.run(command, cwd=tmp_path, check=False, stderr=subprocess.DEVNULL).returncode
+    assert (folder / "postgres_password").read_text() == password
+
+
+def test_every_variable_has_a_default() -> None:
     every = re.findall(r"\$\{([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
-    variables = [variable for variable in every if ":-" not in variable]
-    assert variables
-    assert {variable.partition(":?")[0] for variable in variables} == {"POSTGRES_PASSWORD"}
-    assert all(":?" in variable for variable in variables)
+    assert every
+    assert [variable for variable in every if ":-" not in variable] == []
 
 
 def test_dagster_connects_to_the_database_that_postgres_makes(services: Services) -> None:
     ours, theirs = services["webserver"]["environment"], services["postgres"]["environment"]
     assert ours["POSTGRES_HOST"] in services
     assert ours["POSTGRES_PORT"] == "5432"
-    for key in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
+    for key in ("POSTGRES_USER", "POSTGRES_DB"):
         assert ours[key] == theirs[key]
     check = services["postgres"]["healthcheck"]["test"]
     assert check[check.index("--username") + 1] == theirs["POSTGRES_USER"]
@@ -146,10 +177,41 @@ def test_service_reads_what_training_writes(services: Services) -> None:
     assert services["code-location"]["volumes"] == [
         "data:/data",
         "./images:/images:ro",
-        "./notify:/notify:ro",
+        "./secrets/pipeline:/secrets:ro",
     ]
-    assert "data:/data:ro" in services["serving"]["volumes"]
     assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
+
+
+def test_service_sees_models_releases_and_reports_alone(services: Services) -> None:
+    folders = {
+        path.relative_to(DATA).parts[0]
+        for path in (
+            asset_directory(DATA, "convnext_model"),
+            releases_directory(DATA),
+            reports_directory(DATA),
+        )
+    }
+    mounts = [mount for mount in services["serving"]["volumes"] if isinstance(mount, dict)]
+    assert {mount["volume"]["subpath"] for mount in mounts} == folders
+    for mount in mounts:
+        subpath = mount["volume"]["subpath"]
+        assert mount == {
+            "type": "volume",
+            "source": "data",
+            "target": f"/data/{subpath}",
+            "read_only": True,
+            "volume": {"subpath": subpath},
+        }
+    others = [mount for mount in services["serving"]["volumes"] if mount not in mounts]
+    assert others == ["./keys:/keys:ro"]
+
+
+def test_folders_of_the_service_exist_before_it_starts(services: Services) -> None:
+    made = {PurePosixPath(path).name for path in services["folders"]["command"][2:]}
+    mounts = [mount for mount in services["serving"]["volumes"] if isinstance(mount, dict)]
+    assert made == {mount["volume"]["subpath"] for mount in mounts}
+    assert services["folders"]["volumes"] == ["data:/data"]
+    assert "folders" in services["serving"]["depends_on"]
 
 
 def test_runs_and_webserver_share_the_storage(services: Services) -> None:

@@ -86,11 +86,14 @@ def home(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "POSTGRES_HOST": "127.0.0.1",
         "POSTGRES_PORT": str(port),
         "POSTGRES_USER": "cxr",
-        "POSTGRES_PASSWORD": PASSWORD,
+        "PGSERVICE": "cxr",
+        "PGSERVICEFILE": str(tmp_path / "service"),
         "POSTGRES_DB": "dagster",
         "DAGSTER_STORAGE_DIR": str(tmp_path / "storage"),
     }.items():
         monkeypatch.setenv(name, value)
+    # As deploy/secrets.sh writes it.
+    (tmp_path / "service").write_text(f"[cxr]\npassword={PASSWORD}\n")
     directory = tmp_path / "home"
     directory.mkdir()
     shutil.copy(ROOT / "deploy" / "dagster.yaml", directory)

@@ -1,0 +1,157 @@
+"""A retraining on all of docker-compose.yml, seen from its queue to the alert that clears.
+
+make stack
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.stack import composition, images
+from deploy.stack.container import INIT, Container
+from deploy.stack.network import Network
+from deploy.stack.retraining import Stack
+from deploy.stack.supervisor import Supervisor
+
+# Of util-linux, iproute2 and tini.
+_PROGRAMS = ("unshare", "nsenter", "setpriv", "chroot", "ip", "mount", str(INIT))
+_STARTING_SECONDS = 600
+# A network that trains in seconds, and a rule that lets it pass: whether it is any good is not the
+# question here.
+_ENVIRONMENT = {
+    "CXR_EXPERIMENT": "demo",
+    "CXR_OVERRIDES": "data.synthetic_patients=40 trainer.max_epochs=2 release.rule.margin=-1 "
+    "release.rule.non_inferiority=1 release.rule.class_loss=1 release.rule.site_loss=1 "
+    "release.rule.calibration_error=1",
+}
+
+
+class StackError(Exception):
+    """The stack cannot be started on this machine."""
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+@contextmanager
+def _phase(name: str, times: dict[str, float]) -> Iterator[None]:
+    _say(f"\n{name}")
+    started = time.monotonic()
+    yield
+    times[name] = time.monotonic() - started
+
+
+def _isolated() -> None:
+    """Start this command again in namespaces of its own, or return if it is there.
+
+    Nothing that it mounts, no address and no process outlives it.
+    """
+    if os.environ.get("_CXR_STACK") == str(os.getppid()):
+        subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+        return
+    if os.geteuid() != 0:
+        raise StackError("only root may make namespaces and mount: sudo make stack")
+    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+    if missing:
+        raise StackError(
+            f"{', '.join(missing)} cannot be found: apt install util-linux iproute2 tini"
+        )
+    os.environ["_CXR_STACK"] = "0"  # the parent of the first process of the namespace
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    os.execvp(command[0], [*command, sys.executable, "-m", "deploy.stack", *sys.argv[1:]])
+
+
+def _containers(
+    described: composition.Composition, folder: Path, roots: dict[str, Path]
+) -> dict[str, Container]:
+    project = folder / "project"
+    project.mkdir()
+    subprocess.run(["sh", str(images.CHECKOUT / "deploy/secrets.sh")], cwd=project, check=True)
+    secrets = {name: project / secret.file for name, secret in described.secrets.items()}
+    found = {}
+    for name, service in described.services.items():
+        try:
+            found[name] = images.of(service, roots)
+        except images.ImageError as error:
+            _say(f"{name} is left out: {error}")
+    network = Network(found, folder)
+    return {
+        name: Container(name, described.services[name], image, folder, project, secrets, network)
+        for name, image in found.items()
+    }
+
+
+def main() -> int:
+    """Start the stack, retrain, break something, stop; 0 if all was as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=__doc__)
+    parser.add_argument(
+        "--root", action="append", default=[], metavar="STAGE=FOLDER",
+        help="root of the image that this stage of the Dockerfile makes, in place of the checkout",
+    )  # fmt: skip
+    parser.add_argument(
+        "--patience", type=float, default=1, metavar="FACTOR",
+        help="how many times longer everything may take, on a busy machine",
+    )  # fmt: skip
+    options = parser.parse_args()
+    roots = {
+        stage: Path(folder).absolute()
+        for stage, _, folder in (text.partition("=") for text in options.root)
+    }
+    _isolated()
+    described = composition.read(images.CHECKOUT / "docker-compose.yml", _ENVIRONMENT)
+    described = described.patient(options.patience)
+    folder = Path(tempfile.mkdtemp(prefix="cxr-stack-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    times: dict[str, float] = {}
+    containers = _containers(described, folder, roots)
+    supervisor = Supervisor(described, containers, _say)
+    stack = Stack(supervisor, _say, options.patience)
+    try:
+        try:
+            with _phase("start, each service once its dependencies are healthy", times):
+                supervisor.start(options.patience * _STARTING_SECONDS)
+            stack.tell(times, _phase)
+        finally:
+            with _phase("stop", times):
+                killed = supervisor.stop()
+        left = _left()
+        if killed or left:
+            raise AssertionError(f"had to be killed: {killed}; left behind: {left}")
+    except BaseException:
+        _say(f"\nThe logs are in {folder}/logs")
+        raise
+    shutil.rmtree(folder)
+    _say("\n" + "\n".join(f"{seconds:6.0f} s  {name}" for name, seconds in times.items()))
+    return 0
+
+
+def _left() -> list[str]:
+    """The processes in this namespace that should have gone with their containers."""
+    deadline = time.monotonic() + 5
+    while True:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (entry / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            if command and int(entry.name) != os.getpid():
+                found.append(command)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (StackError, composition.CompositionError) as error:
+        sys.exit(f"error: {error}")
