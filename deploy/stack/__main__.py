@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from deploy.stack import composition, images
@@ -111,16 +112,17 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="cxr-stack-", dir="/var/tmp"))
     folder.chmod(0o755)
     times: dict[str, float] = {}
+    phase = partial(_phase, times=times)
     containers = _containers(described, folder, roots)
     supervisor = Supervisor(described, containers, _say)
     stack = Stack(supervisor, _say, options.patience)
     try:
         try:
-            with _phase("start, each service once its dependencies are healthy", times):
+            with phase("start, each service once its dependencies are healthy"):
                 supervisor.start(options.patience * _STARTING_SECONDS)
-            stack.tell(times, _phase)
+            stack.tell(phase)
         finally:
-            with _phase("stop", times):
+            with phase("stop"):
                 killed = supervisor.stop()
         left = _left()
         if killed or left:

@@ -157,9 +157,10 @@ class Container:
             rights.append("--no-new-privs")
         environment = {"HOME": home, "USER": name, **self._image.environment}
         environment |= {k: v for k, v in self._service.environment.items() if v is not None}
+        # A shell that runs this in the background has it ignore signals, which would be inherited.
         return [
             "setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *rights,
-            "env", f"--chdir={self._image.directory}", "--ignore-environment",
+            "env", "--default-signal", f"--chdir={self._image.directory}", "--ignore-environment",
             *(f"{key}={value}" for key, value in environment.items()),
         ]  # fmt: skip
 

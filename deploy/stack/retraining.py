@@ -33,7 +33,7 @@ query Events($id: ID!) {
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 # Fires when the service has had no model for two minutes, as before the first retraining.
 _ALERT = "ServiceNotReady"
-Phase = Callable[[str, dict[str, float]], AbstractContextManager[None]]
+Phase = Callable[[str], AbstractContextManager[None]]
 
 
 class Stack:
@@ -53,30 +53,29 @@ class Stack:
         self._patience = patience
         self._client = httpx.Client(timeout=60 * patience, trust_env=False)
 
-    def tell(self, times: dict[str, float], phase: Phase) -> None:
+    def tell(self, phase: Phase) -> None:
         """Everything, from an alert before the first model to a process that is killed.
 
         Args:
-            times: gets the seconds of each phase.
-            phase: measures one.
+            phase: measures one, by its name.
 
         Raises:
             AssertionError: something is not as it should be.
             TimeoutError: it does not become so.
         """
-        with phase("the service sees models, releases and reports alone", times):
+        with phase("the service sees models, releases and reports alone"):
             _, listed = self._supervisor.services["serving"].container.run(["ls", "/data"], 30)
             assert listed.split() == ["models", "releases", "reports"], listed
-        with phase("Prometheus scrapes, the alert of a service without a model fires", times):
+        with phase("Prometheus scrapes, the alert of a service without a model fires"):
             self._until(lambda: self._alert() == "firing", 300, "the alert fires")
-        with phase("a retraining, launched through the webserver", times):
+        with phase("a retraining, launched through the webserver"):
             run = self._launch()
             events = self._follow(run)
             assert {"RunEnqueuedEvent", "RunDequeuedEvent"} <= events, events
             self._report("the run was queued, and taken from the queue by the daemon")
-        with phase("MLflow holds the run", times):
+        with phase("MLflow holds the run"):
             self._mlflow(run)
-        with phase("the service swaps, the alert clears", times):
+        with phase("the service swaps, the alert clears"):
             self._until(lambda: self._model() is not None, 60, "the service has a model")
             version = self._model()
             self._report(f"the service answers with {version}")
@@ -85,12 +84,12 @@ class Stack:
         containers = {
             name: service.container for name, service in self._supervisor.services.items()
         }
-        with phase("backup and restore of Postgres", times):
+        with phase("backup and restore of Postgres"):
             rows = upkeep.back_up_and_restore(containers, 120 * self._patience)
             self._report(", ".join(f"{n} rows of {database}" for database, n in rows.items()))
-        with phase("migrations of Dagster and MLflow", times):
+        with phase("migrations of Dagster and MLflow"):
             upkeep.migrate(containers, 120 * self._patience)
-        with phase("the service is killed and comes back with its model", times):
+        with phase("the service is killed and comes back with its model"):
             self._kill("serving")
             self._until(lambda: self._model() == version, 120, "the model serves again")
 
@@ -179,5 +178,5 @@ class Stack:
         while not true():
             if time.monotonic() - started > self._patience * seconds:
                 raise TimeoutError(f"not within {seconds:g} s: {what}")
-            time.sleep(0.5)
+            time.sleep(1)
         self._report(f"{what}: {time.monotonic() - started:.1f} s")
