@@ -67,7 +67,7 @@ def test_each_evaluated_image_is_decoded_once(
     assert Report.read(report).regression is not None, "three models were evaluated"
     assert "class activation map" in (report / "report.html").read_text(), "errors are shown"
     paths: list[Path] = []
-    for split in ("test", "external"):
+    for split in ("test", "external", "val"):
         paths += (layout.processed / split).rglob("*.png")
     assert decoded == Counter(path.read_bytes() for path in paths)
 
