@@ -44,17 +44,3 @@ class Network:
     def enter(self, name: str) -> list[str]:
         """What comes before a command that runs in the namespace of a service."""
         return ["nsenter", f"--net=/run/netns/{name}"]
-
-    def listening(self) -> dict[str, set[int]]:
-        """The TCP ports on which something listens, by service; a service without is left out."""
-        found = {}
-        for name in self._addresses:
-            text = subprocess.run(
-                [*self.enter(name), "cat", "/proc/net/tcp", "/proc/net/tcp6"],
-                capture_output=True, text=True, check=True,
-            ).stdout  # fmt: skip
-            rows = [line.split() for line in text.splitlines()]
-            ports = {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
-            if ports:
-                found[name] = ports
-        return found
