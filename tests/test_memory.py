@@ -14,8 +14,10 @@ from cxr_assets.evaluation import (
     page,
     rejection,
     report,
+    robustness,
     shortcuts,
 )
+from cxr_assets.evaluation.scanners import SCANNERS
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import backbone, embeddings, gate
@@ -55,6 +57,8 @@ def test_a_report_never_holds_the_test_split(
     monkeypatch.setattr(shortcuts, "_TREES", 5)
     # As many images as are altered are held, whatever the split.
     monkeypatch.setattr(rejection, "_ALTERED", 4)
+    # What one image takes in a scanner is the same for any number of images, and large.
+    monkeypatch.setattr(robustness, "SCANNERS", {"darker": SCANNERS["darker"]})
     # Plots and page are the same for any number of images, and large.
     monkeypatch.setattr(illustration, "draw", lambda *given: {})
     monkeypatch.setattr(page, "render", lambda *given: "")
