@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import nn
-from transformers import ConvNextV2Config, PreTrainedModel
+from transformers import PreTrainedModel
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
@@ -19,8 +19,8 @@ from cxr_assets.radiographs.augmentation import Augmenter
 from cxr_assets.radiographs.datamodule import EpochShuffle, OnDisk
 from cxr_serving.model.preprocessing import Preprocessing
 
-# As many as the network that `full` starts from has.
-CLASSES = 1000
+# Of the network that `full` starts from.
+CLASSES, SIZE = 1000, 224
 LR = 1e-3
 CURVE_FILE = "pretraining.csv"
 
@@ -54,7 +54,9 @@ def pretrain(
         return pd.read_csv(directory / CURVE_FILE)
     torch.manual_seed(experiment.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = networks.build(config(experiment)).to(device).train()
+    model = experiment.model.model_copy(update={"pretrained": None})
+    classes = [f"class_{number}" for number in range(CLASSES)]
+    network = networks.build(networks.convnext_config(model, SIZE, classes)).to(device).train()
     head = nn.Linear(network.config.hidden_sizes[-1], len(next(iter(targets.values())))).to(device)
     student = _Student(network, head, Augmenter(experiment.trainer.augmentation))
     weight_decay = experiment.trainer.weight_decay
@@ -93,21 +95,6 @@ def pretrain(
     return curve
 
 
-def config(experiment: Experiment) -> dict[str, object]:
-    """transformers configuration of a network such as ``full`` starts from."""
-    model = experiment.model
-    settings: dict[str, object] = ConvNextV2Config(
-        hidden_sizes=list(model.hidden_sizes),
-        depths=list(model.depths),
-        patch_size=model.patch_size,
-        initializer_range=model.initializer_range,
-        drop_path_rate=model.drop_path_rate,
-        image_size=224,
-        num_labels=CLASSES,
-    ).to_dict()
-    return settings
-
-
 def embeddings(
     experiment: Experiment, images: Layout, progress: Progress
 ) -> dict[str, torch.Tensor]:
@@ -123,11 +110,9 @@ def embeddings(
     """
     probe = experiment.probe
     record = dataset.DatasetRecord.read(images.processed)
-    network = networks.build(networks.dinov2_config(probe, record.image_size, record.classes))
-    if probe.pretrained is not None:
-        networks.load_pretrained(network, probe.pretrained, probe.revision)
+    backbone = networks.dinov2(probe, record.image_size, record.classes)
     rows = {split: dataset.kept(images.processed, split) for split in ("train", "val")}
-    found = {split: embed(network.dinov2, images, rows[split], progress) for split in rows}
+    found = {split: embed(backbone, images, rows[split], progress) for split in rows}
     mean, scale = found["train"].mean(dim=0), found["train"].std(dim=0)
     return {
         image: row

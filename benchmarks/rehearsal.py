@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification
 
 from benchmarks.measure import machine
 from benchmarks.pretraining import embeddings, pretrain
@@ -92,13 +91,7 @@ def _prepare(layout: Layout, experiment: Experiment, every: int, progress: Progr
 def _show_names(weights: Path, images: Layout, experiment: Experiment) -> None:
     config = make_plan("convnext_model", experiment, images).network
     network = networks.build(config)
-    _, report = AutoModelForImageClassification.from_pretrained(
-        weights,
-        config=network.config,
-        ignore_mismatched_sizes=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    _, report = networks.read_pretrained(weights, network.config)
     state = load_file(weights / WEIGHTS_FILE)
     rows = {
         "tensors in model.safetensors": len(state),

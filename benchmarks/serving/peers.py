@@ -38,7 +38,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "LitServe, ONNX Runtime": _LITSERVE,
     "LitServe, ONNX Runtime, batches of 8": (*_LITSERVE, "--batch", "8"),
     # Its documentation proposes this for a CPU.
-    WORKERS: (*_LITSERVE, "--workers", str(os.cpu_count())),
+    WORKERS: (*_LITSERVE, "--workers", str(len(os.sched_getaffinity(0)))),
     "BentoML, ONNX Runtime": (
         *("-m", "bentoml", "serve", "benchmarks.serving.bento:Model"),
         *("--host", "127.0.0.1", "--port", PORT),

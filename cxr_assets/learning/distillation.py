@@ -42,9 +42,8 @@ def targets(experiment: Experiment, layout: Layout, progress: Progress) -> torch
     size = DatasetRecord.read(layout.processed).image_size
     # Building the teacher must not change the random numbers of the training.
     with torch.random.fork_rng(devices=[]):
-        network = networks.build(networks.dinov2_config(probe, size, experiment.classes))
-        networks.load_pretrained(network, probe.pretrained, probe.revision)
-        embeddings = embed(network.dinov2, layout, kept(layout.processed, "train"), progress)
+        teacher = networks.dinov2(probe, size, experiment.classes)
+        embeddings = embed(teacher, layout, kept(layout.processed, "train"), progress)
     embeddings = embeddings.double()
     centred = embeddings - embeddings.mean(dim=0)
     # Less is rounding error, as in the probe.

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForImageClassification,
     ConvNextV2Config,
     Dinov2Config,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
@@ -175,6 +176,19 @@ def build(config: dict[str, Any]) -> PreTrainedModel:
     return network.to(memory_format=torch.channels_last)
 
 
+def dinov2(probe: Probe, image_size: int, classes: Sequence[str]) -> PreTrainedModel:
+    """The probe's backbone with its pretrained weights, if it has any, else with random ones.
+
+    Raises:
+        PretrainedError: see :func:`load_pretrained`.
+    """
+    network = build(dinov2_config(probe, image_size, classes))
+    if probe.pretrained is not None:
+        load_pretrained(network, probe.pretrained, probe.revision)
+    backbone: PreTrainedModel = network.dinov2
+    return backbone
+
+
 def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | None) -> None:
     """Copy pretrained weights into ``network``; its classification head stays as it is.
 
@@ -182,15 +196,7 @@ def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | N
         PretrainedError: the weights are of another architecture, or see :func:`locate`.
     """
     directory = locate(pretrained, revision)
-    with _quietly():
-        source, report = AutoModelForImageClassification.from_pretrained(
-            directory,
-            config=network.config,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+    source, report = read_pretrained(directory, network.config)
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     foreign = sorted(key for key in absent if not key.startswith("classifier."))
     if foreign:
@@ -204,6 +210,27 @@ def load_pretrained(network: PreTrainedModel, pretrained: str, revision: str | N
         if not key.startswith("classifier.")
     }
     network.load_state_dict(state, strict=False)
+
+
+def read_pretrained(
+    directory: Path, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Read weights in the hub's format into a network of ``config``.
+
+    Returns:
+        The network, and the report of transformers: ``missing_keys``, ``unexpected_keys`` and
+        ``mismatched_keys``, the names of parameters that do not fit.
+    """
+    with _quietly():
+        source, report = AutoModelForImageClassification.from_pretrained(
+            directory,
+            config=config,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    return source, report
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def main() -> int:
         try:
             with phase("start, each service once its dependencies are healthy"):
                 supervisor.start(options.patience * _STARTING_SECONDS)
-            stack.tell(phase)
+            stack.follow(phase)
         finally:
             with phase("stop"):
                 killed = supervisor.stop()

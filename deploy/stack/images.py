@@ -96,7 +96,7 @@ def _built(stage: str, root: Path | None) -> Image:
     environment = {"PATH": _PATH}
     directory = "/"
     files: dict[str, Path] = {}
-    for instruction, arguments in _stage(stage):
+    for instruction, arguments in stages()[stage]:
         if instruction == "ENV":
             for pair in shlex.split(arguments):
                 name, _, value = pair.partition("=")
@@ -113,16 +113,16 @@ def _built(stage: str, root: Path | None) -> Image:
     return Image(user, root, environment, directory, (), ("/data",), {})
 
 
-def _stage(name: str) -> list[tuple[str, str]]:
-    """(instruction, arguments) of a stage of the Dockerfile, after those of its parent."""
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """(instruction, arguments) of each stage of the Dockerfile, after those of its parent."""
     text = (CHECKOUT / "Dockerfile").read_text()
     text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))
-    stages: dict[str, list[tuple[str, str]]] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []
     for line in filter(None, map(str.strip, text.splitlines())):
         instruction, _, arguments = line.partition(" ")
         if instruction == "FROM":
             parent, _, stage = arguments.partition(" AS ")
-            current = stages[stage] = list(stages.get(parent, []))
+            current = found[stage] = list(found.get(parent, []))
         current.append((instruction, arguments.strip()))
-    return stages[name]
+    return found

@@ -53,7 +53,7 @@ class Stack:
         self._patience = patience
         self._client = httpx.Client(timeout=60 * patience, trust_env=False)
 
-    def tell(self, phase: Phase) -> None:
+    def follow(self, phase: Phase) -> None:
         """Everything, from an alert before the first model to a process that is killed.
 
         Args:

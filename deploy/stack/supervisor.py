@@ -51,7 +51,7 @@ class Supervised:
         self._threads = [threading.Thread(target=self._follow, daemon=True)]
         if self._check is not None:
             self._threads.append(
-                threading.Thread(target=self._ask, args=(self._check,), daemon=True)
+                threading.Thread(target=self._check_health, args=(self._check,), daemon=True)
             )
         for thread in self._threads:
             thread.start()
@@ -85,7 +85,7 @@ class Supervised:
             self.restarts += 1
             self.container.start()
 
-    def _ask(self, check: Healthcheck) -> None:
+    def _check_health(self, check: Healthcheck) -> None:
         failures, restarts, started = 0, self.restarts, time.monotonic()
         while True:
             if restarts != self.restarts:

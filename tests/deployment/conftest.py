@@ -1,9 +1,10 @@
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from deploy.stack import images
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,14 +25,4 @@ def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def stages() -> dict[str, list[tuple[str, str]]]:
     """(instruction, arguments) of each stage of the Dockerfile, after those of its parent."""
-    text = (ROOT / "Dockerfile").read_text()
-    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)).splitlines()
-    found: dict[str, list[tuple[str, str]]] = {}
-    current: list[tuple[str, str]] = []
-    for line in filter(None, map(str.strip, lines)):
-        instruction, _, arguments = line.partition(" ")
-        if instruction == "FROM":
-            parent, _, name = arguments.partition(" AS ")
-            current = found[name] = list(found.get(parent, []))
-        current.append((instruction, arguments.strip()))
-    return found
+    return images.stages()
