@@ -11,6 +11,7 @@ import requests
 import torch
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -32,6 +33,11 @@ from cxr_serving.model.bundle import WEIGHTS_FILE
 from cxr_serving.model.places import expanded
 
 CONFIG_FILE = "config.json"
+
+_ANEW = (
+    "save the network there again (save_pretrained); if it comes from the hub, delete the "
+    "directory, and the next run downloads it"
+)
 
 
 class PretrainedError(Exception):
@@ -127,7 +133,11 @@ def convnext_config(model: Model, image_size: int, classes: Sequence[str]) -> di
     """
     if model.pretrained is not None:
         return _pretrained_config(
-            model.pretrained, model.revision, classes, drop_path_rate=model.drop_path_rate
+            ConvNextV2Config,
+            model.pretrained,
+            model.revision,
+            classes,
+            drop_path_rate=model.drop_path_rate,
         )
     config: dict[str, Any] = ConvNextV2Config(
         hidden_sizes=list(model.hidden_sizes),
@@ -148,7 +158,7 @@ def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict
         PretrainedError: see :func:`locate`.
     """
     if probe.pretrained is not None:
-        return _pretrained_config(probe.pretrained, probe.revision, classes)
+        return _pretrained_config(Dinov2Config, probe.pretrained, probe.revision, classes)
     config: dict[str, Any] = Dinov2Config(
         hidden_size=probe.hidden_size,
         num_hidden_layers=probe.num_hidden_layers,
@@ -220,16 +230,24 @@ def read_pretrained(
     Returns:
         The network, and the report of transformers: ``missing_keys``, ``unexpected_keys`` and
         ``mismatched_keys``, the names of parameters that do not fit.
+
+    Raises:
+        PretrainedError: the file of the weights is damaged.
     """
-    with _quietly():
-        source, report = AutoModelForImageClassification.from_pretrained(
-            directory,
-            config=config,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+    try:
+        with _quietly():
+            source, report = AutoModelForImageClassification.from_pretrained(
+                directory,
+                config=config,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise PretrainedError(
+            f"{directory / WEIGHTS_FILE} is damaged ({_first_line(error)}): {_ANEW}"
+        ) from error
     return source, report
 
 
@@ -257,12 +275,31 @@ def _quietly() -> Iterator[None]:
 
 
 def _pretrained_config(
-    pretrained: str, revision: str | None, classes: Sequence[str], **changes: Any
+    kind: type[PreTrainedConfig],
+    pretrained: str,
+    revision: str | None,
+    classes: Sequence[str],
+    **changes: Any,
 ) -> dict[str, Any]:
     directory = locate(pretrained, revision)
-    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise PretrainedError(
+            f"{directory / CONFIG_FILE} is not the configuration of a network "
+            f"({_first_line(error)}): {_ANEW}"
+        ) from error
+    if not isinstance(config, kind):
+        raise PretrainedError(
+            f"{directory} holds a network of type {config.model_type}, where one of type "
+            f"{kind.model_type} is needed: name another directory or hub id"
+        )
     config.update({**_labels(classes), **changes})
     return dict(config.to_dict())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(". ")
 
 
 def _labels(classes: Sequence[str]) -> dict[str, Any]:

@@ -54,8 +54,3 @@ class Robustness(Record):
     recalls: dict[str, float]
     rejected: int | None
     scanners: dict[str, Scanned]
-
-    @property
-    def worst(self) -> str:
-        """The scanner that costs most macro F1; the first of equals."""
-        return max(self.scanners, key=lambda name: self.scanners[name].macro_f1.drop)

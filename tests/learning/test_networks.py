@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,33 @@ def test_weights_of_another_architecture_are_rejected(convnext_directory, dinov2
     network = networks.build(networks.convnext_config(model(pretrained=None), 64, CLASSES))
     with pytest.raises(PretrainedError, match="do not fit"):
         networks.load_pretrained(network, str(dinov2_directory), None)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 1000])
+def test_damaged_weights_are_named(tmp_path, convnext_directory, cut):
+    directory = shutil.copytree(convnext_directory, tmp_path / "damaged")
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:cut])
+    network = networks.build(networks.convnext_config(model(pretrained=None), 64, CLASSES))
+    with pytest.raises(PretrainedError, match=r"damaged/model\.safetensors is damaged .*: save"):
+        networks.load_pretrained(network, str(directory), None)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "no JSON", "[]", "{}", '{"model_type": "unknown"}', '{"hidden_size": 32}']
+)
+def test_a_configuration_of_no_network_is_named(tmp_path, dinov2_directory, content):
+    directory = shutil.copytree(dinov2_directory, tmp_path / "damaged")
+    (directory / "config.json").write_text(content)
+    with pytest.raises(PretrainedError, match=r"damaged/config\.json is not the configuration"):
+        networks.dinov2_config(probe(pretrained=str(directory)), 70, CLASSES)
+
+
+def test_a_network_of_another_type_is_rejected(convnext_directory, dinov2_directory):
+    with pytest.raises(PretrainedError, match="of type dinov2, where one of type convnextv2"):
+        networks.convnext_config(model(pretrained=str(dinov2_directory)), 64, CLASSES)
+    with pytest.raises(PretrainedError, match="of type convnextv2, where one of type dinov2"):
+        networks.dinov2(probe(pretrained=str(convnext_directory)), 70, CLASSES)
 
 
 def test_pickled_weights_are_rejected(tmp_path, convnext_directory):
