@@ -1,6 +1,7 @@
 """From the bytes of images to calibrated answers, for many requests at once."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,9 +98,18 @@ class Classifier:
         """Why DICOM cannot be read at the moment; None if it can."""
         return self._reader.dicom_problem
 
-    def start(self) -> None:
-        """Start the process that decodes DICOM, ahead of the first image."""
-        self._dicom_decoder.submit(self._reader.start)
+    def start(self, after: threading.Event) -> None:
+        """Try out, ahead of the first image, whether the process that decodes DICOM starts.
+
+        Args:
+            after: set when the first model no longer needs the processors.
+        """
+
+        def try_out() -> None:
+            after.wait()
+            self._reader.try_dicom()
+
+        self._dicom_decoder.submit(try_out)
 
     def close(self) -> None:
         """Stop threads and processes."""

@@ -75,7 +75,7 @@ class Service:
         """Start to look for a model and to compute."""
         self._computing = asyncio.create_task(self.batcher.run())
         self.watcher.start()
-        self.classifier.start()
+        self.classifier.start(after=self.watcher.polled)
 
     async def stop(self) -> None:
         """Stop all threads and processes; waits for a model that is being loaded."""

@@ -67,6 +67,7 @@ class Watcher:
 
     Attributes:
         state: what serves now; read it once per request.
+        polled: set once the pointer has been read, and its model loaded or rejected.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Watcher:
         self._rejections: dict[str, _Rejection] = {}
         # Held while the thread, or a request that pins, decides which model serves.
         self._deciding = threading.Lock()
+        self.polled = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
@@ -152,6 +154,7 @@ class Watcher:
                 self.poll()
             except Exception:
                 logger.exception("following the pointer failed")
+            self.polled.set()
             if self._stopping.wait(self._poll_seconds):
                 return
 

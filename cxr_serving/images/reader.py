@@ -41,11 +41,11 @@ class ImageReader:
         """Why DICOM is not read at the moment; None where it is."""
         return _NOT_INSTALLED if self._dicom is None else self._dicom.problem
 
-    def start(self) -> None:
-        """Start the child process if DICOM is installed; ``dicom_problem`` says whether it runs."""
+    def try_dicom(self) -> None:
+        """Start the child process once if DICOM is installed; see ``dicom_problem``."""
         if self._dicom is not None:
             with suppress(DicomUnavailable):
-                self._dicom.start()
+                self._dicom.try_out()
 
     def read(self, image: bytes, preprocessing: Preprocessing) -> Decoded:
         """Decode an image for a network.

@@ -26,12 +26,12 @@ _Answer = TypeVar("_Answer", npt.NDArray[np.uint8], Header)
 
 
 class DicomReader:
-    """Reads one image at a time; the child is started with the first image at the latest.
+    """Reads one image at a time; the child is started with the first image.
 
     A child that dies or hangs is killed; the next image starts a new one.
 
     Attributes:
-        problem: why no image can be read at the moment; None while a child runs.
+        problem: why no image can be read at the moment; None once a child has started.
     """
 
     def __init__(self, max_pixels: int, seconds: float, memory_bytes: int) -> None:
@@ -50,14 +50,15 @@ class DicomReader:
         self._child: Child | None = None
         self.problem: str | None = "the process that decodes DICOM has not been started yet"
 
-    def start(self) -> None:
-        """Start the child, if none runs.
+    def try_out(self) -> None:
+        """Start a child to see that it starts, then end it: until the first image it is memory.
 
         Raises:
             DicomUnavailable: it does not start.
         """
         with self._lock:
             self._start()
+            self._dismiss()
 
     def read(self, data: bytes) -> npt.NDArray[np.uint8]:
         """Decode an image as viewers show it at first: bone bright, the first window applied.

@@ -74,7 +74,8 @@ def test_ready_is_503_while_no_image_is_answered_and_200_after_the_next_answer(
 ) -> None:
     grey = np.arange(80 * 90, dtype=np.uint16).reshape(80, 90)
     file = dicom(grey)
-    assert hasty.predict(file, headers=hasty.headers).status_code == 200
+    # The first image starts the child, which may take longer than that image has.
+    hasty.wait(lambda: hasty.predict(file, headers=hasty.headers).status_code == 200, 60)
     with asking(hasty, file, clients=2) as statuses:
         with stopped(child(hasty.process.pid)):
             hasty.wait(lambda: ready(hasty).status_code == 503, 15)

@@ -36,7 +36,7 @@ def test_without_the_extra_dicom_is_rejected_and_the_rest_is_read(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gdcm", None)
     reader = ImageReader()
-    reader.start()
+    reader.try_dicom()
     assert reader.read(image, NETWORK).pixels.shape == (32, 32)
     with pytest.raises(UnsupportedImage, match=r"pip install 'cxr-retraining\[dicom\]'"):
         reader.read(dicoms.cr(), NETWORK)
