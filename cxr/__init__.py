@@ -81,7 +81,7 @@ def predict(
       CXR_FOLLOW     which model: newest or released (default: newest)
       CXR_DEVICE     cpu, mps or cuda (default: cpu)
       CXR_PRECISION  fp32, or int8 where the model has it (default: fp32)
-      CXR_THREADS    threads of a forward pass (default: the CPUs of this process)
+      CXR_THREADS    threads that compute (default: the CPUs of this process)
     """
     from cxr_serving.predict import predict
 

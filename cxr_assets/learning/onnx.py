@@ -15,7 +15,8 @@ from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 from cxr_serving.model import network, processors
 from cxr_serving.model.bundle import INT8_FILE, ONNX_FILE
 from cxr_serving.model.network import Explained
-from cxr_serving.model.predictor import OUTPUTS, OnnxNetwork, softmax
+from cxr_serving.model.onnx import OUTPUTS, OnnxNetwork
+from cxr_serving.model.predictor import softmax
 from cxr_serving.model.preprocessing import Preprocessing
 
 

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=processors.count,
         ge=1,
-        description="CPU threads of a forward pass. The default is the CPUs that this process may "
+        description="Threads that compute on a CPU. The default is the CPUs that this process may "
         "use, by its affinity and its container's quota.",
     )
     max_upload_bytes: int = Field(

@@ -7,24 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 
 from cxr_serving.model import bundle, distribution, extras, memory, processors, reference, store
 from cxr_serving.model.bundle import BundleError, BundleRecord
 from cxr_serving.model.distribution import Distribution
 from cxr_serving.model.gate import Gate, Verdict
+from cxr_serving.model.onnx import OUTPUTS, Images, OnnxNetwork, Scores
 from cxr_serving.model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:  # a service on a CPU has neither torch nor transformers
     from transformers import PreTrainedModel
 
-Images = npt.NDArray[np.uint8]
-Scores = npt.NDArray[np.float32]
 # Logits, and what else the network gives: see OUTPUTS.
 _Forward = Callable[[Images], tuple[Scores, ...]]
-# Of a network in ONNX, by name; one that cannot be explained has the first alone.
-OUTPUTS = ("logits", "cam", "features")
 
 
 class Answers(NamedTuple):
@@ -80,7 +75,7 @@ class Predictor:
         Args:
             directory: of the bundle.
             device: ``cpu``, ``mps``, ``cuda`` or ``cuda:<index>``.
-            threads: of a forward pass on the CPU; :func:`processors.count` by default. For torch,
+            threads: that compute on the CPU; :func:`processors.count` by default. For torch,
                 which has one number for the whole process, its own choice by default.
             int8: whether 8-bit integers compute where the bundle holds such a network, and it
                 answers the reference images well enough on this machine.
@@ -97,7 +92,6 @@ class Predictor:
         self._read()
         self._forward = self._load(int8)
         memory.return_freed()
-        self._check()
         self._warm_up(max_batch)
 
     def predict(self, images: Images) -> Scores:
@@ -156,7 +150,6 @@ class Predictor:
             self._agree(len(self.distribution.predictions), len(self.record.classes))
         self.gate = Gate.read(self.directory)
         self._reference = reference.read(self.directory)
-        self._tolerance = reference.TOLERANCE
         size, classes = self.record.input_size, len(self.record.classes)
         self._agree(self._reference.images.shape[1:], (size, size))
         self._agree(self._reference.probabilities.shape[1:], (classes,))
@@ -178,7 +171,6 @@ class Predictor:
                 difference = self._difference(forward)
                 if difference <= reference.INT8_TOLERANCE:
                     self.runtime = "onnx-int8"
-                    self._tolerance = reference.INT8_TOLERANCE
                     return forward
                 reason = (
                     "on this machine it answers the reference images differently, by "
@@ -187,7 +179,7 @@ class Predictor:
             self.warning = f"fp32 serves although int8 was requested: {reason}"
         if exported:
             self.runtime = "onnx"
-            return self._onnx(bundle.ONNX_FILE)
+            return self._checked(self._onnx(bundle.ONNX_FILE))
         self.runtime = "torch"
         return self._torch()
 
@@ -215,9 +207,8 @@ class Predictor:
         if forward.kind == "cuda":
             rounded = forward.in_bfloat16()
             if self._difference(rounded) <= reference.BFLOAT16_TOLERANCE:
-                self._tolerance = reference.BFLOAT16_TOLERANCE
-                forward = rounded
-        return forward
+                return rounded
+        return self._checked(forward)
 
     def _require_torch(self) -> None:
         if missing := extras.torch_missing():
@@ -227,15 +218,16 @@ class Predictor:
     def _difference(self, forward: _Forward) -> float:
         return self._reference.difference(softmax(forward(self._reference.images)[0]))
 
-    def _check(self) -> None:
-        difference = self._difference(self._forward)
-        if not difference <= self._tolerance:  # nan, too
+    def _checked(self, forward: _Forward) -> _Forward:
+        difference = self._difference(forward)
+        if not difference <= reference.TOLERANCE:  # nan, too
             raise BundleError(
                 f"{self.record.asset} {self.record.version} does not answer its reference images "
                 f"as it did when it was made: the difference is {difference:.1e} in probability, "
-                f"more than {self._tolerance:g}. Install the versions in constraints.txt, or "
+                f"more than {reference.TOLERANCE:g}. Install the versions in constraints.txt, or "
                 "materialise the model again"
             )
+        return forward
 
     def _warm_up(self, max_batch: int) -> None:
         """Compute once what a batch of 1 to ``max_batch`` images will need.
@@ -249,39 +241,6 @@ class Predictor:
         for exponent in range((max_batch - 1).bit_length()):
             self.predict(np.zeros((1 << exponent, size, size), np.uint8))
         self.predict(np.zeros((max_batch, size, size), np.uint8))
-
-
-class OnnxNetwork:
-    """A network in ONNX, ready to compute on the CPU.
-
-    Attributes:
-        input_shape: of one normalised image.
-        outputs: shape for one image by name, in order: the first of ``OUTPUTS``.
-    """
-
-    def __init__(self, path: Path, preprocessing: Preprocessing, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        self._preprocessing = preprocessing
-        [pixels], outputs = self._session.get_inputs(), self._session.get_outputs()
-        self._input: str = pixels.name
-        self.input_shape: list[int] = pixels.shape[1:]
-        self.outputs: dict[str, list[int]] = {output.name: output.shape[1:] for output in outputs}
-
-    def __call__(self, images: Images) -> tuple[Scores, ...]:
-        """Of images uint8 [N, size, size], one or more: what :attr:`outputs` names."""
-        # One by one. A batch takes no less time per image, since its intermediate results leave the
-        # processor's cache, and as many times the memory. int8 rounds to steps that fit a whole
-        # batch: an image would be answered differently alone and in one.
-        answers = [
-            self._session.run(None, {self._input: self._preprocessing.normalise(image)})
-            for image in images[:, np.newaxis]
-        ]
-        return tuple(np.concatenate(output) for output in zip(*answers, strict=True))
 
 
 def softmax(logits: Scores) -> Scores:

@@ -1,14 +1,23 @@
 """The service from its start through model swaps to its end."""
 
 import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import expected
+import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from onnxruntime import InferenceSession
 from PIL import Image
+
+from cxr_serving.http.app import create_app
+from cxr_serving.http.settings import Settings
+from cxr_serving.model.predictor import Predictor
 
 PublishBundle = Callable[..., Path]
 
@@ -100,3 +109,49 @@ def test_no_model_then_swaps_then_a_bad_bundle_then_shutdown(
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
     assert "Application shutdown complete" in server.log()
+
+
+def test_images_computed_at_the_same_time_keep_their_model_through_a_swap(
+    tmp_path: Path,
+    publish_bundle: PublishBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    image: bytes,
+    encode_image: Callable[..., bytes],
+) -> None:
+    images = [image, encode_image(Image.linear_gradient("L"), "PNG")]
+    old = publish_bundle(tmp_path, seed=1)
+    computed = Predictor(old)
+    decoded = np.stack([computed.preprocessing.decode(image).pixels for image in images])
+    before = computed.predict(decoded)
+    computing, swapped = threading.Barrier(3, timeout=60), threading.Event()
+    run, serving, loaded = InferenceSession.run, set[InferenceSession](), threading.Event()
+
+    def held(session: InferenceSession, names: object, given: dict[str, np.ndarray]) -> object:
+        if not loaded.is_set():
+            serving.add(session)
+        elif session in serving:
+            computing.wait()
+            assert swapped.wait(60)
+        return run(session, names, given)
+
+    def serves(version: str) -> None:
+        deadline = time.monotonic() + 60
+        while version not in (said := client.get("/ready").text):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+
+    monkeypatch.setattr(InferenceSession, "run", held)
+    settings = Settings(data_root=tmp_path, poll_seconds=0.1, threads=2, max_delay_seconds=1)
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(1) as clients:
+        serves(old.name)
+        loaded.set()
+        files = [("file", sent) for sent in images]
+        asked = clients.submit(client.post, "/predict/batch", files=files)
+        computing.wait()  # both images are
+        new = publish_bundle(tmp_path, seed=2)
+        serves(new.name)
+        swapped.set()
+        answer = asked.result(60).json()
+    assert answer["model"]["version"] == old.name
+    found = [one["prediction"]["probs"] for one in answer["results"]]
+    np.testing.assert_allclose(found, before, atol=1e-7)

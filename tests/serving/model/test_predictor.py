@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnxruntime import InferenceSession
 from spoiling import (
     IMAGES,
     WEIGHTS,
@@ -142,26 +141,6 @@ def test_loaded_model_does_not_change_with_its_file(
         with path.open("r+b") as file:
             file.truncate(100)
     np.testing.assert_array_equal(predictor.predict(images), before)
-
-
-def test_onnx_runtime_computes_one_by_one_what_is_the_same_in_every_batch(
-    tmp_path: Path, publish_bundle: PublishBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    run = InferenceSession.run
-
-    def counted(session: InferenceSession, names: object, given: dict[str, np.ndarray]) -> object:
-        sizes.append(len(given["pixel_values"]))
-        return run(session, names, given)
-
-    monkeypatch.setattr(InferenceSession, "run", counted)
-    predictor = Predictor(publish_bundle(tmp_path, seed=1), max_batch=8)
-    together = predictor.answer(IMAGES)
-    assert set(sizes) == {1}
-    for index in range(len(IMAGES)):
-        alone = predictor.answer(IMAGES[index : index + 1])
-        np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[index])
-        np.testing.assert_array_equal(alone.cam[0], together.cam[index])
 
 
 def test_what_loading_has_freed_is_returned_to_the_system(
