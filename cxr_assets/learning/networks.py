@@ -28,7 +28,7 @@ from transformers.utils.logging import (
 )
 
 from cxr_assets.experiment import Model, Probe
-from cxr_assets.learning import grn
+from cxr_assets.learning import depthwise, grn
 from cxr_serving.model.bundle import WEIGHTS_FILE
 from cxr_serving.model.places import expanded
 
@@ -173,7 +173,8 @@ def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict
 def build(config: dict[str, Any]) -> PreTrainedModel:
     """Network with random weights, from its transformers configuration alone.
 
-    Its weights are in ``channels_last`` format, which its blocks work in.
+    Its weights are in ``channels_last`` format, which its blocks work in, except those that the
+    images meet first: images are larger than what comes of them, and are not in that format.
     """
     settings = {key: value for key, value in config.items() if key != "model_type"}
     # Only once, below: transformers would initialise each nested network again.
@@ -183,7 +184,10 @@ def build(config: dict[str, Any]) -> PreTrainedModel:
         )
     network.init_weights()
     grn.install(network)
-    return network.to(memory_format=torch.channels_last)
+    depthwise.install(network)
+    network.to(memory_format=torch.channels_last)
+    network.base_model.embeddings.to(memory_format=torch.contiguous_format)
+    return network
 
 
 def dinov2(probe: Probe, image_size: int, classes: Sequence[str]) -> PreTrainedModel:
