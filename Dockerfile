@@ -1,5 +1,7 @@
 # Two images: `pipeline` (Dagster, its code location, MLflow) and `serving` (the HTTP service alone).
-FROM python:3.12-slim AS base
+# Both on this one, which has Python: a Debian of your own, say, with the certificates of your proxy.
+ARG BASE=python:3.12-slim
+FROM ${BASE} AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CXR_DATA_ROOT=/data
@@ -14,22 +16,25 @@ WORKDIR /build
 RUN python -m venv /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 
-# Dependencies first, sources after them: a change of code does not install torch again.
+# Dependencies first, sources after them: a change of code does not install torch again. The secret
+# `pip`, if the build is given one, is a pip.conf that names your package index; no image keeps it.
 FROM build AS build-serving
 # ONNX Runtime computes: neither torch nor transformers is installed.
-RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[serving,dicom]"
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install -c constraints.txt ".[serving,dicom]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
-RUN pip install --no-deps --force-reinstall .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf pip install --no-deps --force-reinstall .
 
 FROM build AS build-pipeline
 # The CPU build of torch. Set it empty for PyPI's build, which brings CUDA.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
-RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt ".[pipeline]"
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install -c constraints.txt ".[pipeline]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
 COPY cxr_assets cxr_assets
-RUN pip install --no-deps --force-reinstall .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf pip install --no-deps --force-reinstall .
 
 FROM base AS serving
 ENV CXR_HOST=0.0.0.0

@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weeks stack test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo weeks images stack test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -53,6 +53,9 @@ demo: setup ## Train and report on synthetic images, a few minutes on two cores
 
 weeks: setup ## Four weeks of a hospital, into build/weeks; IMAGES=folder takes real images
 	$(BIN)/python -m benchmarks.weeks $${IMAGES:+--images "$$IMAGES"}
+
+images: setup ## Build and start the images, without leaks; as root; BUILD="--build-arg BASE=debian"
+	$(BIN)/python -m deploy.images $${PATIENCE:+--patience "$$PATIENCE"} -- $$BUILD
 
 stack: setup ## All of docker-compose.yml as processes, with a retraining; as root, a few minutes
 	$(BIN)/python -m deploy.stack $${PATIENCE:+--patience "$$PATIENCE"}

@@ -83,6 +83,9 @@ def _containers(
             found[name] = images.of(service, roots)
         except images.ImageError as error:
             _say(f"{name} is left out: {error}")
+    for name in found:
+        for other in described.services[name].depends_on.keys() - found.keys():
+            raise StackError(f"{name} needs {other}: apt install {other}")
     network = Network(found, folder)
     return {
         name: Container(name, described.services[name], image, folder, project, secrets, network)
@@ -101,6 +104,9 @@ def main() -> int:
         "--patience", type=float, default=1, metavar="FACTOR",
         help="how many times longer everything may take, on a busy machine",
     )  # fmt: skip
+    parser.add_argument(
+        "--start", action="store_true", help="start and stop all, without a retraining"
+    )
     options = parser.parse_args()
     roots = {
         stage: Path(folder).absolute()
@@ -120,7 +126,8 @@ def main() -> int:
         try:
             with phase("start, each service once its dependencies are healthy"):
                 supervisor.start(options.patience * _STARTING_SECONDS)
-            stack.follow(phase)
+            if not options.start:
+                stack.follow(phase)
         finally:
             with phase("stop"):
                 killed = supervisor.stop()

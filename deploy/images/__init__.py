@@ -1,0 +1,1 @@
+"""The images of the Dockerfile: built, looked into, and started without a container engine."""
