@@ -1,13 +1,17 @@
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from itertools import islice, pairwise
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 from daemon import loaded
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._utils.schedules import schedule_execution_time_iterator
 from dead_runs import begun, status
 
@@ -75,36 +79,76 @@ def test_clock_changes_neither_repeat_nor_skip_a_week(zone):
     assert hours == {167, 168, 169}
 
 
-def test_a_daemon_that_was_down_starts_the_missed_retraining_once(tmp_path):
-    """By Dagster's own scheduler, in this process; nothing takes runs from the queue."""
-    import_module("dagster._daemon")  # first, as it and the scheduler import each other
-    from dagster._scheduler.scheduler import launch_scheduled_runs
+@dataclass
+class Scheduler:
+    """Dagster's own scheduler, in this process; nothing takes runs from the queue."""
 
+    instance: dg.DagsterInstance
+    context: WorkspaceProcessContext
+
+    def runs(self, now: datetime) -> list[dg.DagsterRun]:
+        """All runs, newest first, after the daemon has started, looked at the clock and ended."""
+        from dagster._scheduler.scheduler import launch_scheduled_runs
+
+        for error in launch_scheduled_runs(self.context, logging.getLogger(__name__), now, {}):
+            assert error is None
+        return list(self.instance.get_runs())
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[Scheduler]:
+    import_module("dagster._daemon")  # first, as it and the scheduler import each other
     queue = {
         "run_coordinator": {
             "module": "dagster._core.run_coordinator",
             "class": "QueuedRunCoordinator",
         }
     }
-
-    def runs(weeks: float) -> list[str]:
-        """The daemon starts, looks once at the clock and ends."""
-        now = SUNDAY + timedelta(weeks=weeks)
-        for error in launch_scheduled_runs(context, logging.getLogger(__name__), now, {}):
-            assert error is None
-        return [run.run_id for run in instance.get_runs()]
-
     with (
         dg.DagsterInstance.local_temp(str(tmp_path), overrides=queue) as instance,
         loaded(instance) as context,
     ):
-        assert runs(-0.5) == []
-        (first,) = runs(3.4)
-        assert runs(3.4) == runs(3.5) == [first], "the daemon restarts"
-        assert runs(2.9) == runs(3.1) == [first], "the clock is set back"
-        assert runs(4.1) == [first], "the first one is unfinished"
-        run = instance.get_run_by_id(first)
-        assert run is not None
-        instance.report_run_canceled(run)
-        assert len(runs(4.2)) == 1, "what was skipped is skipped"
-        assert len(runs(5.1)) == 2
+        yield Scheduler(instance, context)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Europe/Berlin", datetime(2026, 3, 29)),
+        ("Europe/Berlin", datetime(2026, 10, 25)),
+        ("America/New_York", datetime(2026, 3, 8)),
+        ("America/New_York", datetime(2026, 11, 1)),
+    ],
+)
+def test_on_a_sunday_with_a_clock_change_one_retraining_starts_at_three(
+    zone, day, monkeypatch, request
+):
+    schedule = definitions.resolve_schedule_def("weekly_retrain")
+    monkeypatch.setattr(schedule, "_execution_timezone", zone)
+    scheduler = request.getfixturevalue("scheduler")
+    midnight = day.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    started = {}
+    for hours in range(-6, 24):
+        now = midnight + timedelta(hours=hours, minutes=1)
+        for run in scheduler.runs(now):
+            started.setdefault(run.run_id, now.astimezone(ZoneInfo(zone)))
+            if not run.is_finished:
+                scheduler.instance.report_run_canceled(run)
+    (moment,) = started.values()
+    assert (moment.day, moment.hour, moment.minute) == (day.day, 3, 1)
+
+
+def test_a_daemon_that_was_down_starts_the_missed_retraining_once(scheduler):
+    def runs(weeks: float) -> list[str]:
+        return [run.run_id for run in scheduler.runs(SUNDAY + timedelta(weeks=weeks))]
+
+    assert runs(-0.5) == []
+    (first,) = runs(3.4)
+    assert runs(3.4) == runs(3.5) == [first], "the daemon restarts"
+    assert runs(2.9) == runs(3.1) == [first], "the clock is set back"
+    assert runs(4.1) == [first], "the first one is unfinished"
+    run = scheduler.instance.get_run_by_id(first)
+    assert run is not None
+    scheduler.instance.report_run_canceled(run)
+    assert len(runs(4.2)) == 1, "what was skipped is skipped"
+    assert len(runs(5.1)) == 2
