@@ -18,7 +18,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.release import promotion
 from cxr_assets.release.promotion import PromotionError, decide, promote
 from cxr_serving.model import bundle, store
-from cxr_serving.model.bundle import BundleRecord
+from cxr_serving.model.bundle import BundleRecord, Pointer
 from cxr_serving.model.report import METRICS_FILE, Clause
 
 NOW = datetime(2026, 1, 4, 3, tzinfo=UTC)
@@ -67,6 +67,24 @@ def test_what_fulfils_every_clause_is_released(layout: Layout) -> None:
     assert decision.clauses == [clause(True)]
     assert store.read_pointer(layout.releases) == second.name
     assert [one.version for one in decisions.history(layout)] == [first.name, second.name]
+
+
+def test_a_repeated_release_is_confirmed_and_a_held_one_confirms_nothing(layout: Layout) -> None:
+    """As a service that follows releases sees it: the alert for an old model counts from there."""
+
+    def confirmed_at() -> datetime:
+        pointer = Pointer.read(layout.releases)
+        assert pointer is not None
+        return pointer.confirmed_at
+
+    first, second = release(layout, 1), release(layout, 2, passed=False)
+    decide(layout, first)
+    made = confirmed_at()
+    decide(layout, first)
+    confirmed = confirmed_at()
+    assert confirmed > made
+    decide(layout, second)
+    assert confirmed_at() == confirmed
 
 
 def test_what_fails_a_clause_is_held_and_not_pushed(layout: Layout) -> None:
