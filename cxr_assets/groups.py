@@ -148,6 +148,8 @@ class Trainer(Group):
         batch_size: images per batch, which is what must fit into memory.
         accumulate: batches per step of the optimiser, which thus averages over
             ``batch_size * accumulate`` images.
+        devices: accelerators of one machine that share each batch; they change the result by
+            rounding alone.
         precision: of the network's arithmetic in training: ``fp32``, ``bf16`` (mixed: weights and
             optimiser stay in float32), or ``auto``, which is bf16 on CUDA and fp32 elsewhere.
         optimizer: ``adamw``, or ``muon`` for hidden matrices with AdamW for the rest.
@@ -173,6 +175,7 @@ class Trainer(Group):
     patience: Epochs
     batch_size: Count
     accumulate: Count
+    devices: Annotated[int, Field(gt=0, le=64)]
     precision: Precision
     optimizer: Literal["adamw", "muon"]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
@@ -193,6 +196,15 @@ class Trainer(Group):
             raise ValueError(
                 f"trainer.warmup_epochs={self.warmup_epochs:g} is more than "
                 f"trainer.max_epochs={self.max_epochs}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _devices_have_images(self) -> "Trainer":
+        if self.devices > self.batch_size:
+            raise ValueError(
+                f"trainer.devices={self.devices} is more than the trainer.batch_size="
+                f"{self.batch_size} images that they share"
             )
         return self
 

@@ -38,7 +38,9 @@ def test_mixing_is_off_or_strong_enough_for_a_beta_distribution(mixup: float, va
             Trainer.model_validate(values)
 
 
-@pytest.mark.parametrize("setting", [{"accumulate": 0}, {"precision": "fp16"}])
-def test_settings_of_small_gpus_are_checked(setting: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "setting", [{"accumulate": 0}, {"precision": "fp16"}, {"devices": 0}, {"devices": 17}]
+)
+def test_settings_of_gpus_are_checked(setting: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(setting))):
         Trainer.model_validate({**compose("demo").trainer.model_dump(), **setting})

@@ -27,6 +27,7 @@ class ConvNext(Recipe):
             self.teacher = (experiment.probe.pretrained, experiment.probe.revision)
         self.max_epochs = experiment.trainer.max_epochs
         self.accumulate = experiment.trainer.accumulate
+        self.devices = experiment.trainer.devices
         self.precision = experiment.trainer.precision
         self.patience = experiment.trainer.patience
         self.flip_averaging = experiment.trainer.flip_averaging
@@ -36,7 +37,8 @@ class ConvNext(Recipe):
 
     def settings(self) -> dict[str, Any]:
         model = self.experiment.model.model_dump(include={"lr", "layer_decay"})
-        return {**model, **self.experiment.trainer.model_dump(), "seed": self.experiment.seed}
+        trainer = self.experiment.trainer.model_dump(exclude={"devices"})
+        return {**model, **trainer, "seed": self.experiment.seed}
 
     def prepare(
         self, network: dict[str, Any], layout: Layout, progress: Progress
@@ -50,7 +52,7 @@ class ConvNext(Recipe):
             seed=self.experiment.seed,
             balanced=settings.class_balance == "sampling",
             augmentation=settings.augmentation,
-            in_memory_limit=self.experiment.data.in_memory_limit,
+            in_memory_limit=self.experiment.data.in_memory_limit // self.devices,
             targets=targets,
             progressive=settings.progressive,
             patch=network["patch_size"],

@@ -7,6 +7,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,6 +17,7 @@ import torch
 from filelock import FileLock
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.strategies import Strategy
 from transformers.utils.logging import disable_progress_bar
 
 from cxr_assets.groups import Precision
@@ -27,7 +30,7 @@ from cxr_assets.learning.checkpoints import (
     writing,
 )
 from cxr_assets.learning.energy import Meter
-from cxr_assets.learning.interruption import Interruption
+from cxr_assets.learning.interruption import Interruption, Signals
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.progress import Progress, acquire
@@ -91,7 +94,17 @@ def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: boo
             plan.work.mkdir(parents=True, exist_ok=True)
             for leftover in plan.work.glob(".*"):
                 leftover.unlink()  # from an interrupted write
-        history = _train(plan, progress, logger)
+            checkpoint = resumable(plan.work, progress)
+        if checkpoint is not None:
+            progress(f"resuming from {checkpoint}")
+        train = partial(_train, plan, checkpoint)
+        if plan.recipe.devices == 1:
+            history = train(progress, logger)
+        else:
+            # Not needed otherwise.
+            from cxr_assets.learning import distributed
+
+            history = distributed.run(train, plan.recipe.devices, progress, logger)
         run_id = logger.version if logger else None
         with writing(plan.work):
             write_file(plan.work / HISTORY_FILE, history.to_csv(index=False).encode())
@@ -105,15 +118,20 @@ warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not emp
 disable_progress_bar()
 
 
-def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFrame:
+def _train(
+    plan: Plan,
+    checkpoint: Path | None,
+    progress: Progress,
+    logger: Logger | None,
+    strategy: Strategy | str = "auto",
+) -> pd.DataFrame:
     keep_freed_memory()
     L.seed_everything(plan.experiment.seed, verbose=False)
     module, datamodule = plan.recipe.prepare(plan.network, plan.layout, progress)
     if torch.cuda.is_available():
         module.network.base_model.compile()  # what training and validation both run
-    last = plan.work / LAST_FILE
     history = _History(plan.experiment.seed, progress)
-    interruption = Interruption(last)
+    signals = Signals()
     callbacks: list[L.Callback] = [
         *plan.recipe.callbacks(),
         history,
@@ -134,14 +152,16 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
         _Patience(
             MONITOR, mode="max", patience=plan.recipe.patience, check_on_train_epoch_end=True
         ),
-        interruption,
+        Interruption(plan.work / LAST_FILE, signals),
     ]
     in_terminal = sys.stderr is not None and sys.stderr.isatty()
     if in_terminal:
         callbacks.append(TQDMProgressBar())
     trainer = L.Trainer(
         accelerator="auto",
-        devices=1,
+        devices=plan.recipe.devices,
+        strategy=strategy,
+        use_distributed_sampler=False,
         precision="bf16-mixed" if in_bf16(plan.recipe.precision) else "32-true",
         max_epochs=plan.recipe.max_epochs,
         accumulate_grad_batches=plan.recipe.accumulate,
@@ -155,11 +175,7 @@ def _train(plan: Plan, progress: Progress, logger: Logger | None) -> pd.DataFram
         log_every_n_steps=1,
         default_root_dir=plan.work,
     )
-    with writing(plan.work):
-        checkpoint = resumable(plan.work, progress)
-    if checkpoint is not None:
-        progress(f"resuming from {checkpoint}")
-    with interruption.handed_on():
+    with signals.handed_on():
         trainer.fit(
             module,
             datamodule=datamodule,
@@ -248,18 +264,19 @@ class _History(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if module.automatic_optimization:
-            images = len(batch[1])
+            shard = trainer.train_dataloader.sampler.shard(index)
             for name, value in outputs.items():
                 # Lightning has divided the one that has gradients.
                 share = trainer.accumulate_grad_batches if name == "loss" else 1
-                loss = value.detach().float() * images * share
+                loss = value.detach().float() * shard.counted * share
+                loss = trainer.strategy.reduce(loss, reduce_op="sum")
                 self._losses[name] = loss + self._losses.get(name, torch.zeros(())).to(loss.device)
-            self._images += images
+            self._images += shard.total
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         # Lightning's own mean would leave out the batches before an interruption.
         for name, loss in self._losses.items():
-            module.log(f"train_{name}", loss / self._images, batch_size=1)
+            module.log(f"train_{name}", loss / self._images, batch_size=1, sync_dist=True)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch
         if not math.isfinite(values["train_loss"] + values["val_loss"]):

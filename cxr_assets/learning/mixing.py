@@ -4,9 +4,15 @@ import math
 
 import torch
 
+from cxr_assets.radiographs.shard import Shard
+
 
 def mix(
-    inputs: torch.Tensor, targets: torch.Tensor, mixup: float, cutmix: float
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    mixup: float,
+    cutmix: float,
+    shard: Shard | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mix each image of a batch with another one, in half of the batches.
 
@@ -18,6 +24,7 @@ def mix(
         targets: float [N, classes] probabilities.
         mixup: parameter of the Beta distribution of the weights; 0 for no mixup.
         cutmix: parameter of the Beta distribution of the areas; 0 for no cutmix.
+        shard: which part of a batch inputs and targets are; None for all of it.
 
     Returns:
         Inputs and targets, mixed in the same proportion.
@@ -28,9 +35,11 @@ def mix(
     kind = kinds[int(torch.randint(len(kinds), ()))]
     parameter = torch.tensor(mixup if kind == "mixup" else cutmix)
     share = float(torch.distributions.Beta(parameter, parameter).sample())
-    others = torch.randperm(len(inputs), device=inputs.device)
+    shard = shard or Shard(0, 1, len(inputs))
+    others = shard.of(torch.randperm(shard.total, device=inputs.device))
+    partners = shard.gathered(inputs)[others]
     if kind == "mixup":
-        inputs = torch.lerp(inputs[others], inputs, share)
+        inputs = torch.lerp(partners, inputs, share)
     else:
         height, width = inputs.shape[-2:]
         side = math.sqrt(1 - share)
@@ -39,6 +48,6 @@ def mix(
         left = int(torch.randint(width - columns + 1, ()))
         box = (..., slice(top, top + rows), slice(left, left + columns))
         inputs = inputs.clone()
-        inputs[box] = inputs[others][box]
+        inputs[box] = partners[box]
         share = 1 - rows * columns / (height * width)
-    return inputs, torch.lerp(targets[others], targets, share)
+    return inputs, torch.lerp(shard.gathered(targets)[others], targets, share)

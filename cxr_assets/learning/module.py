@@ -9,11 +9,12 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
-from cxr_assets.learning import calibration, networks
+from cxr_assets.learning import calibration, drop_path, networks
 from cxr_assets.learning.mixing import mix
 from cxr_assets.learning.muon import Muon
 from cxr_assets.learning.optimization import parameter_groups
 from cxr_assets.radiographs.datamodule import Batch, EpochShuffle
+from cxr_assets.radiographs.shard import Shard, from_all
 
 MONITOR = "val_macro_f1"
 TEMPERATURE = "val_temperature"
@@ -53,17 +54,19 @@ class Classification(L.LightningModule):
         logits = self(inputs).float()
         if self.flip_averaging:
             logits = (logits + self(inputs.flip(-1)).float()) / 2
-        self.log("val_loss", nn.functional.cross_entropy(logits, labels), batch_size=len(labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
         self.metrics.update(logits.softmax(dim=1), labels)
         self._validated.append((logits.cpu(), labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the epoch, and the temperature that calibrates its logits."""
-        self.log_dict(self.metrics.compute())
+        self.log_dict(self.metrics.compute(), sync_dist=True)
         self.metrics.reset()
-        logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        validated = from_all(self._validated)
+        logits, labels = (torch.cat(parts) for parts in zip(*validated, strict=True))
         self._validated.clear()
-        self.log(TEMPERATURE, calibration.temperature(logits, labels))
+        self.log(TEMPERATURE, calibration.temperature(logits, labels), sync_dist=True)
 
 
 class Classifier(Classification):
@@ -107,6 +110,8 @@ class Classifier(Classification):
         self.save_hyperparameters(logger=False)
         self.flip_averaging = flip_averaging
         self._weight = 1.0
+        self._shard: Shard | None = None
+        self._drop_paths: list[drop_path.DropPath] = []
         self.loss = nn.CrossEntropyLoss(
             weight=None if class_weights is None else torch.tensor(class_weights),
             label_smoothing=label_smoothing,
@@ -128,6 +133,11 @@ class Classifier(Classification):
                 name: value for name, value in state if not name.startswith("regressor.")
             }
 
+    def setup(self, stage: str) -> None:
+        """Where several processes share a batch, they draw their random numbers for all of it."""
+        if self.trainer.world_size > 1:
+            self._drop_paths = drop_path.install(self.network)
+
     def training_step(self, batch: Batch, index: int) -> dict[str, torch.Tensor]:
         """Losses of a batch: inputs, labels and, with a regressor, embeddings [N, width].
 
@@ -139,7 +149,9 @@ class Classifier(Classification):
         inputs, labels, *embeddings = batch
         classes = self.hparams["num_classes"]
         targets = torch.cat([nn.functional.one_hot(labels, classes).float(), *embeddings], dim=1)
-        inputs, targets = mix(inputs, targets, self.hparams["mixup"], self.hparams["cutmix"])
+        inputs, targets = mix(
+            inputs, targets, self.hparams["mixup"], self.hparams["cutmix"], self._shard
+        )
         features = self.network.base_model(pixel_values=inputs).pooler_output
         loss: torch.Tensor = self.loss(self.network.classifier(features), targets[:, :classes])
         if self.regressor is None:
@@ -150,13 +162,16 @@ class Classifier(Classification):
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Find the weight of a batch, with which every image of a step weighs the same.
 
-        Lightning divides each loss by ``accumulate_grad_batches``, but the last step of an epoch
-        may have fewer batches, and its last batch fewer images.
+        Lightning divides each loss by ``accumulate_grad_batches`` and by the number of processes,
+        but the last step of an epoch may have fewer batches, and its last batch fewer images.
         """
         accumulate = self.trainer.accumulate_grad_batches
         sampler: EpochShuffle = self.trainer.train_dataloader.sampler
         images = sampler.images(index - index % accumulate, accumulate)
-        self._weight = len(batch[1]) * accumulate / images
+        self._shard = shard = sampler.shard(index)
+        self._weight = shard.counted * accumulate * shard.ranks / images
+        for layer in self._drop_paths:
+            layer.shard = shard
 
     def backward(self, loss: torch.Tensor, *arguments: Any, **more: Any) -> None:
         """Gradients of a batch's share of the mean loss of its step."""

@@ -24,6 +24,7 @@ class Recipe(ABC):
         teacher: the same of the network whose embeddings it learns, too; None without distillation.
         max_epochs: maximum number of epochs.
         accumulate: batches per step of the optimiser.
+        devices: that share each batch.
         precision: of the network's arithmetic in training.
         patience: epochs without a better validation macro F1 before training stops.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
@@ -38,6 +39,7 @@ class Recipe(ABC):
     teacher: tuple[str | None, str | None] = (None, None)
     max_epochs: int
     accumulate: int = 1
+    devices: int = 1
     precision: Precision = "auto"
     patience: int
     flip_averaging: bool = False

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_assets.experiment import Augmentation
 from cxr_assets.radiographs.augmentation import Augmenter
-from cxr_assets.radiographs.dataset import DatasetRecord, kept, labels, read
+from cxr_assets.radiographs.dataset import DatasetError, DatasetRecord, kept, labels, read
+from cxr_assets.radiographs.shard import Shard
 from cxr_serving.model.preprocessing import Preprocessing
 
 # Four sizes are close to a linear growth.
@@ -110,13 +111,23 @@ class EpochShuffle(Sampler[torch.Tensor]):
         seed: of the order.
         balanced: sample all classes equally often, so that images of rare classes repeat within an
             epoch; otherwise every image comes once.
+        rank, ranks: which of how many processes; each has its part of the same batches.
     """
 
-    def __init__(self, labels: torch.Tensor, batch_size: int, seed: int, balanced: bool) -> None:
+    def __init__(
+        self,
+        labels: torch.Tensor,
+        batch_size: int,
+        seed: int,
+        balanced: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self._length = len(labels)
         self._weights = 1 / torch.bincount(labels)[labels] if balanced else None
         self._batch_size = batch_size
         self._seed = seed
+        self._rank, self._ranks = rank, ranks
         self._epoch = 0
         self._skipped = 0
 
@@ -133,6 +144,10 @@ class EpochShuffle(Sampler[torch.Tensor]):
         end = min(self._length, (first + batches) * self._batch_size)
         return end - first * self._batch_size
 
+    def shard(self, batch: int) -> Shard:
+        """This process's part of a batch of an epoch."""
+        return Shard(self._rank, self._ranks, self.images(batch, 1))
+
     def __len__(self) -> int:
         return -(-self._length // self._batch_size)
 
@@ -143,20 +158,32 @@ class EpochShuffle(Sampler[torch.Tensor]):
         else:
             order = torch.multinomial(self._weights, self._length, True, generator=generator)
         skipped, self._skipped = self._skipped, 0
-        yield from torch.split(order, self._batch_size)[skipped:]
+        for number, batch in enumerate(torch.split(order, self._batch_size)):
+            if number >= skipped:
+                yield self.shard(number).of(batch)
 
 
 def shuffled(
-    data: InMemory | OnDisk | WithTargets, batch_size: int, seed: int, balanced: bool
+    data: InMemory | OnDisk | WithTargets,
+    batch_size: int,
+    seed: int,
+    balanced: bool,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> DataLoader[Batch]:
     """Loader for training: see :class:`EpochShuffle`."""
-    return _loader(data, EpochShuffle(data.labels, batch_size, seed, balanced))
+    return _loader(data, EpochShuffle(data.labels, batch_size, seed, balanced, rank, ranks))
 
 
-def in_order(data: InMemory | OnDisk, batch_size: int) -> DataLoader[Batch]:
-    """Loader for validation, always in the same order."""
-    batches = torch.split(torch.arange(len(data)), batch_size)
-    return _loader(data, batches)
+def in_order(
+    data: InMemory | OnDisk, batch_size: int, rank: int = 0, ranks: int = 1
+) -> DataLoader[Batch]:
+    """Loader for validation, always in the same order.
+
+    Each of several processes has batches of its own, and at least one if there are enough images.
+    """
+    largest = min(batch_size, max(1, len(data) // ranks))
+    return _loader(data, torch.split(torch.arange(len(data)), largest)[rank::ranks])
 
 
 def _loader(data: Dataset[Batch], batches: Iterable[torch.Tensor]) -> DataLoader[Batch]:
@@ -221,11 +248,25 @@ class RadiographsDataModule(L.LightningDataModule):
         """Training images, shuffled."""
         images = self.images("train")
         data = images if self._targets is None else WithTargets(images, self._targets)
-        return shuffled(data, self._batch_size, self._seed, self._balanced)
+        return shuffled(data, self._batch_size, self._seed, self._balanced, *self._ranks())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation images, in order."""
-        return in_order(self.images("val"), 2 * self._batch_size)
+        """Validation images, in order.
+
+        Raises:
+            DatasetError: there are fewer images than devices.
+        """
+        images, (rank, ranks) = self.images("val"), self._ranks()
+        if len(images) < ranks:
+            raise DatasetError(
+                f"{len(images)} validation images are too few for trainer.devices={ranks}: set "
+                f"trainer.devices={max(1, len(images))}"
+            )
+        return in_order(images, 2 * self._batch_size, rank, ranks)
+
+    def _ranks(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training only) and normalise on the device."""
@@ -233,5 +274,9 @@ class RadiographsDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.training:
             # A function of the epoch alone, so that a resumed run repeats it.
             stage = len(self._sides) * self.trainer.current_epoch // (self.trainer.max_epochs or 1)
-            images = self._augmenter(images, self._sides[stage])
+            shard = None
+            if self.trainer.world_size > 1:
+                index = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+                shard = self.trainer.train_dataloader.sampler.shard(index)
+            images = self._augmenter(images, self._sides[stage], shard)
         return Preprocessing(images.shape[-1]).normalise(images), *others

@@ -97,7 +97,9 @@ def test_validation_counts_what_the_model_will_serve(flip_averaging):
     module = classifier(flip_averaging=flip_averaging).eval()
     logged = {}
     module.log = lambda name, value, **kwargs: logged.update({name: float(value)})
-    module.log_dict = lambda values: logged.update({k: float(v) for k, v in values.items()})
+    module.log_dict = lambda values, **kwargs: logged.update(
+        {k: float(v) for k, v in values.items()}
+    )
     inputs, labels = torch.randn(12, 3, 64, 64), torch.arange(12) % 3
     with torch.no_grad():
         logits = module(inputs)

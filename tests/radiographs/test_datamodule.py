@@ -72,6 +72,7 @@ def test_validation_is_never_augmented(tmp_path):
 
     class Trainer:
         training, current_epoch, max_epochs = False, 0, 1
+        global_rank, world_size = 0, 1
 
     module.trainer = Trainer()
     images, labels = next(iter(module.val_dataloader()))
@@ -103,6 +104,7 @@ def test_training_images_grow_with_the_epochs_and_validation_images_do_not(tmp_p
 
     class Trainer:
         training, max_epochs = True, 6
+        global_rank, world_size = 0, 1
 
     module.trainer = Trainer()
     sides = []
