@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 from dagster import DagsterInstance
+from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.instance.config import dagster_instance_config
 from dagster._core.remote_origin import (
     GrpcServerCodeLocationOrigin,
@@ -12,6 +13,8 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.workspace.load import location_origins_from_yaml_paths
+
+from cxr_assets.definitions import definitions
 
 ROOT = Path(__file__).parents[2]
 WEEK = 7 * 24 * 3600
@@ -40,6 +43,23 @@ def test_a_dead_run_is_given_up_before_the_next_weekly_one(path: Path) -> None:
     monitoring = load(path)["run_monitoring"]
     assert monitoring["enabled"]
     assert 0 < monitoring["max_runtime_seconds"] < WEEK
+
+
+def test_a_killed_run_is_launched_once_more_and_one_with_a_failed_step_is_not(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    job = definitions.resolve_job_def("retrain")
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        for failure, again in (
+            (None, "true"),
+            (JobFailureData(None, RunFailureReason.STEP_FAILURE), "false"),
+        ):
+            run = instance.create_run_for_job(job)
+            instance.report_run_failed(run, job_failure_data=failure)
+            failed = instance.get_run_by_id(run.run_id)
+            assert failed is not None
+            assert failed.tags["dagster/will_retry"] == again
 
 
 def test_both_configurations_differ_in_storage_only() -> None:

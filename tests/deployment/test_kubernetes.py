@@ -163,6 +163,12 @@ def test_the_chart_sets_what_deploy_dagster_yaml_sets(chart: dict[str, Any]) -> 
         "start_timeout_seconds": monitoring["startTimeoutSeconds"],
         "max_runtime_seconds": monitoring["maxRuntimeSeconds"],
     }.items() <= ours["run_monitoring"].items()
+    retries = daemon["runRetries"]
+    assert ours["run_retries"] == {
+        "enabled": retries["enabled"],
+        "max_retries": retries["maxRetries"],
+        "retry_on_asset_or_op_failure": retries["retryOnAssetOrOpFailure"],
+    }
     coordinator = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
     assert coordinator["maxConcurrentRuns"] == ours["concurrency"]["runs"]["max_concurrent_runs"]
     days = chart["retention"]["schedule"]["purgeAfterDays"]
