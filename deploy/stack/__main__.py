@@ -1,6 +1,6 @@
-"""A retraining on all of docker-compose.yml, seen from its queue to the alert that clears.
+"""A retraining on all of docker-compose.yml, from its queue to the alert that clears; or faults.
 
-make stack
+make stack; make faults
 """
 
 import argparse
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from deploy.stack import composition, images
+from deploy.stack import composition, images, retraining
+from deploy.stack.client import Stack
 from deploy.stack.container import INIT, Container
+from deploy.stack.faults import Faults
 from deploy.stack.network import Network
-from deploy.stack.retraining import Stack
 from deploy.stack.supervisor import Supervisor
 
 # Of util-linux, iproute2 and tini.
@@ -107,6 +108,11 @@ def main() -> int:
     parser.add_argument(
         "--start", action="store_true", help="start and stop all, without a retraining"
     )
+    parser.add_argument(
+        "--faults", type=int, metavar="TRIES",
+        help="kill each process so many times in place of following one retraining",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments")
     options = parser.parse_args()
     roots = {
         stage: Path(folder).absolute()
@@ -126,8 +132,13 @@ def main() -> int:
         try:
             with phase("start, each service once its dependencies are healthy"):
                 supervisor.start(options.patience * _STARTING_SECONDS)
-            if not options.start:
-                stack.follow(phase)
+            if options.faults is not None:
+                _say(f"--seed {options.seed}")
+                data = folder / "volumes" / "data"
+                overrides = _ENVIRONMENT["CXR_OVERRIDES"]
+                Faults(stack, data, overrides, options.faults, options.seed).follow(phase)
+            elif not options.start:
+                retraining.follow(stack, phase)
         finally:
             with phase("stop"):
                 killed = supervisor.stop()

@@ -1,0 +1,172 @@
+"""Processes of the running stack are killed at random moments, and what must come of it."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from deploy.stack.client import ENDED, Stack
+from deploy.stack.retraining import Phase
+
+# The sensor `killed_runs` looks every 30 seconds, and a minute may pass until its end is on record.
+_MONITORING_SECONDS = 30 + 60
+# Long enough that a process can be killed in it.
+_EPOCHS = 40
+_LATEST_SECONDS = 8.0
+
+
+class Faults:
+    """Each fault, several times.
+
+    Args:
+        stack: which has started.
+        data: the data root, as it lies on this machine.
+        overrides: of the experiment.
+        tries: of each fault.
+        seed: of the moments.
+    """
+
+    def __init__(self, stack: Stack, data: Path, overrides: str, tries: int, seed: int) -> None:
+        self._stack = stack
+        self._data = data
+        self._overrides = (
+            *overrides.split(), f"trainer.max_epochs={_EPOCHS}", f"trainer.patience={_EPOCHS}"
+        )  # fmt: skip
+        self._tries = tries
+        self._chance = random.Random(seed)
+        self._trainings = 0
+
+    def follow(self, phase: Phase) -> None:
+        """Kill one after the other.
+
+        Args:
+            phase: measures one, by its name.
+
+        Raises:
+            AssertionError: something is not as it should be.
+            TimeoutError: it does not become so.
+        """
+        for name, strike in (
+            ("the run", self._kill_run),
+            ("the code location", lambda run: self._stack.kill("code-location")),
+        ):
+            with phase(f"{name} is killed in fit: the run is marked, launched again, and resumes"):
+                for _ in range(self._tries):
+                    self._dies(strike)
+        with phase("daemon, webserver and MLflow are killed in fit: the run goes on"):
+            for _ in range(self._tries):
+                self._goes_on()
+        with phase("Postgres is killed in fit: the run goes on, or is launched again"):
+            for _ in range(self._tries):
+                self._loses_postgres()
+        with phase("the daemon is killed before it takes a run from the queue"):
+            for _ in range(self._tries):
+                self._queued()
+        with phase("the service is killed while it swaps"):
+            for _ in range(5 * self._tries):
+                self._swaps()
+
+    def _dies(self, strike: Callable[[str], None]) -> None:
+        run = self._in_fit()
+        strike(run)
+        self._ends(run, _MONITORING_SECONDS)
+        assert self._stack.status(run) == "FAILURE"
+        tracked = self._stack.tracked(run)
+        assert tracked, "MLflow does not know the run"
+        assert set(tracked.values()) <= {"KILLED", "FAILED"}, tracked
+        self._resumes(run)
+
+    def _goes_on(self) -> None:
+        run = self._in_fit()
+        for service in self._chance.sample(("daemon", "webserver", "mlflow"), 3):
+            self._stack.kill(service)
+        self._ends(run, 900)
+        assert self._stack.status(run) == "SUCCESS", self._said(run)
+        tracked = self._stack.tracked(run)
+        assert tracked.keys() == {"retrain", "convnext_model", "dinov2_probe"}, tracked
+        assert set(tracked.values()) == {"FINISHED"}, tracked
+
+    def _loses_postgres(self) -> None:
+        run = self._in_fit()
+        self._stack.kill("postgres")
+        self._ends(run, 900)
+        status = self._stack.status(run)
+        self._stack.report(f"the run without Postgres: {status}")
+        if status != "SUCCESS":
+            self._resumes(run)
+
+    def _queued(self) -> None:
+        run = self._stack.launch(*self._new())
+        self._stack.kill("daemon")
+        self._ends(run, 900)
+        assert self._stack.status(run) == "SUCCESS", self._said(run)
+
+    def _swaps(self) -> None:
+        serves = self._stack.model()
+        other = next(
+            path.name
+            for path in sorted((self._data / "releases").iterdir())
+            if path.is_dir() and path.name[0] != "." and path.name != serves
+        )
+        status, said = self._stack.containers["code-location"].run(
+            ["cxr", "release", "promote", other, "--because", "a rehearsal"], 120
+        )
+        assert status == 0, said
+        time.sleep(self._chance.uniform(0, 2))
+        self._stack.kill("serving")
+        self._stack.until(lambda: self._stack.model() == other, 120, "the new model serves")
+
+    def _new(self) -> tuple[str, ...]:
+        """Overrides of a training that has not been done."""
+        self._trainings += 1
+        return *self._overrides, f"seed={self._trainings}"
+
+    def _in_fit(self) -> str:
+        """A run at a random moment of its fit."""
+        before = set(self._checkpoints())
+        run = self._stack.launch(*self._new())
+        self._stack.until(
+            lambda: bool(set(self._checkpoints()) - before), 300, f"the run {run} trains"
+        )
+        delay = self._chance.uniform(0, _LATEST_SECONDS)
+        time.sleep(delay)
+        self._stack.report(f"struck after {delay:.1f} s")
+        return run
+
+    def _checkpoints(self) -> list[Path]:
+        return list(self._data.glob("work/*/last.ckpt"))
+
+    def _ends(self, run: str, seconds: float) -> None:
+        """Wait until neither Dagster nor MLflow shows it as running."""
+
+        def ended() -> bool:
+            return (
+                self._stack.status(run) in ENDED
+                and "RUNNING" not in self._stack.tracked(run).values()
+            )
+
+        self._stack.until(ended, seconds, "the run has ended in Dagster and in MLflow")
+
+    def _resumes(self, run: str) -> None:
+        """The daemon launches a run that was killed again, which goes on where that was."""
+        self._stack.until(lambda: bool(self._stack.retries(run)), 120, "it is launched again")
+        [again] = self._stack.retries(run)
+        self._ends(again, 900)
+        said = self._said(again)
+        assert self._stack.status(again) == "SUCCESS", said
+        assert any("resuming from" in line for line in said), said
+
+    def _said(self, run: str) -> list[str]:
+        return [event.get("message") or "" for event in self._stack.events(run)]
+
+    def _kill_run(self, run: str) -> None:
+        """SIGKILL for the process that holds the run's lock."""
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            with suppress(OSError):
+                if link.readlink().match(f"running/{run}"):
+                    os.kill(int(link.parts[2]), signal.SIGKILL)
+                    return
+        raise LookupError(f"no process holds the lock of the run {run}")
