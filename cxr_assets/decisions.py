@@ -1,7 +1,7 @@
 """What was decided on each release, kept for ever: ``<decisions>/<time>-<version>.json``."""
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -104,15 +104,22 @@ def newest(decisions: Sequence[Decision], version: str) -> Decision | None:
 def record(layout: Layout, decision: Decision) -> Decision:
     """Write a decision, on disk when this returns, unless the last on its version says the same.
 
+    If the last one lies in the future, because the clock was set back since, this one comes right
+    after it: otherwise it would count as an older one, and be undone.
+
     Returns:
         The one that is on record.
 
     Raises:
         DecisionError: an earlier record is broken, or this one cannot be written.
     """
-    last = newest(history(layout), decision.version)
+    earlier = history(layout)
+    last = newest(earlier, decision.version)
     if last is not None and decision.says_the_same(last):
         return last
+    if earlier and decision.decided_at <= earlier[-1].decided_at:
+        after = earlier[-1].decided_at + timedelta(microseconds=1)
+        decision = decision.model_copy(update={"decided_at": after})
     time = decision.decided_at.astimezone(UTC)
     path = layout.decisions / f"{time:%Y%m%dT%H%M%S%fZ}-{decision.version}.json"
     try:

@@ -27,13 +27,22 @@ def clause(name: str, passed: bool) -> Clause:
 def test_the_history_is_in_the_order_of_the_decisions(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     east = datetime(2026, 1, 9, 13, tzinfo=timezone(timedelta(hours=9)))  # 04:00 in UTC
-    decisions.record(layout, decision(OLD))
     decisions.record(layout, decision(NEW, east))
+    decisions.record(layout, decision(OLD))
     decisions.record(layout, decision(OLD, NOON + timedelta(days=1), decision="held"))
     found = decisions.history(layout)
     assert [one.version for one in found] == [NEW, OLD, OLD]
     assert decisions.newest(found, OLD) == found[-1]
     assert decisions.newest(found, "another") is None
+
+
+def test_a_decision_by_a_clock_that_was_set_back_comes_after_the_last(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    ahead = NOON + timedelta(days=400)
+    decisions.record(layout, decision(OLD, ahead))
+    made = decisions.record(layout, decision(NEW))
+    assert ahead < made.decided_at < ahead + timedelta(seconds=1)
+    assert decisions.last_released(decisions.history(layout)) == NEW
 
 
 def test_the_same_decision_is_recorded_once_and_another_one_beside_it(tmp_path: Path) -> None:

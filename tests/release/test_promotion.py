@@ -6,57 +6,25 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-import reports
+from releases import clause, release
 
 from cxr_assets import decisions
 from cxr_assets.decisions import Decision, DecisionError
 from cxr_assets.layout import Layout
 from cxr_assets.release import promotion
 from cxr_assets.release.promotion import PromotionError, decide, promote
-from cxr_serving.model import bundle, store
-from cxr_serving.model.bundle import BundleRecord, Pointer
-from cxr_serving.model.report import METRICS_FILE, Clause
-
-NOW = datetime(2026, 1, 4, 3, tzinfo=UTC)
+from cxr_serving.model import store
+from cxr_serving.model.bundle import Pointer
+from cxr_serving.model.report import METRICS_FILE
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path)
-
-
-def clause(passed: bool) -> Clause:
-    return Clause(
-        name="calibrated", figure=0.2, interval=None, limit=0.1, passed=passed, text="It is 0.2."
-    )
-
-
-def release(layout: Layout, week: int, passed: bool = True) -> Path:
-    fingerprint = f"{week:064x}"
-    record = BundleRecord(
-        asset="convnext_model",
-        version=bundle.new_version(fingerprint[::-1], NOW.replace(day=week)),
-        fingerprint=fingerprint[::-1],
-        classes=("a", "b"),
-        input_size=32,
-        created_at=NOW,
-        data_version="d",
-        code_version="c",
-        seed=0,
-        pretrained=None,
-        synthetic=False,
-        validation={},
-    )
-
-    def write(directory: Path) -> None:
-        content = reports.report(clauses=[clause(passed)]).content()
-        (directory / METRICS_FILE).write_bytes(content)
-
-    return store.publish(layout.releases, record, write, point=False)
 
 
 def test_what_fulfils_every_clause_is_released(layout: Layout) -> None:
