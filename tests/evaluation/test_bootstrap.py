@@ -11,6 +11,8 @@ CLASSES = ("bacterial_pneumonia", "normal", "viral_pneumonia")
 RNG = np.random.default_rng(0)
 PROBABILITIES = RNG.dirichlet([1, 1, 1], 60).astype(np.float32)
 TARGETS = RNG.integers(0, 3, 60)
+# Equal ones are one threshold.
+TIED = (RNG.multinomial(4, [0.2, 0.3, 0.5], 60) / 4).astype(np.float32)
 PATIENTS = [f"patient {number // 3}" for number in range(60)]
 
 
@@ -22,13 +24,14 @@ def test_images_of_a_patient_are_resampled_together():
     assert bootstrap.draws(PATIENTS).equal(bootstrap.draws(PATIENTS))
 
 
-def test_each_draw_has_the_metrics_of_its_images():
+@pytest.mark.parametrize("probabilities", [PROBABILITIES, TIED])
+def test_each_draw_has_the_metrics_of_its_images(probabilities: np.ndarray):
     drawn = bootstrap.draws(PATIENTS)
-    table = bootstrap.scores(PROBABILITIES, TARGETS, CLASSES, drawn)
+    table = bootstrap.scores(probabilities, TARGETS, CLASSES, drawn)
     assert len(table) == len(drawn)
     for index in (0, 7, 23):
         images = drawn[index][drawn[index] >= 0].numpy()
-        expected = evaluate(PROBABILITIES[images], TARGETS[images], CLASSES)
+        expected = evaluate(probabilities[images], TARGETS[images], CLASSES)
         row = table.iloc[index]
         for name in ("accuracy", "macro_f1", "auroc_macro_ovr", "average_precision_macro_ovr"):
             assert row[name] == pytest.approx(getattr(expected, name), abs=2e-6)
