@@ -16,7 +16,7 @@ from cxr_assets import written
 from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
-from cxr_assets.progress import Progress, held
+from cxr_assets.progress import LockError, Progress, held
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.membership import MembershipError
@@ -207,7 +207,10 @@ def main(patient: str) -> None:
     try:
         layout = load().layout
         done = forget(layout, patient, progress, datetime.now(UTC))
-    except (SettingsError, UnknownPatient, WithdrawalError, DatasetError, ReportError) as error:
+    except (
+        *(SettingsError, LockError, UnknownPatient),
+        *(WithdrawalError, DatasetError, ReportError),
+    ) as error:
         sys.exit(f"error: {error}")
     except (OSError, ValidationError) as error:
         sys.exit(f"error: {error}: make it readable and writable, then run the same again")

@@ -1,5 +1,6 @@
-"""How a long step reports what it is doing."""
+"""How a long step reports what it is doing, and waits for its turn."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,13 @@ from filelock import BaseFileLock, FileLock, Timeout
 Progress = Callable[[str], None]
 """Called with a line of text at a time: ``print``, or the ``info`` of a logger."""
 
+# Of flock(2) on a file system that has no locks, such as NFS without a lock daemon.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+class LockError(Exception):
+    """The file system has no locks; the message says where and what to do."""
+
 
 def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
     """Acquire a lock; if another process holds it, report that and wait.
@@ -17,12 +25,23 @@ def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
         lock: of a file.
         busy: what the other process does, such as ``images are being prepared``.
         progress: called with a line before waiting.
+
+    Raises:
+        LockError: the file system has no locks, and another process could work on the same.
     """
     try:
         lock.acquire(blocking=False)
     except Timeout:
         progress(f"{busy} in another process: waiting for {lock.lock_file}")
         lock.acquire()
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        raise LockError(
+            f"{lock.lock_file} cannot be locked ({error.strerror}): its file system has no locks. "
+            "Mount it with them (NFS: version 4, or version 3 with rpc.statd running), or set "
+            "CXR_DATA_ROOT to a folder of another file system"
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pydantic import Field
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.defs.retries import reconnecting, retried
+from cxr_assets.progress import LockError
 from cxr_assets.tracking import Run
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 
@@ -51,7 +52,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
 
         with reconnecting(context, UnreachableError):
             plan = make_plan(asset, experiment.resolve(), data_root.layout)
-            with retried(TrainingError, PretrainedError, DatasetError):
+            with retried(LockError, TrainingError, PretrainedError, DatasetError):
                 training.fit(plan, context.log.info, config.force)
 
     @dg.op(
@@ -74,7 +75,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         from cxr_assets.learning.plan import plan as make_plan
 
         plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        with retried(exporting.ExportError):
+        with retried(LockError, exporting.ExportError):
             directory, published = exporting.export(plan, context.run_id, progress=context.log.info)
             pruned = exporting.prune(plan, context.log.info)
         record = BundleRecord.read(directory)
