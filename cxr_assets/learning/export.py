@@ -23,7 +23,7 @@ from cxr_assets.learning.plan import FINISHED_FILE, Plan
 from cxr_assets.learning.reference import Saved
 from cxr_assets.progress import Progress, held
 from cxr_assets.radiographs import dataset, membership
-from cxr_serving.model import bundle, store
+from cxr_serving.model import bundle, hashes, store
 from cxr_serving.model.bundle import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -91,12 +91,12 @@ def export(
         TrainingError: the lock cannot be written.
     """
     with locked(plan, progress), _publishing(plan, progress):
-        if plan.finished:
+        published = plan.published()
+        if plan.finished and not (published and _is_of_this_fit(published, plan)):
             _require_dataset(plan)
             directory = _publish(plan, dagster_run_id, point)
             plan.discard()
             return directory, True
-        published = plan.published()
         if published is None:
             raise ExportError(
                 f"no finished fit of {plan.asset} in {plan.work} and no bundle of fingerprint "
@@ -105,6 +105,8 @@ def export(
             )
         if point:
             store.write_pointer(plan.bundles, published.name)
+        if plan.finished:  # whoever published it was killed before this
+            plan.discard()
         return published, False
 
 
@@ -135,6 +137,11 @@ def _prune_work(lock: Path) -> None:
         if work.exists():
             shutil.rmtree(work)
         lock.unlink()
+
+
+def _is_of_this_fit(directory: Path, plan: Plan) -> bool:
+    """Whether a bundle holds the fit in the work folder: the seconds in the curves say so."""
+    return hashes.of_file(directory / HISTORY_FILE) == hashes.of_file(plan.work / HISTORY_FILE)
 
 
 def _require_dataset(plan: Plan) -> None:

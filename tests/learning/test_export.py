@@ -32,6 +32,26 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
+def test_a_fit_is_published_once_also_if_the_process_ends_before_the_pointer(layout, monkeypatch):
+    plan = make_plan("convnext_model", experiment(), layout)
+    fit(plan, print)
+
+    def killed(directory: Path, version: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_pointer", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(plan)
+    [version] = store.versions(plan.bundles)
+    assert store.read_pointer(plan.bundles) is None
+    assert export(plan) == (plan.bundles / version, False)
+    assert store.latest(plan.bundles).name == version
+    assert not plan.work.exists()
+    fit(plan, print, force=True)
+    assert export(plan)[1], "another fit with the same fingerprint"
+
+
 def test_the_main_model_is_exported_as_onnx_too(layout):
     directory, _ = train("convnext_model", layout, "trainer.flip_averaging=true")
     predictor = Predictor(directory)
