@@ -23,6 +23,17 @@ LONGEST = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tries", type=int, default=1, help="how often a process is killed at random")
+
+
+@pytest.fixture
+def tries(request: pytest.FixtureRequest) -> int:
+    """How often a process is killed at a random moment: once, but for `make faults`."""
+    number: int = request.config.getoption("tries")
+    return number
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # Otherwise pytest-xdist hands out the files with the most tests first: one long test is last.
     config.option.loadscopereorder = False

@@ -1,11 +1,13 @@
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from damage import alter, cut, empty
 from filelock import FileLock, Timeout
 from huggingface_hub import ModelCard
 from releases import FOLDER, OVERRIDES, SYNTHETIC, body, contents
@@ -158,6 +160,20 @@ def test_a_failure_while_writing_leaves_the_old_release(
         write_release(reported, None, SYNTHETIC)
     assert contents(release) == before
     assert not list(reported.releases.glob(".*"))
+
+
+@pytest.mark.parametrize("damage", [empty, cut, alter, Path.unlink])
+def test_a_damaged_release_is_made_again_as_it_was(
+    damage: Callable[[Path], None], reported: Layout
+) -> None:
+    directory = write_release(reported, None, SYNTHETIC)
+    whole = contents(directory)
+    for name in ("model.safetensors", "README.md", "metrics.json", "bundle.json"):
+        damage(directory / name)
+        with pytest.raises(BundleError):
+            store.verify(directory)
+        assert write_release(reported, None, SYNTHETIC) == directory
+        assert contents(directory) == whole
 
 
 def test_a_bundle_that_was_altered_is_not_released(reported: Layout) -> None:
