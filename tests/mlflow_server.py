@@ -10,10 +10,16 @@ from net import free_port, wait_for_server
 
 
 class Server:
-    """A real MLflow server on loopback that can be killed and restarted."""
+    """A real MLflow server on loopback that can be killed and restarted.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for its database, artifacts and log.
+        seconds: that it may take to start.
+    """
+
+    def __init__(self, folder: Path, seconds: float = 120) -> None:
         self._folder = folder
+        self._seconds = seconds
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +52,8 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_for_server(self._process, f"{self.url}/health", self._folder / "log")
+        log = self._folder / "log"
+        wait_for_server(self._process, f"{self.url}/health", log, self._seconds)
 
     def kill(self) -> None:
         """Kill it together with its worker, which would keep answering."""

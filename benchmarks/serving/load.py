@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -81,13 +82,18 @@ def start(
     clients: int,
     seconds: float | None = None,
     requests: int | None = None,
+    pause: float = 0,
 ) -> subprocess.Popen[bytes]:
-    """Run the load in a process of its own, for ``seconds`` or a number of ``requests``."""
+    """Run the load in a process of its own, for ``seconds`` or a number of ``requests``.
+
+    SIGTERM ends it, too, once all that was sent is answered. Between an answer and its next image a
+    client waits for a ``pause`` in seconds.
+    """
     limit = ["--seconds", str(seconds)] if requests is None else ["--requests", str(requests)]
     return subprocess.Popen(
         [
             *(sys.executable, "-m", __name__, str(port), str(images), str(output)),
-            *("--clients", str(clients), *limit),
+            *("--clients", str(clients), "--pause", str(pause), *limit),
         ]
     )
 
@@ -169,12 +175,16 @@ def _post(image: bytes) -> bytes:
     ) + body
 
 
-async def _client(port: int, requests: Iterator[tuple[str, bytes]], answers: list[Answer]) -> None:
+async def _client(
+    port: int, requests: Iterator[tuple[str, bytes]], pause: float, answers: list[Answer]
+) -> None:
     connection = _Connection(port)
     for image, request in requests:
         started = time.perf_counter()
         status, body = await connection.exchange(request)
         answers.append(Answer(image, time.perf_counter() - started, status, body))
+        if pause:
+            await asyncio.sleep(pause)
     connection.close()
 
 
@@ -187,7 +197,9 @@ async def _ask_health(port: int, seconds: list[float]) -> None:
         await asyncio.sleep(_HEALTH_SECONDS)
 
 
-async def _run(port: int, images: Path, clients: int, going: Callable[[int], bool]) -> Record:
+async def _run(
+    port: int, images: Path, clients: int, pause: float, going: Callable[[int], bool]
+) -> Record:
     bodies = [(path.name, _post(path.read_bytes())) for path in sorted(images.rglob("*.jpeg"))]
     # One iterator for all clients: `--requests` counts what all of them send.
     requests = (
@@ -197,7 +209,7 @@ async def _run(port: int, images: Path, clients: int, going: Callable[[int], boo
     health: list[float] = []
     asking = asyncio.create_task(_ask_health(port, health))
     started, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(_client(port, requests, answers) for _ in range(clients)))
+    await asyncio.gather(*(_client(port, requests, pause, answers) for _ in range(clients)))
     ended = time.perf_counter()
     asking.cancel()
     return Record(ended - started, time.process_time() - cpu, answers, health)
@@ -210,17 +222,22 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder of JPEGs")
     parser.add_argument("output", type=Path)
     parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--pause", type=float, default=0, help="seconds between two images")
     limit = parser.add_mutually_exclusive_group(required=True)
     limit.add_argument("--seconds", type=float)
     limit.add_argument("--requests", type=int)
     arguments = parser.parse_args()
     end: float = time.perf_counter() + (arguments.seconds or math.inf)
     most: float = arguments.requests or math.inf
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
 
     def going(number: int) -> bool:
-        return number < most and time.perf_counter() < end
+        return number < most and time.perf_counter() < end and not stopped
 
-    record = asyncio.run(_run(arguments.port, arguments.images, arguments.clients, going))
+    record = asyncio.run(
+        _run(arguments.port, arguments.images, arguments.clients, arguments.pause, going)
+    )
     arguments.output.write_text(json.dumps(asdict(record)))
 
 
