@@ -7,10 +7,11 @@ from pydantic import ValidationError
 from cxr_serving.http.app import create_app
 from cxr_serving.http.keys import KeysError
 from cxr_serving.http.settings import Settings, problems
+from cxr_serving.model.remote import RemoteError
 
 try:
     app = create_app(Settings())
 except ValidationError as error:
     sys.exit(problems(error))
-except KeysError as error:
+except (KeysError, RemoteError) as error:
     sys.exit(str(error))

@@ -47,7 +47,7 @@ def predict(paths: Sequence[Path], directory: Path | None, csv_file: Path | None
         found = find(paths)
         settings = Settings()
         predictor = Predictor(
-            directory or store.latest(settings.directory),
+            directory or _latest(settings),
             settings.device,
             settings.threads,
             settings.precision == "int8",
@@ -94,6 +94,17 @@ class Finds:
     images: list[Path]
     unreadable: dict[Path, str]
     others: list[Path]
+
+
+def _latest(settings: Settings) -> Path:
+    """The model that the service would serve; from a bucket, if it is there."""
+    replica = settings.replica()
+    if replica is not None:
+        replica.follow()
+    directory = store.latest(settings.directory)
+    if replica is not None:
+        replica.require(directory.name)
+    return directory
 
 
 def find(paths: Sequence[Path]) -> Finds:

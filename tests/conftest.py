@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3
 
 # Files that take longest, longest first.
 LONGEST = (
@@ -60,3 +61,19 @@ def terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def _storage() -> Iterator[s3.Storage]:
+    with s3.running() as storage:
+        yield storage
+
+
+@pytest.fixture
+def storage(_storage: s3.Storage, monkeypatch: pytest.MonkeyPatch) -> s3.Storage:
+    """An empty bucket on a server of S3, which clients reach through a network that works."""
+    _storage.network.mend()
+    _storage.empty()
+    for name, value in _storage.network.environment.items():
+        monkeypatch.setenv(name, value)
+    return _storage

@@ -25,6 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         KeysError: a key file cannot be read.
+        RemoteError: the client of the bucket is configured wrongly.
     """
     service = Service(settings)
 

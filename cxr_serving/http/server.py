@@ -14,6 +14,7 @@ from cxr_serving.http import logs
 from cxr_serving.http.app import create_app
 from cxr_serving.http.keys import KeysError
 from cxr_serving.http.settings import Settings, problems
+from cxr_serving.model.remote import RemoteError
 
 
 class Server(uvicorn.Server):
@@ -68,6 +69,6 @@ def serve() -> None:
     logs.install()
     try:
         app = create_app(settings)
-    except KeysError as error:
+    except (KeysError, RemoteError) as error:
         sys.exit(str(error))
     Server(app, settings).run()

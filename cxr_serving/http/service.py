@@ -42,6 +42,7 @@ class Service:
 
         Raises:
             KeysError: a key file cannot be read.
+            RemoteError: the client of the bucket is configured wrongly.
         """
         self.settings = settings
         self.metrics = Metrics()
@@ -58,6 +59,7 @@ class Service:
             settings.poll_seconds,
             self.metrics,
             settings.pin,
+            settings.replica(),
         )
         self.batcher = Batcher(
             settings.max_batch,

@@ -7,9 +7,10 @@ import limits
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cxr_serving.model import CONFIDENCE, bundle, extras, processors, store, validation
-from cxr_serving.model.places import Place
+from cxr_serving.model import CONFIDENCE, bundle, extras, places, processors, store, validation
+from cxr_serving.model.places import Place, Root
 from cxr_serving.model.preprocessing import MAX_PIXELS
+from cxr_serving.model.replica import Replica
 
 ASSET = "convnext_model"
 
@@ -21,9 +22,14 @@ class Settings(BaseSettings):
         env_prefix="CXR_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
     )
 
-    data_root: Place = Field(
+    data_root: Root = Field(
         default=Path("data"),
-        description="Directory that the pipeline writes models to and the service reads them from.",
+        description="Directory that the pipeline writes models to and the service reads them from, "
+        "or s3://bucket/prefix.",
+    )
+    cache: Place = Field(
+        default_factory=places.default_cache,
+        description="Folder for the local copy of models, where the data root is in a bucket.",
     )
     follow: Literal["newest", "released"] = Field(
         default="newest",
@@ -146,11 +152,27 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def folder(self) -> Path:
+        """The data root, or its local copy."""
+        # Apart from that of a pipeline, which keeps other versions.
+        return places.folder(self.data_root, self.cache / "service")
+
+    @property
     def directory(self) -> Path:
         """The directory of the versions and of the pointer to the one that serves."""
         if self.follow == "released":
-            return store.releases_directory(self.data_root)
-        return store.asset_directory(self.data_root, ASSET)
+            return store.releases_directory(self.folder)
+        return store.asset_directory(self.folder, ASSET)
+
+    def replica(self) -> Replica | None:
+        """What keeps :attr:`directory` as a bucket has it; None where the data root is a folder.
+
+        Raises:
+            RemoteError: the configuration of the client is wrong.
+        """
+        if isinstance(self.data_root, Path):
+            return None
+        return Replica(self.data_root, self.folder, self.directory)
 
 
 def problems(error: ValidationError) -> str:

@@ -11,6 +11,8 @@ from cxr_serving.http.metrics import Metrics
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleError, BundleRecord, Pointer
 from cxr_serving.model.predictor import Predictor
+from cxr_serving.model.remote import RemoteError
+from cxr_serving.model.replica import Replica
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +36,11 @@ class State:
 
 @dataclass(frozen=True)
 class Version:
-    """A version on disk.
+    """A version on disk or in the bucket.
 
     Attributes:
         version: its name.
-        record: its record, or None when that cannot be read.
+        record: its record, or None when that cannot be read or is only in the bucket.
         reason: why it was rejected, if it was.
     """
 
@@ -65,6 +67,9 @@ class Watcher:
     model keep it to their end. The old one stays loaded for a rollback. A bad bundle is rejected,
     and retried only when its files or the pointer have changed, or when it is pinned.
 
+    Where the data root is in a bucket, all this is about its local copy, which is brought up to
+    date first. While the bucket does not answer, what is there serves on.
+
     Attributes:
         state: what serves now; read it once per request.
         polled: set once the pointer has been read, and its model loaded or rejected.
@@ -78,6 +83,7 @@ class Watcher:
         poll_seconds: float,
         metrics: Metrics,
         pin: str | None = None,
+        replica: Replica | None = None,
     ) -> None:
         """Follow the pointer in ``directory``.
 
@@ -88,12 +94,16 @@ class Watcher:
             poll_seconds: between reads of the pointer.
             metrics: record which model serves.
             pin: version that serves instead of the one that the pointer names.
+            replica: keeps ``directory`` as a bucket has it; None where it is the pipeline's own.
         """
         self.state = State(problem="starting: the first model is being loaded", pinned=pin)
         self._directory = directory
         self._asset = asset
         self._load = load
+        self._replica = replica
         self._poll_seconds = poll_seconds
+        # Why the local copy may not be the newest.
+        self._outdated: str | None = None
         self._metrics = metrics
         self._metrics.model_pinned.set(pin is not None)
         self._rejections: dict[str, _Rejection] = {}
@@ -110,10 +120,19 @@ class Watcher:
     def stop(self) -> None:
         """Stop following; waits for a model that is being loaded."""
         self._stopping.set()
+        if self._replica is not None:
+            self._replica.close()
         self._thread.join()
 
     def poll(self) -> None:
         """Read the pointer once: its model serves afterwards, or :attr:`state` says why not."""
+        if self._replica is not None:
+            # Before the lock: a slow download keeps no request waiting.
+            try:
+                self._replica.follow(self.state.pinned)
+                self._outdated = None
+            except BundleError as error:
+                self._outdated = str(error)
         with self._deciding:
             self._follow()
 
@@ -123,6 +142,8 @@ class Watcher:
         Raises:
             BundleError: it cannot be served; nothing has changed then.
         """
+        if self._replica is not None:
+            self._replica.bring(version)
         with self._deciding:
             if not self._serves(version):
                 self._rejections.pop(version, None)
@@ -137,11 +158,19 @@ class Watcher:
             self._follow()
 
     def versions(self) -> list[Version]:
-        """The versions on disk, newest first."""
+        """The versions on disk or in the bucket, newest first."""
+        local = store.versions(self._directory)
+        remote: set[str] = set()
+        if self._replica is not None:
+            with suppress(RemoteError):  # the state says so
+                remote = self._replica.versions()
         found = []
-        for version in reversed(store.versions(self._directory)):
+        for version in sorted({*local, *remote}, reverse=True):
             rejection = self._rejections.get(version)
             reason = None if rejection is None else rejection.reason
+            if version not in local:
+                found.append(Version(version, None, reason))
+                continue
             try:
                 found.append(Version(version, BundleRecord.read(self._directory / version), reason))
             except BundleError as error:
@@ -200,6 +229,8 @@ class Watcher:
         if rejection is not None and rejection.seen == seen:
             raise BundleError(rejection.reason)
         try:
+            if self._replica is not None:
+                self._replica.require(version)
             model = self._load(directory)
             if (model.record.asset, model.record.version) != (self._asset, version):
                 raise BundleError(f"{directory} holds {model.record.asset} {model.record.version}")
@@ -213,11 +244,14 @@ class Watcher:
 
     def _serve(self, model: Predictor) -> None:
         self.state = replace(
-            self.state, model=model, problem=model.warning, previous=self.state.model
+            self.state,
+            model=model,
+            problem=self._outdated or model.warning,
+            previous=self.state.model,
         )
         self._metrics.model_loads.inc()
         self._metrics.model_ready.set(1)
-        self._metrics.model_stale.set(0)
+        self._metrics.model_stale.set(self._outdated is not None)
         self._metrics.describe_model(model.record, model.runtime)
         logger.info(
             "serving",
@@ -234,6 +268,7 @@ class Watcher:
         logger.info("pinned" if version else "unpinned", extra={"version": version})
 
     def _report(self, problem: str | None) -> None:
+        problem = self._outdated or problem
         self._metrics.model_stale.set(problem is not None)
         if problem is None and self.state.model is not None:
             problem = self.state.model.warning

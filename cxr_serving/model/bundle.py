@@ -241,15 +241,25 @@ class Pointer(BaseModel):
         """
         path = directory / POINTER_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.parse(path.read_bytes(), path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def parse(cls, content: bytes, place: Path | str) -> Self:
+        """The pointer that a file or an object at ``place`` holds.
+
+        Raises:
+            BundleError: it is not one.
+        """
+        try:
+            return cls.model_validate_json(content)
         except ValidationError as error:
             found = "; ".join(problems(error))
             raise BundleError(
-                f"{path} is not a pointer ({found}): delete it, then materialise again "
+                f"{place} is not a pointer ({found}): delete it, then materialise again "
                 "what it points to"
             ) from error
 

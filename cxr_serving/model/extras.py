@@ -1,4 +1,4 @@
-"""What the extra ``cuda`` brings, and how to get it."""
+"""What the extras ``cuda`` and ``s3`` bring, and how to get them."""
 
 from importlib.util import find_spec
 
@@ -14,3 +14,10 @@ def torch_missing() -> str | None:
         f"needs {' and '.join(missing)}: install the extra `cuda` with "
         "pip install 'cxr-retraining[cuda]'"
     )
+
+
+def client_missing() -> str | None:
+    """What is missing to use a bucket, and how to install it; None where nothing is."""
+    if find_spec("boto3") is not None:
+        return None
+    return "needs boto3: install the extra `s3` with pip install 'cxr-retraining[s3]'"

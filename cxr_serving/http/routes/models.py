@@ -41,7 +41,7 @@ async def model(request: Request, service: ServiceDependency) -> ModelDescriptio
     directory = settings.directory / model.record.version
     test, problem = None, None
     try:
-        report = await asyncio.to_thread(find_report, settings.data_root, directory)
+        report = await asyncio.to_thread(find_report, settings.folder, directory)
         test = report and TestMetrics.of(report)
     except ReportError as error:
         problem = str(error)

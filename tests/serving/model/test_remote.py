@@ -1,0 +1,148 @@
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import s3
+
+from cxr_serving.model import remote
+from cxr_serving.model.remote import (
+    Bucket,
+    ConflictError,
+    DamagedError,
+    RemoteError,
+    UnreachableError,
+)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_ATTEMPTS", 1)
+
+
+@pytest.fixture
+def bucket(storage: s3.Storage) -> Bucket:
+    return Bucket(s3.URL)
+
+
+def test_object_is_written_listed_read_and_deleted(
+    bucket: Bucket, storage: s3.Storage, tmp_path: Path
+) -> None:
+    etag = bucket.write("a/note", b"one", seen=None)
+    assert storage.keys() == {"cxr/a/note"}
+    assert bucket.list("a/") == {"a/note": etag} == bucket.list()
+    assert bucket.list("b/") == {}
+    found = bucket.read("a/note")
+    assert found is not None
+    assert (found.content, found.etag, bucket.etag("a/note")) == (b"one", etag, etag)
+    assert found.age.total_seconds() < 60
+    assert bucket.download("a/note", tmp_path / "note") == etag
+    assert (tmp_path / "note").read_bytes() == b"one"
+    bucket.delete("a/note")
+    assert bucket.read("a/note") is None
+    assert bucket.etag("a/note") is None
+    with pytest.raises(DamagedError, match=r"s3://hospital/cxr/a/note does not exist"):
+        bucket.download("a/note", tmp_path / "note")
+
+
+def test_whoever_has_not_seen_what_is_there_does_not_replace_it(bucket: Bucket) -> None:
+    first = bucket.write("note", b"one", seen=None)
+    with pytest.raises(ConflictError, match=r"cxr/note was changed by another process"):
+        bucket.write("note", b"two", seen=None)
+    second = bucket.write("note", b"two", seen=first)
+    for seen in (first, None):
+        with pytest.raises(ConflictError):
+            bucket.write("note", b"three", seen=seen)
+    with pytest.raises(ConflictError):
+        bucket.write("missing", b"two", seen=second)
+    found = bucket.read("note")
+    assert found is not None
+    assert found.content == b"two"
+
+
+def test_of_many_writers_at_once_one_wins(bucket: Bucket) -> None:
+    outcomes: list[str] = []
+    start = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        try:
+            bucket.write("note", f"{number}".encode(), seen=None)
+            outcomes.append(f"{number}")
+        except ConflictError:
+            outcomes.append("conflict")
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    [winner] = [outcome for outcome in outcomes if outcome != "conflict"]
+    found = bucket.read("note")
+    assert found is not None
+    assert found.content == winner.encode()
+
+
+def test_writing_whose_answer_was_lost_has_been_done(bucket: Bucket, storage: s3.Storage) -> None:
+    storage.network.cut(down=60)
+    with pytest.raises(UnreachableError):
+        bucket.write("note", b"one", seen=None)
+    assert storage.content("cxr/note") == b"one"
+    storage.network.mend()
+    assert bucket.write("note", b"one", seen=None) == bucket.etag("note")
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_cut_transfer_leaves_nothing(
+    bucket: Bucket, storage: s3.Storage, tmp_path: Path, way: str
+) -> None:
+    content = bytes(300_000)
+    if way == "up":
+        (tmp_path / "large").write_bytes(content)
+        storage.network.cut(up=100_000)
+        with pytest.raises(UnreachableError, match=r"cxr/large cannot be reached"):
+            bucket.write("large", tmp_path / "large", seen=None)
+        assert storage.keys() == set()
+    else:
+        bucket.write("large", content, seen=None)
+        storage.network.cut(down=100_000)
+        with pytest.raises(UnreachableError, match=r"cxr/large cannot be reached"):
+            bucket.download("large", tmp_path / "large")
+
+
+def test_silent_server_is_given_up(storage: s3.Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SECONDS_OF_SILENCE", 1)
+    storage.network.slow(1)
+    with pytest.raises(UnreachableError):
+        Bucket(s3.URL).list()
+
+
+def test_damaged_object_is_noticed(bucket: Bucket, storage: s3.Storage, tmp_path: Path) -> None:
+    bucket.write("note", b"one", seen=None)
+    storage.damage("cxr/note")
+    reads: list[Callable[[], object]] = [
+        lambda: bucket.read("note"),
+        lambda: bucket.download("note", tmp_path / "note"),
+    ]
+    for read in reads:
+        with pytest.raises(DamagedError, match=r"cxr/note does not match its sha256"):
+            read()
+
+
+def test_download_stops_when_it_is_no_longer_wanted(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.write("large", bytes(2**20 + 1), seen=None)
+    with pytest.raises(UnreachableError, match="was stopped"):
+        bucket.download("large", tmp_path / "large", going=lambda: False)
+
+
+@pytest.mark.usefixtures("storage")
+def test_wrong_bucket_and_missing_key_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RemoteError, match=r"s3://clinic/x/note.*NoSuchBucket.*check the bucket"):
+        Bucket("s3://clinic/x").write("note", b"", seen=None)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(RemoteError, match="set AWS_ACCESS_KEY_ID"):
+        Bucket(s3.URL).read("note")
