@@ -5,8 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # `value`, because a dollar sign in a path is not a make variable; `^`, because only a `~` at the
-# start is the home directory.
-DATA_ROOT := $(subst ^:,,$(subst ^:~/,$(HOME)/,^:$(or $(value CXR_DATA_ROOT),data)))
+# start is the home directory. Dagster's own records are never in a bucket.
+DATA_ROOT := $(subst ^:,,$(subst ^:~/,$(HOME)/,^:$(or $(if $(filter s3://%,$(value CXR_DATA_ROOT)),,$(value CXR_DATA_ROOT)),data)))
 # The same Dagster instance for `make demo`, the command line and the UI.
 export DAGSTER_HOME := $(or $(value DAGSTER_HOME),$(if $(filter /%,$(firstword $(DATA_ROOT))),,$(CURDIR)/)$(DATA_ROOT)/dagster)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from cxr_assets import written
+from cxr_assets import exchange, written
 from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
@@ -23,6 +23,7 @@ from cxr_assets.radiographs.membership import MembershipError
 from cxr_assets.radiographs.naming import pseudonym
 from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.settings import SettingsError, load
+from cxr_serving.model.remote import RemoteError
 from cxr_serving.model.report import ReportError
 
 # Of names that differ in a letter or two.
@@ -206,10 +207,11 @@ def main(patient: str) -> None:
     progress = functools.partial(print, file=sys.stderr, flush=True)
     try:
         layout = load().layout
-        done = forget(layout, patient, progress, datetime.now(UTC))
+        with exchange.exchanged(layout, progress):
+            done = forget(layout, patient, progress, datetime.now(UTC))
     except (
-        *(SettingsError, LockError, UnknownPatient),
-        *(WithdrawalError, DatasetError, ReportError),
+        *(SettingsError, LockError, RemoteError),
+        *(UnknownPatient, WithdrawalError, DatasetError, ReportError),
     ) as error:
         sys.exit(f"error: {error}")
     except (OSError, ValidationError) as error:

@@ -1,12 +1,23 @@
 """The disk layout below the data root: the one place that knows where things lie."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_serving.model import store
+from cxr_serving.model.bundle import POINTER_FILE, VERSION
+from cxr_serving.model.report import METRICS_FILE
 
 # The page of a report; that at the top of the reports is a copy of the newest one.
 PAGE_FILE = "report.html"
+
+# What a data root in a bucket holds, by path below the root.
+_PLACE = r"(models/[a-z][a-z0-9_]*|reports|releases)"
+SHARED_DIRECTORY = re.compile(rf"{_PLACE}/{VERSION.pattern}")
+SHARED_FILE = re.compile(
+    rf"{_PLACE}/{re.escape(POINTER_FILE)}|reports/({re.escape(METRICS_FILE)}|{re.escape(PAGE_FILE)})"
+    rf"|decisions/[0-9TZ]+-{VERSION.pattern}\.json|withdrawn\.csv"
+)
 
 
 @dataclass(frozen=True)
@@ -14,10 +25,12 @@ class Layout:
     """Places below one data root.
 
     Attributes:
-        root: the data root (``CXR_DATA_ROOT``).
+        root: the data root (``CXR_DATA_ROOT``), or the folder of its local copy.
+        url: of the bucket, where the data root is in one.
     """
 
     root: Path
+    url: str | None = None
 
     @property
     def raw(self) -> Path:
@@ -102,6 +115,16 @@ class Layout:
     def work(self, fingerprint: str) -> Path:
         """Scratch folder of one training: what a crashed run resumes from."""
         return self.root / "work" / fingerprint[:16]
+
+    @property
+    def exchanged(self) -> Path:
+        """Which objects of a bucket the local copy agrees with."""
+        return self.root / "exchanged.json"
+
+    @property
+    def exchange_lock(self) -> Path:
+        """Lock held while the local copy of a bucket is brought up to date, or left there."""
+        return self.root / ".exchange.lock"
 
     @property
     def set_aside(self) -> Path:

@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cxr_assets.layout import Layout
 from cxr_assets.notifications import Receivers
 from cxr_assets.ranges import is_repository
-from cxr_serving.model.places import Place
+from cxr_serving.model import places
+from cxr_serving.model.places import Place, Root
 
 # The databases that MLflow takes instead of a server: sqlite, postgresql+psycopg2, ...
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -36,8 +37,14 @@ class Settings(BaseSettings):
         env_prefix="CXR_", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    data_root: Place = Field(
-        Path("data"), description="Folder that holds everything the pipeline writes."
+    data_root: Root = Field(
+        Path("data"),
+        description="Folder that holds everything the pipeline writes, or s3://bucket/prefix for "
+        "what is shared.",
+    )
+    cache: Place = Field(
+        default_factory=places.default_cache,
+        description="Folder for everything else, where the data root is in a bucket.",
     )
     experiment: str = Field("demo", description="Preset: demo, scratch, distilled or full.")
     overrides: str = Field(
@@ -112,7 +119,17 @@ class Settings(BaseSettings):
     @property
     def layout(self) -> Layout:
         """Paths below the data root."""
-        return Layout(self.data_root.absolute())
+        return self.layout_of(self.data_root)
+
+    def layout_of(self, root: Path | str) -> Layout:
+        """Paths below another data root: a folder, or the URL of a bucket.
+
+        Raises:
+            ValueError: it is another kind of URL.
+        """
+        root = places.root(root)
+        folder = places.folder(root, self.cache / "pipeline").absolute()
+        return Layout(folder, root if isinstance(root, str) else None)
 
     @property
     def receivers(self) -> Receivers:

@@ -1,11 +1,12 @@
 """``cxr summary``: the newest metrics, report and release; the last lines of ``make demo``."""
 
 import sys
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
 
-from cxr_assets import decisions
+from cxr_assets import decisions, exchange
 from cxr_assets.decisions import DecisionError
 from cxr_assets.evaluation.wording import score
 from cxr_assets.layout import PAGE_FILE, Layout
@@ -21,7 +22,9 @@ COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc_macro_ovr": "A
 def show() -> None:
     """Print the summary of the data root that is configured."""
     try:
-        print_summary(load().layout)
+        layout = load().layout
+        exchange.pull(layout, partial(print, file=sys.stderr, flush=True))
+        print_summary(layout)
     except (SettingsError, ReportError, BundleError, DecisionError) as error:
         sys.exit(f"error: {error}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
-from cxr_assets import tracking
+from cxr_assets import exchange, tracking
 from cxr_assets.experiment import Experiment
 from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
@@ -51,12 +51,15 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
         TrainingError: the loss is not finite, or the work folder cannot be written.
         TrackingError: MLflow rejects a record, and it is required.
     """
+    exchange.pull(layout, progress)
     images = raw.collect(experiment.data, experiment.classes, layout, progress)
     prepare(layout, images, experiment.data, experiment.classes, progress)
-    forget_absent(layout, progress)
+    with exchange.exchanged(layout, progress):
+        forget_absent(layout, progress)
     plan = make_plan(ASSET, experiment, layout)
     fit(plan, progress)
-    directory, _ = export(plan, point=False, progress=progress)
+    with exchange.exchanged(layout, progress):
+        directory, _ = export(plan, point=False, progress=progress)
     return directory
 
 

@@ -1,12 +1,14 @@
 """Dagster resources: the experiment, the data root and MLflow."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 from pydantic import Field
 
 from cxr_assets import experiment as experiments
 from cxr_assets import overrides, tracking
+from cxr_assets.defs.retries import reconnecting
 from cxr_assets.layout import Layout
 from cxr_assets.settings import load
 
@@ -36,17 +38,41 @@ class Experiment(dg.ConfigurableResource[experiments.Experiment]):
 
 
 class DataRoot(dg.ConfigurableResource[Layout]):
-    """The folder that the graph writes to."""
+    """The folder that the graph writes to, or the bucket that shares it with other machines."""
 
     path: str = Field(
-        default=str(settings.layout.root),
-        description="Data root: an absolute path. Datasets, models, reports and releases go there.",
+        default=settings.layout.url or str(settings.layout.root),
+        description="Data root: an absolute path, or s3://bucket/prefix. Datasets, models, reports "
+        "and releases go there.",
     )
 
     @property
     def layout(self) -> Layout:
         """The disk layout below the data root."""
-        return Layout(Path(self.path))
+        return settings.layout_of(self.path)
+
+    def pull(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Layout:
+        """The layout, with what is new in the bucket, if the data root is in one."""
+        from cxr_assets import exchange
+        from cxr_serving.model.remote import UnreachableError
+
+        with reconnecting(context, UnreachableError):
+            exchange.pull(self.layout, context.log.info)
+        return self.layout
+
+    @contextmanager
+    def exchanged(
+        self, context: dg.OpExecutionContext | dg.AssetExecutionContext
+    ) -> Iterator[Layout]:
+        """The same; what the body changes is left in the bucket."""
+        from cxr_assets import exchange
+        from cxr_serving.model.remote import UnreachableError
+
+        with (
+            reconnecting(context, UnreachableError),
+            exchange.exchanged(self.layout, context.log.info),
+        ):
+            yield self.layout
 
 
 @dg.resource(

@@ -1,7 +1,9 @@
 """``cxr release promote``: the released version, by the decision of a person."""
 
 import sys
+from functools import partial
 
+from cxr_assets import exchange
 from cxr_assets.decisions import DecisionError
 from cxr_assets.release import promotion
 from cxr_assets.release.promotion import PromotionError
@@ -16,7 +18,8 @@ def promote(version: str, because: str) -> None:
     try:
         settings = load()
         hub = configured(settings.hf_repo)
-        decision = promotion.promote(settings.layout, version, because, hub.push)
+        with exchange.exchanged(settings.layout, partial(print, file=sys.stderr, flush=True)):
+            decision = promotion.promote(settings.layout, version, because, hub.push)
     except (
         SettingsError, PromotionError, BundleError, DecisionError, ReportError, UploadError,
     ) as error:  # fmt: skip

@@ -46,17 +46,16 @@ def hf_release(
     from cxr_assets.release.upload import UnreachableError, configured
 
     resolved = experiment.resolve()
-    releases = data_root.layout.releases
-    directory = write_release(data_root.layout, settings.hf_repo, resolved, context.log.info)
     hub = configured(settings.hf_repo)
-    reason = withheld(BundleRecord.read(directory)) if hub.push and not config.force else None
-    with reconnecting(context, UnreachableError):
-        decision = promotion.decide(data_root.layout, directory, hub.push, reason)
-    protected = promotion.newest_held(data_root.layout)
-    try:
-        store.prune(releases, resolved.keep_versions, [protected])
-    except BundleError as error:
-        context.log.warning(f"older releases were not deleted: {error}")
+    with reconnecting(context, UnreachableError), data_root.exchanged(context) as layout:
+        directory = write_release(layout, settings.hf_repo, resolved, context.log.info)
+        reason = withheld(BundleRecord.read(directory)) if hub.push and not config.force else None
+        decision = promotion.decide(layout, directory, hub.push, reason)
+        protected = promotion.newest_held(layout)
+        try:
+            store.prune(layout.releases, resolved.keep_versions, [protected])
+        except BundleError as error:
+            context.log.warning(f"older releases were not deleted: {error}")
     if decision.decision == "held":
         for clause in decision.failed:
             context.log.warning(f"{clause.name} failed: {clause.text}")

@@ -41,17 +41,17 @@ def metrics_report(
     from cxr_assets.radiographs import changes
     from cxr_assets.release import sections
 
-    layout = data_root.layout
-    main = store.latest(layout.models("convnext_model"))
-    baseline = store.latest(layout.models("dinov2_probe"))
     resolved = experiment.resolve()
-    rule = resolved.release.rule
-    with suppress(BundleError):  # the report says what is broken
-        promotion.complete(layout, main.name)
-    repeated = store.read_pointer(layout.reports) == main.name
-    directory = write_report(layout, main, baseline, context.log.info, rule)
-    foreign = partial(written.foreign, kind=REPORT)
-    store.prune(layout.reports, resolved.keep_versions, foreign=foreign)
+    with data_root.exchanged(context) as layout:
+        main = store.latest(layout.models("convnext_model"))
+        baseline = store.latest(layout.models("dinov2_probe"))
+        rule = resolved.release.rule
+        with suppress(BundleError):  # the report says what is broken
+            promotion.complete(layout, main.name)
+        repeated = store.read_pointer(layout.reports) == main.name
+        directory = write_report(layout, main, baseline, context.log.info, rule)
+        foreign = partial(written.foreign, kind=REPORT)
+        store.prune(layout.reports, resolved.keep_versions, foreign=foreign)
     report = Report.read(directory)
     headline = {
         f"{prefix}{name}": getattr(model, name)

@@ -37,10 +37,11 @@ def processed_dataset(
     from cxr_assets.radiographs.preparation import prepare
 
     settings = experiment.resolve()
-    layout = data_root.layout
+    layout = data_root.pull(context)
     images = raw.read(layout)
     record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
-    embedded, reports = forget_absent(layout, context.log.info)
+    with data_root.exchanged(context):
+        embedded, reports = forget_absent(layout, context.log.info)
     if embedded or reports:
         context.log.info(
             f"images that left the dataset were removed from {len(reports)} reports, and "

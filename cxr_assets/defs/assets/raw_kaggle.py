@@ -33,12 +33,13 @@ def raw_kaggle(
 
     settings = experiment.resolve()
     settings.require_runnable()
+    layout = data_root.pull(context)
     with reconnecting(context, UnreachableError):
-        images = raw.collect(settings.data, settings.classes, data_root.layout, context.log.info)
+        images = raw.collect(settings.data, settings.classes, layout, context.log.info)
     inventory = images.inventory
     named = inventory[inventory["problem"].isna()]
     # The data version does not depend on it: what a model thinks of images changes no image.
-    screened = screen(data_root.layout, images, "convnext_model", context.log.info)
+    screened = screen(layout, images, "convnext_model", context.log.info)
     if screened.page is not None:
         context.log.warning(f"{screened.summary}: none is left out. Look at {screened.page}")
     return dg.MaterializeResult(

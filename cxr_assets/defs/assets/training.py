@@ -50,8 +50,9 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         from cxr_assets.learning.plan import plan as make_plan
         from cxr_assets.radiographs.dataset import DatasetError
 
+        layout = data_root.pull(context)
         with reconnecting(context, UnreachableError):
-            plan = make_plan(asset, experiment.resolve(), data_root.layout)
+            plan = make_plan(asset, experiment.resolve(), layout)
             with retried(LockError, TrainingError, PretrainedError, DatasetError):
                 training.fit(plan, context.log.info, config.force)
 
@@ -74,8 +75,11 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         from cxr_assets.learning import export as exporting
         from cxr_assets.learning.plan import plan as make_plan
 
-        plan = make_plan(asset, experiment.resolve(), data_root.layout)
-        with retried(LockError, exporting.ExportError):
+        with (
+            data_root.exchanged(context) as layout,
+            retried(LockError, exporting.ExportError),
+        ):
+            plan = make_plan(asset, experiment.resolve(), layout)
             directory, published = exporting.export(plan, context.run_id, progress=context.log.info)
             pruned = exporting.prune(plan, context.log.info)
         record = BundleRecord.read(directory)

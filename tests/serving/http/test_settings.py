@@ -3,7 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import CXR
+from command import CXR, without
 from pydantic import ValidationError
 
 from cxr_serving.http.settings import Settings
@@ -77,3 +77,31 @@ def test_command_names_the_bad_variable() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("CXR_PORT: ")
     assert "Traceback" not in result.stderr
+
+
+def test_data_root_may_be_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_DATA_ROOT", "s3://hospital/x-rays/children/")
+    monkeypatch.setenv("CXR_CACHE", "/cache")
+    settings = Settings()
+    assert settings.data_root == "s3://hospital/x-rays/children"
+    copy = Path("/cache/service/hospital/x-rays/children")
+    assert settings.directory == copy / "models/convnext_model"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/cache")
+    monkeypatch.delenv("CXR_CACHE")
+    assert Settings().cache == Path("/home/me/cache/cxr")
+
+
+@pytest.mark.parametrize(
+    "root", ["gs://hospital/cxr", "s3://", "s3:///cxr", "s3://Hospital", "s3://hospital/../cxr"]
+)
+def test_other_urls_are_rejected(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    monkeypatch.setenv("CXR_DATA_ROOT", root)
+    with pytest.raises(ValidationError, match="neither a folder nor s3://bucket/prefix"):
+        Settings()
+
+
+def test_bucket_without_its_client_says_how_to_install_it(tmp_path: Path) -> None:
+    environment = {**without(tmp_path, "boto3"), "CXR_DATA_ROOT": "s3://hospital/cxr"}
+    done = subprocess.run([CXR, "serve"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'cxr-retraining[s3]'" in done.stderr

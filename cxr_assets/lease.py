@@ -1,0 +1,133 @@
+"""A lock that processes on several machines share: an object in a bucket that its holder renews.
+
+A holder that dies, or is cut off, loses it after a minute. Its age is counted by the clock of the
+server, so that those of the machines need not agree.
+"""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pydantic import BaseModel, ValidationError
+
+from cxr_assets.progress import Progress
+from cxr_serving.model.remote import Bucket, ConflictError, Object, RemoteError
+
+SECONDS = 60.0
+
+
+class Note(BaseModel):
+    """The contents of the object.
+
+    Attributes:
+        holder: host and process, or None when nobody holds it.
+        once: differs in each writing, so that no two have the same etag.
+    """
+
+    holder: str | None
+    once: str
+
+    @classmethod
+    def content(cls, holder: str | None) -> bytes:
+        """A new one, as it is written."""
+        return cls(holder=holder, once=uuid.uuid4().hex).model_dump_json().encode()
+
+
+class Lease:
+    """One that this process has acquired, and renews until it releases it."""
+
+    def __init__(self, bucket: Bucket, key: str, etag: str, seconds: float) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._etag = etag
+        self._seconds = seconds
+        self._renewed = time.monotonic()
+        self._lost = False
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def require(self) -> None:
+        """Do nothing, unless another process may hold it by now.
+
+        Raises:
+            ConflictError: it was lost, because it could not be renewed in time.
+        """
+        if self._lost or time.monotonic() - self._renewed > self._seconds:
+            raise ConflictError(
+                f"{self._bucket.name(self._key)} could not be renewed for {self._seconds:g} s, and "
+                "another process may have gone on: do the same again"
+            )
+
+    def release(self) -> None:
+        """Leave it to the next one at once; where that fails, it expires."""
+        self._released.set()
+        self._thread.join()
+        if not self._lost:
+            with suppress(RemoteError):
+                self._bucket.write(self._key, Note.content(None), self._etag)
+
+    def _renew(self) -> None:
+        while not self._released.wait(self._seconds / 4):
+            try:
+                self._etag = self._bucket.write(self._key, Note.content(_holder()), self._etag)
+                self._renewed = time.monotonic()
+            except ConflictError:
+                self._lost = True
+                return
+            except RemoteError:
+                continue  # require() knows for how long
+
+
+@contextmanager
+def held(
+    bucket: Bucket, key: str, busy: str, progress: Progress, seconds: float = SECONDS
+) -> Iterator[Lease]:
+    """Hold a lease; if another process does, report that and wait.
+
+    Args:
+        bucket: that all who compete for it use.
+        key: of its object.
+        busy: what the other process does, such as ``a model is being trained``.
+        progress: called with a line before waiting.
+        seconds: without renewal after which it is anybody's.
+
+    Raises:
+        RemoteError: the bucket cannot be used.
+    """
+    lease = Lease(bucket, key, _acquire(bucket, key, busy, progress, seconds), seconds)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _acquire(bucket: Bucket, key: str, busy: str, progress: Progress, seconds: float) -> str:
+    reported = False
+    while True:
+        found = bucket.read(key)
+        holder = found and _held_by(found)
+        if found is None or holder is None or found.age.total_seconds() > seconds:
+            with suppress(ConflictError):  # somebody else was first
+                seen = None if found is None else found.etag
+                return bucket.write(key, Note.content(_holder()), seen)
+            continue
+        if not reported:
+            progress(f"{busy} by {holder}: waiting for {bucket.name(key)}")
+            reported = True
+        time.sleep(min(1.0, seconds / 10))
+
+
+def _held_by(found: Object) -> str | None:
+    try:
+        return Note.model_validate_json(found.content).holder
+    except ValidationError:
+        return None
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}"

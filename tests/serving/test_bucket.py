@@ -1,0 +1,75 @@
+"""The service and a pipeline on two machines, with a bucket between them, under load."""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import s3
+
+from cxr_assets.exchange import exchanged
+from cxr_assets.layout import Layout
+
+# `make s3` takes more of them.
+PUBLICATIONS = int(os.environ.get("PUBLICATIONS", "10"))
+CLIENTS = 2
+
+
+def test_publications_under_load(
+    tmp_path: Path,
+    storage: s3.Storage,
+    serve: Callable[..., Any],
+    publish_bundle: Callable[..., Path],
+    image: bytes,
+) -> None:
+    pipeline = Layout(tmp_path / "pipeline", s3.URL)
+
+    def publish(seed: int) -> str:
+        with exchanged(pipeline, lambda line: None):
+            return publish_bundle(pipeline.root, seed).name
+
+    published = [publish(0)]
+    service = tmp_path / "service"
+    service.mkdir()
+    server = serve(service, data_root=s3.URL, cache=service / "cache")
+    server.wait_for_version(published[0])
+
+    answers: list[list[httpx.Response]] = [[] for _ in range(CLIENTS)]
+    stop = threading.Event()
+
+    def ask(mine: list[httpx.Response]) -> None:
+        with httpx.Client(base_url=server.client.base_url, timeout=60, trust_env=False) as client:
+            while not stop.is_set():
+                mine.append(client.post("/predict", files={"file": ("image.jpeg", image)}))
+
+    clients = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+    for client in clients:
+        client.start()
+    try:
+        for seed in range(1, PUBLICATIONS):
+            if seed % 10 == 4:  # the connection of the service ends in the middle of a version
+                size = len(storage.content(f"cxr/models/convnext_model/{published[-1]}.tar"))
+                published.append(publish(seed))
+                storage.network.cut(down=size / 2)
+                server.wait(lambda: "cannot be reached" in server.log(), 60)
+                storage.network.mend()
+            else:
+                published.append(publish(seed))
+            server.wait_for_version(published[-1])
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+
+    assert Counter(a.status_code for mine in answers for a in mine) == {200: sum(map(len, answers))}
+    order = {version: number for number, version in enumerate(published)}
+    for mine in answers:
+        served = [order[answer.json()["model"]["version"]] for answer in mine]
+        assert served == sorted(served)  # never back
+    assert server.samples()["cxr_model_loads_total", ()] == PUBLICATIONS
+    assert server.samples()["cxr_model_rejections_total", ()] == 0
+    assert len(list((service / "cache").rglob("bundle.json"))) <= 4
+    assert list((service / "cache").rglob("*.partial")) == []
