@@ -84,7 +84,8 @@ bench: setup ## Speed against the baseline; IMAGES=folder measures memory and ro
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.gate
-	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.training_step --profile
+	$(BIN)/python -m benchmarks.reporting
 	test -z "$$IMAGES" || $(BIN)/python -m benchmarks.robustness "data.folder=$$IMAGES" $(SHORT)
 	$(BIN)/python -m benchmarks.memory $${IMAGES:+"$$IMAGES"}
 

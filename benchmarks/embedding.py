@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from benchmarks.measure import Comparison, interleaved, seconds, show
+from benchmarks.measure import SIDE, Comparison, fastest, interleaved, seconds, show
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
@@ -24,8 +24,6 @@ from cxr_serving.model.preprocessing import Preprocessing
 SIZE = 224
 BATCH = 32
 BAR = 1.8
-# Side of the square matrices of the product that says what the processor can do at most.
-SIDE = 2048
 
 
 @torch.inference_mode()
@@ -92,12 +90,10 @@ def main() -> None:
             against("eager torch, one image after another", naive),
         ]
     show(f"CLS embeddings of {len(files)} images by DINOv2-small at {SIZE} px", comparisons)
-    first, second = torch.rand(2, SIDE, SIDE)
-    fastest = 2 * SIDE**3 / min(seconds(lambda: first @ second) for _ in range(10))
-    needed = operations(backbone)
+    needed, rate = operations(backbone), fastest()
     print(
         f"\nours: {len(files) / comparisons[0].ours:.1f} images per second; the {needed / 1e9:.1f} "
-        f"GFLOP of an image allow torch {fastest / needed:.1f} at the {fastest / 1e9:.0f} GFLOP/s "
+        f"GFLOP of an image allow torch {rate / needed:.1f} at the {rate / 1e9:.0f} GFLOP/s "
         f"of its product of matrices of {SIDE} x {SIDE}"
     )
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+# Of the square matrices whose product says what the processor can do at most.
+SIDE = 2048
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -34,6 +37,12 @@ def seconds(action: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
+
+
+def fastest() -> float:
+    """Floating point operations per second of torch's product of large matrices, at best."""
+    first, second = torch.rand(2, SIDE, SIDE)
+    return 2 * SIDE**3 / min(seconds(lambda: first @ second) for _ in range(10))
 
 
 def interleaved(
