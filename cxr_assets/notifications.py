@@ -96,7 +96,7 @@ class Receivers:
         if self.file is None:
             return found
         try:
-            lines = self.file.read_text().splitlines()
+            lines = self.file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise NotificationError(
                 f"CXR_NOTIFY_FILE, {self.file}, cannot be read ({type(error).__name__}): it "

@@ -54,7 +54,9 @@ class Record(BaseModel):
 def begin(directory: Path, kind: str) -> None:
     """Create a directory to write to; it may be deleted if writing is interrupted."""
     directory.mkdir(parents=True)
-    (directory / RECORD_FILE).write_text(Record(kind=kind).model_dump_json() + "\n")
+    (directory / RECORD_FILE).write_text(
+        Record(kind=kind).model_dump_json() + "\n", encoding="utf-8"
+    )
 
 
 def seal(directory: Path, kind: str) -> None:

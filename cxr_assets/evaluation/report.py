@@ -250,7 +250,7 @@ def _write(
             (partial / f"{name}.png").write_bytes(picture)
             numbers.to_csv(partial / f"{name}.csv", index=False)
         rendered = page.render(report, partial, evaluation.errors, images, suspects)
-        (partial / PAGE_FILE).write_text(rendered)
+        (partial / PAGE_FILE).write_text(rendered, encoding="utf-8")
         written.seal(partial, kind)
         written.replace(partial, final, foreign, aside)
     except BaseException:

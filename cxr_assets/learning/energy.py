@@ -46,9 +46,10 @@ def _read() -> dict[str, tuple[int, int]]:
     counts = {}
     try:
         for zone in COUNTERS.glob("intel-rapl:*"):
-            if (zone / "name").read_text().startswith("package"):
+            if (zone / "name").read_text(encoding="utf-8").startswith("package"):
                 count, end = (
-                    int((zone / name).read_text()) for name in ("energy_uj", "max_energy_range_uj")
+                    int((zone / name).read_text(encoding="utf-8"))
+                    for name in ("energy_uj", "max_energy_range_uj")
                 )
                 if not 0 <= count <= end or end == 0:
                     raise ValueError(f"{zone} counts {count} of {end} microjoules")

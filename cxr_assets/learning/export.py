@@ -193,7 +193,9 @@ def _publish(plan: Plan, dagster_run_id: str | None, point: bool) -> Path:
         temperature=float(best[TEMPERATURE]),
         flip_averaging=plan.recipe.flip_averaging,
         dagster_run_id=dagster_run_id,
-        mlflow_run_id=json.loads((plan.work / FINISHED_FILE).read_text())["mlflow_run_id"],
+        mlflow_run_id=json.loads((plan.work / FINISHED_FILE).read_text(encoding="utf-8"))[
+            "mlflow_run_id"
+        ],
     )
 
     def write(directory: Path) -> BundleRecord:

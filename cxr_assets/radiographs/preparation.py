@@ -115,7 +115,9 @@ def prepare(
             _write_images(unfinished, images, old, reusable, raw, data, progress)
             record = _describe(images, version, raw, data, classes, previous)
             images[MANIFEST_COLUMNS].to_parquet(unfinished / MANIFEST_FILE, index=False)
-            (unfinished / DATASET_FILE).write_text(record.model_dump_json(indent=2) + "\n")
+            (unfinished / DATASET_FILE).write_text(
+                record.model_dump_json(indent=2) + "\n", encoding="utf-8"
+            )
             written.seal(unfinished, KIND)
             written.replace(unfinished, layout.processed, _foreign, layout.set_aside)
         except BaseException:

@@ -54,7 +54,9 @@ def make(root: Path, patients: int, seed: int, progress: Progress = lambda line:
         "These radiographs are synthetic: made by a program, they show no patient.\n"
         f"patients per class {patients}, seed {seed}, made by synthesis.py {code}\n"
     )
-    if (root / MARKER_FILE).is_file() and (root / MARKER_FILE).read_text() == marker:
+    if (root / MARKER_FILE).is_file() and (root / MARKER_FILE).read_text(
+        encoding="utf-8"
+    ) == marker:
         if (problem := written.fault(root)) is None:
             return
         progress(f"set aside as {set_aside(root)} and made again: {problem}")
@@ -68,7 +70,7 @@ def make(root: Path, patients: int, seed: int, progress: Progress = lambda line:
         with ThreadPoolExecutor() as pool:
             every = itertools.product(KAGGLE_CLASSES, range(patients))
             list(pool.map(lambda patient: _write(unfinished, patients, seed, *patient), every))
-        (unfinished / MARKER_FILE).write_text(marker)
+        (unfinished / MARKER_FILE).write_text(marker, encoding="utf-8")
         written.seal(unfinished, KIND)
         written.replace(unfinished, root, _foreign, root.parent / "set-aside")
     finally:

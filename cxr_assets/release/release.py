@@ -95,9 +95,9 @@ def write_release(
         card.save(release / CARD_FILE)
         kinds = origin.kinds(experiment)
         cited = citation(record, kinds, title(experiment), repo)
-        (release / CITATION_FILE).write_text(cited)
+        (release / CITATION_FILE).write_text(cited, encoding="utf-8")
         note = licence_note(licence(record, kinds), origin.data(kinds))
-        (release / LICENCE_FILE).write_text(note)
+        (release / LICENCE_FILE).write_text(note, encoding="utf-8")
 
     layout.releases.mkdir(parents=True, exist_ok=True)
     final = layout.releases / record.version

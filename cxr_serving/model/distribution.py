@@ -54,7 +54,9 @@ class Distribution(BaseModel):
 
     def write(self, directory: Path) -> None:
         """Write ``distribution.json`` into ``directory``."""
-        (directory / DISTRIBUTION_FILE).write_text(self.model_dump_json(indent=2) + "\n")
+        (directory / DISTRIBUTION_FILE).write_text(
+            self.model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def read(directory: Path) -> Distribution | None:

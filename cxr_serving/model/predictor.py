@@ -139,7 +139,9 @@ class Predictor:
     def _read(self) -> None:
         try:
             self.preprocessing = Preprocessing.read(self.directory)
-            named = json.loads((self.directory / "config.json").read_text())["id2label"]
+            named = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))[
+                "id2label"
+            ]
             labels = tuple(named[index] for index in sorted(named, key=int))
         except Exception as error:
             raise BundleError(f"{self.directory} cannot be loaded: {error}") from error

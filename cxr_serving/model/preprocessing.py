@@ -167,7 +167,7 @@ class Preprocessing:
             ValueError: the file asks for another preprocessing.
         """
         path = directory / CONFIG_FILE
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         preprocessing = cls(
             size=config["size"]["height"],
             mean=_triple(config["image_mean"]),
@@ -182,7 +182,9 @@ class Preprocessing:
 
     def write(self, directory: Path) -> None:
         """Write ``preprocessor_config.json`` into ``directory``."""
-        (directory / CONFIG_FILE).write_text(json.dumps(self.config(), indent=2) + "\n")
+        (directory / CONFIG_FILE).write_text(
+            json.dumps(self.config(), indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def header(data: bytes, max_pixels: int = MAX_PIXELS) -> container.Container:

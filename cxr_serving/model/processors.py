@@ -23,11 +23,12 @@ def count() -> int:
 def _quota() -> float:
     """Processors by the quota of control groups, version 2 or 1; infinity where there is none."""
     try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        quota, period = (_CGROUP / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         try:
             quota, period = (
-                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")
+                for name in ("quota", "period")
             )
         except OSError:
             return math.inf

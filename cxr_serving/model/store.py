@@ -115,7 +115,9 @@ def _publish(
         partial.mkdir()
         described = write_files(partial) or record
         complete = described.model_copy(update={"files": hashes.of(partial, RECORD_FILE)})
-        (partial / RECORD_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
+        (partial / RECORD_FILE).write_text(
+            complete.model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
         # safetensors writes for the owner alone; whoever may list a bundle may read it.
         readable = partial.stat().st_mode & 0o666
         for path in hashes.files(partial):

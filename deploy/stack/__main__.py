@@ -160,7 +160,7 @@ def _left() -> list[str]:
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                command = (entry / "cmdline").read_text().replace("\0", " ")
+                command = (entry / "cmdline").read_text(encoding="utf-8").replace("\0", " ")
             except OSError:
                 continue
             if command and int(entry.name) != os.getpid():

@@ -204,7 +204,7 @@ def read(path: Path, environment: Mapping[str, str]) -> Composition:
     """
     content = {
         key: value
-        for key, value in yaml.safe_load(path.read_text()).items()
+        for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items()
         if not key.startswith("x-")
     }
     content = _interpolated(content, environment)

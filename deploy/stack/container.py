@@ -259,7 +259,7 @@ def _above(path: Path) -> list[Path]:
 
 def _children(process: int) -> tuple[int, ...]:
     try:
-        text = Path(f"/proc/{process}/task/{process}/children").read_text()
+        text = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8")
     except OSError:
         return ()
     return tuple(map(int, text.split()))

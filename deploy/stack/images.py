@@ -115,7 +115,7 @@ def _built(stage: str, root: Path | None) -> Image:
 
 def stages() -> dict[str, list[tuple[str, str]]]:
     """(instruction, arguments) of each stage of the Dockerfile, after those of its parent."""
-    text = (CHECKOUT / "Dockerfile").read_text()
+    text = (CHECKOUT / "Dockerfile").read_text(encoding="utf-8")
     text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))
     found: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []

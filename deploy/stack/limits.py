@@ -36,9 +36,9 @@ class Limits:
             parent.mkdir(exist_ok=True)
             if (control := _ROOT / "cgroup.subtree_control").exists():
                 for place in (control, parent / control.name):
-                    place.write_text("+memory +pids")
+                    place.write_text("+memory +pids", encoding="utf-8")
             file.parent.mkdir(exist_ok=True)
-            file.write_text(value)
+            file.write_text(value, encoding="utf-8")
 
     def enter(self) -> list[str]:
         """Shell commands that move the shell, and what it becomes, into the groups."""

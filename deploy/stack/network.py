@@ -38,7 +38,7 @@ class Network:
             _run(*within, "link", "set", "lo", "up")
         hosts = folder / "hosts"
         lines = [f"{address} {name}" for name, address in self._addresses.items()]
-        hosts.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+        hosts.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]), encoding="utf-8")
         _run("mount", "--bind", str(hosts), "/etc/hosts")
 
     def enter(self, name: str) -> list[str]:

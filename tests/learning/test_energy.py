@@ -49,10 +49,10 @@ def test_counters_that_only_root_may_read_are_ignored(
 ) -> None:
     read = Path.read_text
 
-    def forbidden(path: Path) -> str:
+    def forbidden(path: Path, encoding: str) -> str:
         if path.name == "energy_uj":
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+        return read(path, encoding)
 
     meter = Meter()
     monkeypatch.setattr(Path, "read_text", forbidden)
@@ -99,7 +99,7 @@ def test_an_implausible_counter_is_ignored(file: str, content: bytes, counters: 
 def test_no_error_of_the_system_fails_a_training(
     code: int, counters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path) -> str:
+    def broken(path: Path, encoding: str) -> str:
         raise OSError(code, os.strerror(code), str(path))
 
     meter = Meter()

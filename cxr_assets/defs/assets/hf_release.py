@@ -74,7 +74,7 @@ def hf_release(
             "champion": decision.champion or "none",
             **promotion.shown(decision.clauses),
             "hub": decision.pushed or hub.reason or "not pushed: held",
-            "card": dg.MetadataValue.md((directory / "README.md").read_text()),
+            "card": dg.MetadataValue.md((directory / "README.md").read_text(encoding="utf-8")),
         },
         data_version=dg.DataVersion(directory.name),
     )
