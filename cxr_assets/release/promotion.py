@@ -1,6 +1,7 @@
 """Which release is the released one: by the rule, or by a person."""
 
 import getpass
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,11 +124,19 @@ def promote(layout: Layout, version: str, because: str, push: Push | None = None
         decided_at=datetime.now(UTC),
         decision="promoted",
         clauses=_clauses(layout, version),
-        by=getpass.getuser(),
+        by=_user(),
         because=because.strip(),
         pushed=None,
     )
     return _carry_out(layout, directory, decision, push)
+
+
+def _user() -> str:
+    """Who runs this: a name, or the number of a user without one, as OpenShift runs containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return str(os.getuid())
 
 
 def _clauses(layout: Layout, version: str) -> list[Clause]:

@@ -245,7 +245,10 @@ class Pointer(BaseModel):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+            raise BundleError(
+                f"{path} cannot be read: {error.strerror}; this user needs the right to read "
+                "it and to enter its folders"
+            ) from error
 
     @classmethod
     def parse(cls, content: bytes, place: Path | str) -> Self:

@@ -174,6 +174,17 @@ def test_a_person_promotes_what_was_held(layout: Layout) -> None:
     assert store.read_pointer(layout.releases) == held.name
 
 
+def test_a_user_whom_nobody_named_is_recorded_by_number(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 1000670000)  # which no file of users has
+    held = release(layout, 1, passed=False)
+    decide(layout, held)
+    assert promote(layout, held.name, "read by two").by == "1000670000"
+
+
 def test_what_cannot_be_promoted(layout: Layout) -> None:
     with pytest.raises(PromotionError, match="there is none"):
         promote(layout, "20260101T000000Z-00000000", "because")
