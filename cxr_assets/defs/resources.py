@@ -1,7 +1,9 @@
 """Dagster resources: the experiment, the data root and MLflow."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -37,6 +39,10 @@ class Experiment(dg.ConfigurableResource[experiments.Experiment]):
         return experiments.compose(self.preset, overrides.split(self.overrides))
 
 
+class NoFolderError(Exception):
+    """Libraries would find no folder for temporary files or settings."""
+
+
 class DataRoot(dg.ConfigurableResource[Layout]):
     """The folder that the graph writes to, or the bucket that shares it with other machines."""
 
@@ -45,6 +51,24 @@ class DataRoot(dg.ConfigurableResource[Layout]):
         description="Data root: an absolute path, or s3://bucket/prefix. Datasets, models, reports "
         "and releases go there.",
     )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Look for the folders that libraries need besides, some of them late in a training.
+
+        Raises:
+            NoFolderError: there is none.
+        """
+        try:
+            tempfile.gettempdir()
+            Path.home()
+        except FileNotFoundError as error:
+            raise NoFolderError(
+                f"{error.strerror}: make one of them writable, or set TMPDIR to a folder that is"
+            ) from error
+        except RuntimeError as error:
+            raise NoFolderError(
+                "this user has no name and no home directory: set HOME to a folder, such as /tmp"
+            ) from error
 
     @property
     def layout(self) -> Layout:

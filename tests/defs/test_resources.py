@@ -1,3 +1,6 @@
+import errno
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +11,7 @@ from mlflow_server import Server
 from net import free_port
 
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
-from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
+from cxr_assets.defs.resources import DataRoot, Experiment, NoFolderError, mlflow
 from cxr_assets.store import EXPERIMENT
 
 
@@ -48,3 +51,19 @@ def test_if_tracking_is_required_a_run_without_its_server_fails(tmp_path):
 
     assert materialize(required=False)
     assert not materialize(required=True)
+
+
+def test_without_a_temporary_folder_a_run_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(NoFolderError, match=r"found in \['/tmp'\]: .* or set TMPDIR"):
+        DataRoot().setup_for_execution(dg.build_init_resource_context())
+
+
+def test_without_a_home_a_run_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 1000670000)  # which no file of users has
+    with pytest.raises(NoFolderError, match="no home directory: set HOME to a folder"):
+        DataRoot().setup_for_execution(dg.build_init_resource_context())
