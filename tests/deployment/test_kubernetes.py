@@ -180,3 +180,30 @@ def test_the_chart_sets_what_deploy_dagster_yaml_sets(chart: dict[str, Any]) -> 
     assert Path(
         chart["computeLogManager"]["config"]["customComputeLogManager"]["config"]["base_dir"]
     ).parts[:2] == ("/", "data")
+
+
+def test_kubernetes_accepts_what_the_chart_passes_on(chart: dict[str, Any]) -> None:
+    """The chart's own schema checks the rest, where Helm is: see the job `helm` of CI."""
+    [deployment] = chart["dagster-user-deployments"]["deployments"]
+    for part in (deployment, chart["dagsterWebserver"], chart["dagsterDaemon"]):
+        container = {
+            "name": "dagster",
+            "image": f"{part['image']['repository']}:{part['image']['tag']}",
+            "imagePullPolicy": part["image"]["pullPolicy"],
+            "env": part.get("env", []),
+            "envFrom": [{"secretRef": secret} for secret in part.get("envSecrets", [])],
+            "volumeMounts": part.get("volumeMounts", []),
+            "securityContext": part["securityContext"],
+            "resources": part["resources"],
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "dagster"},
+            "spec": {
+                "containers": [container],
+                "securityContext": part["podSecurityContext"],
+                "volumes": part.get("volumes", []),
+            },
+        }
+        kubernetes_validate.validate(pod, VERSION, strict=True)
