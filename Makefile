@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weeks images stack test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo weeks images facts stack test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -56,6 +56,9 @@ weeks: setup ## Four weeks of a hospital, into build/weeks; IMAGES=folder takes 
 
 images: setup ## Build and start the images, without leaks; as root; BUILD="--build-arg BASE=debian"
 	$(BIN)/python -m deploy.images $${PATIENCE:+--patience "$$PATIENCE"} -- $$BUILD
+
+facts: setup ## Service and job in containers that are not as usual, one by one; as root, an hour
+	FACTS=each $(BIN)/pytest -n 1 -v tests/deployment/test_facts.py
 
 stack: setup ## All of docker-compose.yml as processes, with a retraining; as root, a few minutes
 	$(BIN)/python -m deploy.stack $${PATIENCE:+--patience "$$PATIENCE"}

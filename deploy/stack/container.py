@@ -207,7 +207,7 @@ class Container:
         if self._image.root == Path("/"):
             lines += _bind(CHECKOUT, str(CHECKOUT), read_only=True)
             # The interpreter may lie in the home directory of whoever made the environment.
-            lines += [f"chmod o+x {shlex.quote(f'.{folder}')}" for folder in _above(PYTHON)]
+            lines += [f"chmod go+x {shlex.quote(f'.{folder}')}" for folder in _above(PYTHON)]
         if self._service.read_only:
             lines.append(f"mount -o remount,ro {root}")
         return lines
