@@ -16,7 +16,7 @@ from cxr_assets import exchange, written
 from cxr_assets.evaluation.removal import remove_absent, tables
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
-from cxr_assets.progress import LockError, Progress, held
+from cxr_assets.progress import Progress, StorageError, held
 from cxr_assets.radiographs import dataset, membership, preparation, raw, removal, withdrawal
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.membership import MembershipError
@@ -210,7 +210,7 @@ def main(patient: str) -> None:
         with exchange.exchanged(layout, progress):
             done = forget(layout, patient, progress, datetime.now(UTC))
     except (
-        *(SettingsError, LockError, RemoteError),
+        *(SettingsError, StorageError, RemoteError),
         *(UnknownPatient, WithdrawalError, DatasetError, ReportError),
     ) as error:
         sys.exit(f"error: {error}")

@@ -1,6 +1,7 @@
 """How a long step reports what it is doing, and waits for its turn."""
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,12 @@ Progress = Callable[[str], None]
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
-class LockError(Exception):
-    """The file system has no locks; the message says where and what to do."""
+# Of a file system that is full or read-only.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class StorageError(Exception):
+    """A file system is full, read-only or has no locks; the message says where and what to do."""
 
 
 def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
@@ -27,7 +32,7 @@ def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
         progress: called with a line before waiting.
 
     Raises:
-        LockError: the file system has no locks, and another process could work on the same.
+        StorageError: the file system has no locks, and another process could work on the same.
     """
     try:
         lock.acquire(blocking=False)
@@ -37,7 +42,7 @@ def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
-        raise LockError(
+        raise StorageError(
             f"{lock.lock_file} cannot be locked ({error.strerror}): its file system has no locks. "
             "Mount it with them (NFS: version 4, or version 3 with rpc.statd running), or set "
             "CXR_DATA_ROOT to a folder of another file system"
@@ -46,11 +51,23 @@ def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
 
 @contextmanager
 def held(path: Path, busy: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock of a file, and make its folder; arguments as for :func:`acquire`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    acquire(lock, busy, progress)
+    """Hold the lock of a file, and make its folder; arguments as for :func:`acquire`.
+
+    Raises:
+        StorageError: the file system has no locks, or is full or read-only: here, or in the body.
+    """
     try:
-        yield
-    finally:
-        lock.release()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        acquire(lock, busy, progress)
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise StorageError(
+            f"{error.filename or path.parent} cannot be written: {os.strerror(error.errno)}. Free "
+            "space or make the data root writable, then run the same again"
+        ) from error

@@ -18,7 +18,7 @@ from cxr_assets.learning.fit import locked
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.progress import LockError, Progress
+from cxr_assets.progress import Progress, StorageError
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
 from cxr_assets.radiographs.kaggle import KaggleError
@@ -33,7 +33,7 @@ ASSET = "convnext_model"
 EXPLAINED = (
     *(KaggleError, raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
     *(PretrainedError, TrainingError, tracking.TrackingError, ExportError, BundleError),
-    LockError,
+    StorageError,
 )
 
 

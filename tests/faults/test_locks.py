@@ -19,7 +19,7 @@ from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
-from cxr_assets.progress import LockError
+from cxr_assets.progress import StorageError
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 
@@ -46,7 +46,9 @@ def test_every_step_says_that_it_needs_locks(without_locks: None, tmp_path: Path
         lambda: remove_absent(layout, print),
     ]
     for step in steps:
-        with pytest.raises(LockError, match=rf"{layout.root}/.*no locks.*or set CXR_DATA_ROOT to"):
+        with pytest.raises(
+            StorageError, match=rf"{layout.root}/.*no locks.*or set CXR_DATA_ROOT to"
+        ):
             step()
     assert not list(layout.root.glob("work/*/")), "nothing was trained"
 

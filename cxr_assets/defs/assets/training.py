@@ -8,7 +8,7 @@ from pydantic import Field
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.resources import DataRoot, Experiment
 from cxr_assets.defs.retries import reconnecting, retried
-from cxr_assets.progress import LockError
+from cxr_assets.progress import StorageError
 from cxr_assets.tracking import Run
 from cxr_serving.model.bundle import HISTORY_FILE, BundleRecord
 
@@ -53,7 +53,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         layout = data_root.pull(context)
         with reconnecting(context, UnreachableError):
             plan = make_plan(asset, experiment.resolve(), layout)
-            with retried(LockError, TrainingError, PretrainedError, DatasetError):
+            with retried(StorageError, TrainingError, PretrainedError, DatasetError):
                 training.fit(plan, context.log.info, config.force)
 
     @dg.op(
@@ -77,7 +77,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
 
         with (
             data_root.exchanged(context) as layout,
-            retried(LockError, exporting.ExportError),
+            retried(StorageError, exporting.ExportError),
         ):
             plan = make_plan(asset, experiment.resolve(), layout)
             directory, published = exporting.export(plan, context.run_id, progress=context.log.info)
