@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weeks images facts stack test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo weeks images facts stack faults test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,6 +62,13 @@ facts: setup ## Service and job in containers that are not as usual, one by one;
 
 stack: setup ## All of docker-compose.yml as processes, with a retraining; as root, a few minutes
 	$(BIN)/python -m deploy.stack $${PATIENCE:+--patience "$$PATIENCE"}
+
+# The tests that the page names, wherever they are.
+TRIES ?= 10
+faults: setup ## Every fault of docs/reliability.md, random ones TRIES times; as root
+	env -u DAGSTER_HOME $(BIN)/pytest --tries $(TRIES) \
+	  $$(grep -o '[a-z_/]*\.py::test_[a-z_0-9]*' docs/reliability.md | sort -u | sed 's:^:tests/:')
+	$(BIN)/python -m deploy.stack --faults 2 $${PATIENCE:+--patience "$$PATIENCE"}
 
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest

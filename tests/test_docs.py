@@ -99,7 +99,14 @@ def test_every_line_of_the_threat_model_names_a_test_that_exists() -> None:
     assert len(rows) > 20
     for row in rows:
         assert re.search(r"`\S+\.py::test_\w+`$", row), row
-    for file, name in re.findall(r"`(\S+\.py)::(test_\w+)`", page):
+
+
+@pytest.mark.parametrize("page", ["security", "reliability"])
+def test_the_tests_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / f"docs/{page}.md").read_text()
+    named = re.findall(r"`([^`\s]+\.py)::(test_\w+)`", text)
+    assert len(named) > 20
+    for file, name in named:
         assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), (file, name)
 
 
