@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weeks images facts stack faults test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo quarter images facts stack faults test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,8 +51,8 @@ demo: setup ## Train and report on synthetic images, a few minutes on two cores
 	CXR_EXPERIMENT="$${CXR_EXPERIMENT:-demo}" $(BIN)/dagster job execute -m cxr_assets.definitions -j retrain
 	@$(BIN)/cxr summary
 
-weeks: setup ## Four weeks of a hospital, into build/weeks; IMAGES=folder takes real images
-	$(BIN)/python -m benchmarks.weeks $${IMAGES:+--images "$$IMAGES"}
+quarter: setup ## Thirteen weeks of a hospital in ten minutes, into build/quarter
+	$(BIN)/python -m benchmarks.unattended.quarter $${PATIENCE:+--patience "$$PATIENCE"}
 
 images: setup ## Build and start the images, without leaks; as root; BUILD="--build-arg BASE=debian"
 	$(BIN)/python -m deploy.images $${PATIENCE:+--patience "$$PATIENCE"} -- $$BUILD

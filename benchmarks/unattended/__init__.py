@@ -1,0 +1,1 @@
+"""The pipeline as it runs without anyone watching."""
