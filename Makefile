@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quarter images facts stack faults test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo quarter soak images facts stack faults test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -53,6 +53,9 @@ demo: setup ## Train and report on synthetic images, a few minutes on two cores
 
 quarter: setup ## Thirteen weeks of a hospital in ten minutes, into build/quarter
 	$(BIN)/python -m benchmarks.unattended.quarter $${PATIENCE:+--patience "$$PATIENCE"}
+
+soak: setup ## 50 retrainings with faults, into build/soak; half an hour
+	$(BIN)/python -m benchmarks.unattended.soak $${PATIENCE:+--patience "$$PATIENCE"}
 
 images: setup ## Build and start the images, without leaks; as root; BUILD="--build-arg BASE=debian"
 	$(BIN)/python -m deploy.images $${PATIENCE:+--patience "$$PATIENCE"} -- $$BUILD

@@ -1,1 +1,1 @@
-"""The pipeline as it runs without anyone watching."""
+"""The pipeline as it runs without anyone watching: thirteen weeks, and faults under load."""

@@ -1,0 +1,77 @@
+"""The short form of `make soak`, and what it takes for a breach."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from benchmarks.unattended import faults, soak, watching
+from benchmarks.unattended.soak import Soak
+from benchmarks.unattended.watching import Measure
+
+MEASURE = Measure({1: "daemon"}, {"daemon": 30}, 0, 0, 1000)
+
+
+def test_a_retraining_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with Soak(tmp_path / "soak", 10, False, lines.append) as soaked:
+        soaked.follow([faults.TERMINATED], Random(0))
+    assert not soaked.breaches
+    assert [line.split(" | ")[1] for line in lines if line.startswith("| 1 |")] == ["SIGTERM"]
+    assert " 0 failed" in lines[-1]
+    assert not watching.working(tmp_path / "soak" / "data")
+
+
+def test_half_of_the_retrainings_are_struck_each_kind_as_often() -> None:
+    found = Counter(fault and fault.name for fault in faults.plan(50, Random(7)))
+    assert found.pop(None) == 25
+    assert set(found.values()) == {5}
+    assert faults.plan(50, Random(7)) == faults.plan(50, Random(7)) != faults.plan(50, Random(8))
+
+
+def test_a_process_is_found_whoever_its_parent_is(tmp_path: Path) -> None:
+    code = "import time; print(flush=True); time.sleep(600)"
+    environment = {**os.environ, "CXR_DATA_ROOT": str(tmp_path)}
+    started = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}])"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", started], env=environment, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    with parent:
+        parent.stdout.readline()
+        (orphan,) = set(watching.working(tmp_path)) - {parent.pid}
+        os.kill(orphan, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (replace(MEASURE, processes={1: "daemon", 2: "left"}), "left"),
+        (replace(MEASURE, temporary=1), "temporary=1"),
+        (replace(MEASURE, locks=1), "locks=1"),
+        (replace(MEASURE, handles={"daemon": 60}), "daemon has 60 open files, 30 at first"),
+    ],
+)
+def test_what_stays_behind_is_a_breach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Measure, said: str
+) -> None:
+    soaked = Soak(tmp_path, 0.001, False, lambda line: None)
+    monkeypatch.setattr(soak, "measure", lambda pipeline, service: found)
+    soaked.look(MEASURE, 0)
+    (breach,) = soaked.breaches
+    assert said in breach
+
+
+def test_a_data_root_that_grows_after_pruning_is_a_breach(tmp_path: Path) -> None:
+    soaked = Soak(tmp_path, 1, False, lambda line: None)
+    sizes = [100, 200, 300, 400, 500, 510, 490, 520]
+    soaked.flat([replace(MEASURE, disk=size) for size in sizes])
+    assert not soaked.breaches
+    soaked.flat([replace(MEASURE, disk=size) for size in (*sizes, 600)])
+    assert len(soaked.breaches) == 1
