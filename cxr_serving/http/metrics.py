@@ -128,6 +128,13 @@ class Metrics:
         self.model_rejections = Counter(
             "cxr_model_rejections", "Models that were rejected.", registry=registry
         )
+        self._model_rejected = Gauge(
+            "cxr_model_rejected",
+            "1 for the version that should serve and was rejected; absent otherwise.",
+            ["version"],
+            registry=registry,
+        )
+        self._rejected: str | None = None
         self.model_ready = Gauge("cxr_model_ready", "1 while a model serves.", registry=registry)
         self.model_stale = Gauge(
             "cxr_model_stale",
@@ -143,6 +150,15 @@ class Metrics:
             registry=registry,
         )
         self._model = Info("cxr_model", "The model that serves.", registry=registry)
+
+    def name_rejected(self, version: str | None) -> None:
+        """Name the version that should serve and was rejected, or none."""
+        if version == self._rejected:
+            return  # without a moment in which Prometheus does not see it
+        self._rejected = version
+        self._model_rejected.clear()
+        if version is not None:
+            self._model_rejected.labels(version).set(1)
 
     def describe_model(self, record: BundleRecord, runtime: str) -> None:
         """Name the model that serves."""

@@ -214,7 +214,8 @@ class Watcher:
                 self._serve(self._obtain(version))
             except BundleError as error:
                 which = "pinned" if self.state.pinned else "newest"
-                self._report(f"the {which} model, {version}, cannot be served: {error}")
+                problem = f"the {which} model, {version}, cannot be served: {error}"
+                self._report(problem, rejected=version)
 
     def _serves(self, version: str) -> bool:
         return self.state.model is not None and self.state.model.record.version == version
@@ -252,6 +253,7 @@ class Watcher:
         self._metrics.model_loads.inc()
         self._metrics.model_ready.set(1)
         self._metrics.model_stale.set(self._outdated is not None)
+        self._metrics.name_rejected(None)
         self._metrics.describe_model(model.record, model.runtime)
         logger.info(
             "serving",
@@ -267,9 +269,10 @@ class Watcher:
         self._metrics.model_pinned.set(version is not None)
         logger.info("pinned" if version else "unpinned", extra={"version": version})
 
-    def _report(self, problem: str | None) -> None:
+    def _report(self, problem: str | None, rejected: str | None = None) -> None:
         problem = self._outdated or problem
         self._metrics.model_stale.set(problem is not None)
+        self._metrics.name_rejected(rejected)
         if problem is None and self.state.model is not None:
             problem = self.state.model.warning
         if problem == self.state.problem:

@@ -80,6 +80,17 @@ def gate(accepted: str, rejected: str) -> list[dict[str, str]]:
     ]
 
 
+def replicas(
+    metric: str, number: int, version: str = "v", values: str = "1x60"
+) -> list[dict[str, str]]:
+    """``cxr_model_<metric>`` of several replicas."""
+    of_model = {} if metric == "ready" else {"version": version}
+    return [
+        series(f"cxr_model_{metric}", values, instance=f"{version}-{replica}:8000", **of_model)
+        for replica in range(number)
+    ]
+
+
 DAY = 24 * 3600
 # Between two values of a series, where a minute would make too many.
 INTERVALS = {"ModelPinned": "10m"}
@@ -135,6 +146,12 @@ CASES: list[tuple[str, list[dict[str, str]], str, int]] = [
     ("ModelOld", model(20000 * DAY, ready="0x90"), "61m", 0),
     ("ModelRejected", [series("cxr_model_rejections_total", "0x5 1x200")], "10m", 1),
     ("ModelRejected", [series("cxr_model_rejections_total", "0x5 1x200")], "70m", 0),
+    ("ReplicaRejects", [*replicas("ready", 3), *replicas("rejected", 1)], "6m", 1),
+    ("ReplicaRejects", [*replicas("ready", 3), *replicas("rejected", 3)], "60m", 0),
+    ("ReplicaRejects", replicas("ready", 3), "60m", 0),
+    ("ReplicasDiffer", [*replicas("info", 2), *replicas("info", 1, "other")], "16m", 1),
+    ("ReplicasDiffer", [*replicas("info", 2), *replicas("info", 1, "other", "1x3")], "60m", 0),
+    ("ReplicasDiffer", replicas("info", 3), "60m", 0),
     ("ModelPinned", [series("cxr_model_pinned", "1x200")], "25h", 1),
     ("ModelPinned", [series("cxr_model_pinned", "1x120 0 1x79")], "25h", 0),
 ]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from cxr_serving.http.metrics import Metrics
 from cxr_serving.http.watcher import Watcher
@@ -14,11 +15,17 @@ def load(directory: Path) -> Predictor:
 
 
 def value(metrics: Metrics, name: str) -> float:
-    for family in text_string_to_metric_families(metrics.render().decode()):
-        for sample in family.samples:
-            if sample.name == name:
-                return sample.value
-    raise LookupError(name)
+    return samples(metrics, name)[0].value
+
+
+def rejected(metrics: Metrics) -> list[str]:
+    """Versions that should serve and were rejected."""
+    return [sample.labels["version"] for sample in samples(metrics, "cxr_model_rejected")]
+
+
+def samples(metrics: Metrics, name: str) -> list[Sample]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return [sample for family in families for sample in family.samples if sample.name == name]
 
 
 def serving(watcher: Watcher) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from following import serving, value
+from following import rejected, serving, value
 from spoiling import WEIGHTS, Edit, edit_json, edit_weights, in_torch, other_reference
 
 from cxr_serving.http.metrics import Metrics
@@ -66,11 +66,13 @@ def test_bad_bundle_keeps_the_old_model_in_service(
         assert bad.name in str(watcher.state.problem)
         assert value(metrics, "cxr_model_stale") == 1
         assert value(metrics, "cxr_model_rejections_total") == 1
+        assert rejected(metrics) == [bad.name]
 
     store.write_pointer(good.parent, good.name)
     watcher.poll()
     assert watcher.state.problem is None
     assert value(metrics, "cxr_model_stale") == 0
+    assert rejected(metrics) == []
     store.write_pointer(good.parent, bad.name)
     for _ in range(2):
         watcher.poll()
@@ -81,6 +83,7 @@ def test_bad_bundle_keeps_the_old_model_in_service(
     watcher.poll()
     assert serving(watcher) == better.name
     assert watcher.state.problem is None
+    assert rejected(metrics) == []
 
 
 def test_repaired_bundle_is_tried_again(
