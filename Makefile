@@ -106,6 +106,7 @@ bench-serving: setup ## The service against a baseline, under swaps and under at
 	$(BIN)/python -m benchmarks.serving.speed
 	$(BIN)/python -m benchmarks.serving.speed --one-cpu
 	$(BIN)/python -m benchmarks.serving.swaps
+	test ! -x /usr/sbin/nginx || $(BIN)/python -m benchmarks.serving.replicas
 	$(BIN)/python -m benchmarks.serving.hostile
 
 bench-peers: setup .venv-peers/installed ## The service against LitServe and BentoML; a quarter of an hour
