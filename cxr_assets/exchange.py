@@ -18,7 +18,7 @@ from cxr_assets.progress import Progress, held
 from cxr_serving.model import hashes, store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import POINTER_FILE, RECORD_FILE, BundleError
-from cxr_serving.model.remote import Bucket, DamagedError, RemoteError
+from cxr_serving.model.remote import Bucket, ConflictError, DamagedError, RemoteError
 from cxr_serving.model.replica import SUFFIX, receive, send
 
 _LEASE = "locks/changes.json"
@@ -159,10 +159,22 @@ class _Exchange:
             found = self.bucket.read(key)
             if found is None:
                 return
+            if path == self._layout.withdrawn:
+                self._require_agreement(key, path, found.content)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, found.content)
             etag = found.etag
         self._agree(key, Known(etag=etag, digest=_digest(path)))
+
+    def _require_agreement(self, key: str, path: Path, content: bytes) -> None:
+        """What a person has recorded is not replaced by what another has."""
+        known = self._state.known.get(key)
+        same = path.exists() and _digest(path) == (known and known.digest)
+        if path.exists() and not same and path.read_bytes() != content:
+            raise ConflictError(
+                f"{path} and {self.bucket.name(key)} have both changed: move the file away, then "
+                "run `cxr data forget` again for the patients that only it names"
+            )
 
     def _remove(self, key: str, path: Path) -> None:
         """Follow a deletion, unless the local copy is another one by now."""

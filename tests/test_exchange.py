@@ -259,6 +259,22 @@ def test_step_that_fails_leaves_there_what_it_has_done(
     assert storage.content("cxr/withdrawn.csv") == b"patient\n"
 
 
+def test_two_withdrawals_at_once_are_both_kept(
+    machine: Callable[[str], Layout], storage: s3.Storage
+) -> None:
+    a, b = machine("a"), machine("b")
+    for layout in (a, b):
+        exchange.pull(layout, quiet)
+    a.root.mkdir(exist_ok=True)
+    a.withdrawn.write_text("first patient\n")  # a step that was killed before it ended
+    with exchanged(b, quiet):
+        b.withdrawn.write_text("second patient\n")
+    with pytest.raises(ConflictError, match=r"withdrawn.csv have both changed: move the file"):
+        exchange.pull(a, quiet)
+    assert a.withdrawn.read_text() == "first patient\n"
+    assert storage.content("cxr/withdrawn.csv") == b"second patient\n"
+
+
 def test_unreachable_bucket_stops_a_step_before_it_begins(
     machine: Callable[[str], Layout], storage: s3.Storage
 ) -> None:
