@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quarter soak images facts stack faults test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo quarter soak images facts stack faults s3 test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -72,6 +72,10 @@ faults: setup ## Every fault of docs/reliability.md, random ones TRIES times; as
 	env -u DAGSTER_HOME $(BIN)/pytest --tries $(TRIES) \
 	  $$(grep -o '[a-z_/]*\.py::test_[a-z_0-9]*' docs/reliability.md | sort -u | sed 's:^:tests/:')
 	$(BIN)/python -m deploy.stack --faults 2 $${PATIENCE:+--patience "$$PATIENCE"}
+
+s3: setup ## A data root in a bucket, on a server of S3 here; many publications, minutes
+	PUBLICATIONS=$${PUBLICATIONS:-100} $(BIN)/pytest -n 0 --timeout 3600 tests/serving/model/test_remote.py \
+	  tests/serving/http/test_watcher_bucket.py tests/serving/test_bucket.py tests/test_exchange.py tests/test_handover.py
 
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest

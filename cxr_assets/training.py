@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
-from cxr_assets import exchange, tracking
+from cxr_assets import exchange, handover, tracking
 from cxr_assets.experiment import Experiment
 from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
@@ -60,6 +60,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
     fit(plan, progress)
     with exchange.exchanged(layout, progress):
         directory, _ = export(plan, point=False, progress=progress)
+    handover.ended(layout, plan.work)
     return directory
 
 
@@ -105,7 +106,7 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
         TrainingError: see :func:`cxr_assets.learning.fit.fit`.
         TrackingError: the store rejects a record, and it is required.
     """
-    with locked(plan, progress):
+    with handover.resumed(plan.layout, plan.work, progress) as saved, locked(plan, progress):
         if not force and (settled := plan.settled()):
             progress(f"{plan.asset}: {settled}")
             return
@@ -116,5 +117,5 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
             run.set_tags(
                 {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
             )
-            untracked_fit(plan, progress, Curves(run), force)
+            untracked_fit(plan, progress, Curves(run), force, saved)
             run.log_artifact(plan.work / CHECKPOINT_FILE)

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,14 @@ class WholeCheckpoints(TorchCheckpointIO):
     copy, which a kill can leave incomplete.
     """
 
+    def __init__(self, saved: Callable[[], None] = lambda: None) -> None:
+        """Prepare to write.
+
+        Args:
+            saved: called after each ``last.ckpt``.
+        """
+        self._saved = saved
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
@@ -55,6 +63,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with writing(Path(path)):
             write_file(Path(path), content.getbuffer())
+        if Path(path).name == LAST_FILE:
+            self._saved()
 
 
 def resumable(work: Path, progress: Progress) -> Path | None:

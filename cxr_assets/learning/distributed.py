@@ -48,7 +48,13 @@ _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 class Training(Protocol):
     """What each process runs; the result of the first one counts."""
 
-    def __call__(self, progress: Progress, logger: Logger | None, strategy: Strategy) -> Any: ...
+    def __call__(
+        self,
+        progress: Progress,
+        logger: Logger | None,
+        saved: Callable[[], None],
+        strategy: Strategy,
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,13 @@ class _Rank:
         )
 
 
-def run(train: Training, devices: int, progress: Progress, logger: Logger | None) -> Any:
+def run(
+    train: Training,
+    devices: int,
+    progress: Progress,
+    logger: Logger | None,
+    saved: Callable[[], None],
+) -> Any:
     """Run a training in a process for each device, and return what the first one returns.
 
     SIGINT and SIGTERM are passed on to the processes, and handled once all have ended. If one of
@@ -79,6 +91,7 @@ def run(train: Training, devices: int, progress: Progress, logger: Logger | None
         devices: accelerators of this machine, or processes that share its CPU if it has none.
         progress: called with the lines of the first process.
         logger: receives what the first process logs.
+        saved: called when it has written a checkpoint; it does not wait.
 
     Raises:
         TrainingError: the machine has fewer accelerators, or a process was killed.
@@ -103,7 +116,8 @@ def run(train: Training, devices: int, progress: Progress, logger: Logger | None
                 process.start()
                 theirs.close()
                 ranks.append(_Rank(number, process, ours))
-            return _follow(ranks, signals, {"progress": progress, **_methods(logger)})
+            calls = {"progress": progress, "saved": saved, **_methods(logger)}
+            return _follow(ranks, signals, calls)
         finally:
             for rank in ranks:
                 rank.process.kill()
@@ -205,6 +219,7 @@ def _work(
         result = train(
             (lambda line: send("progress", line)) if first else (lambda line: None),
             _Relay(send) if first and logs else None,
+            lambda: send("saved"),
             DDPStrategy(cluster_environment=LightningEnvironment(), forward_sync_buffers=False),
         )
         if first:

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,13 @@ def locked(plan: Plan, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: bool = False) -> None:
+def fit(
+    plan: Plan,
+    progress: Progress,
+    logger: Logger | None = None,
+    force: bool = False,
+    saved: Callable[[], None] = lambda: None,
+) -> None:
     """Train until done; resume an interrupted run of the same fingerprint.
 
     SIGINT and SIGTERM stop it after the optimiser's next step, with its state on disk, and are then
@@ -78,6 +84,7 @@ def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: boo
         progress: called with one line per epoch.
         logger: for the curves; the bundle records its run.
         force: train even if the training is settled; an unfinished fit is still resumed.
+        saved: called after each checkpoint that a training resumes from.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -99,12 +106,12 @@ def fit(plan: Plan, progress: Progress, logger: Logger | None = None, force: boo
             progress(f"resuming from {checkpoint}")
         train = partial(_train, plan, checkpoint)
         if plan.recipe.devices == 1:
-            history = train(progress, logger)
+            history = train(progress, logger, saved)
         else:
             # Not needed otherwise.
             from cxr_assets.learning import distributed
 
-            history = distributed.run(train, plan.recipe.devices, progress, logger)
+            history = distributed.run(train, plan.recipe.devices, progress, logger, saved)
         run_id = logger.version if logger else None
         with writing(plan.work):
             write_file(plan.work / HISTORY_FILE, history.to_csv(index=False).encode())
@@ -123,6 +130,7 @@ def _train(
     checkpoint: Path | None,
     progress: Progress,
     logger: Logger | None,
+    saved: Callable[[], None],
     strategy: Strategy | str = "auto",
 ) -> pd.DataFrame:
     keep_freed_memory()
@@ -167,7 +175,7 @@ def _train(
         accumulate_grad_batches=plan.recipe.accumulate,
         deterministic="warn" if plan.experiment.deterministic else False,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(saved)],
         logger=logger or False,
         enable_progress_bar=in_terminal,
         enable_model_summary=False,

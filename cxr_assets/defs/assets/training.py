@@ -70,6 +70,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
     ) -> dg.Output[None]:
         import pandas as pd
 
+        from cxr_assets import handover
         from cxr_assets.defs.assets import pictures
         from cxr_assets.evaluation import plots
         from cxr_assets.learning import export as exporting
@@ -82,6 +83,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
             plan = make_plan(asset, experiment.resolve(), layout)
             directory, published = exporting.export(plan, context.run_id, progress=context.log.info)
             pruned = exporting.prune(plan, context.log.info)
+        handover.ended(layout, plan.work)
         record = BundleRecord.read(directory)
         history = pd.read_csv(directory / HISTORY_FILE)
         return dg.Output(
