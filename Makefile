@@ -25,7 +25,7 @@ UV_SOURCES := env $${PIP_CERT:+SSL_CERT_FILE="$$PIP_CERT"} \
   $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$(echo "$$PIP_FIND_LINKS" | tr ' ' ,)"}
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## Install into .venv and prepare DAGSTER_HOME
 	@case "$$DAGSTER_HOME" in *\?*|*%[0-9a-fA-F][0-9a-fA-F]*) \
