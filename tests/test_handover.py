@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import s3
 import tiny
 
-from cxr_assets import handover, training
+from cxr_assets import handover
 from cxr_assets.exchange import exchanged
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export
+from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 
@@ -27,6 +29,11 @@ def plan(layout: Layout) -> Plan:
     return make_plan("convnext_model", compose("demo", overrides), layout)
 
 
+def train(made: Plan, progress: Callable[[str], None]) -> None:
+    with handover.resumed(made.layout, made.work, progress) as saved:
+        fit(made, progress, saved=saved)
+
+
 def until(line: str) -> Callable[[str], None]:
     def progress(reported: str) -> None:
         if reported.startswith(line):
@@ -35,10 +42,12 @@ def until(line: str) -> Callable[[str], None]:
     return progress
 
 
+# It would forget which epoch was the best.
+@pytest.mark.filterwarnings("error:The dirpath has changed")
 def test_training_resumes_on_another_machine(tmp_path: Path, storage: s3.Storage) -> None:
     first = plan(Layout(tmp_path / "first", s3.URL))
     try:
-        training.fit(first, until("epoch 3/4"))
+        train(first, until("epoch 3/4"))
     except MachineGone:
         shutil.rmtree(first.layout.root)
     key = f"cxr/work/{first.work.name}.tar"
@@ -47,7 +56,7 @@ def test_training_resumes_on_another_machine(tmp_path: Path, storage: s3.Storage
     second = plan(Layout(tmp_path / "second", s3.URL))
     assert second.fingerprint == first.fingerprint
     lines: list[str] = []
-    training.fit(second, lines.append)
+    train(second, lines.append)
     assert [line[:9] for line in lines if line.startswith("epoch")] == ["epoch 3/4", "epoch 4/4"]
     assert pd.read_csv(second.work / "history.csv")["epoch"].tolist() == [0, 1, 2, 3]
     with exchanged(second.layout, lines.append):
@@ -68,7 +77,7 @@ def test_training_without_its_bucket_ends_all_the_same(tmp_path: Path, storage: 
         elif line.startswith("epoch 4/4"):
             storage.network.mend()
 
-    training.fit(made, progress)
+    train(made, progress)
     assert made.finished
     assert sum("this checkpoint is on this machine alone" in line for line in lines) == 2
     assert storage.has(f"cxr/work/{made.work.name}.tar")

@@ -143,7 +143,7 @@ def _train(
     callbacks: list[L.Callback] = [
         *plan.recipe.callbacks(),
         history,
-        ModelCheckpoint(
+        _Kept(
             plan.work,
             filename=CHECKPOINT_FILE.removesuffix(".ckpt"),
             monitor=MONITOR,
@@ -151,7 +151,7 @@ def _train(
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
-        ModelCheckpoint(
+        _Kept(
             plan.work,
             filename=LAST_FILE.removesuffix(".ckpt"),
             save_on_train_epoch_end=True,
@@ -199,6 +199,26 @@ def in_bf16(precision: Precision) -> bool:
         # A CPU without bfloat16 units is slower in bfloat16 than in float32.
         return torch.cuda.is_available()
     return precision == "bf16"
+
+
+class _Kept(ModelCheckpoint):
+    """Knows the best epoch, when resuming, also if the work folder lies elsewhere than before."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            return path and str(folder / Path(path).name)
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_k_models": {here(p): s for p, s in state_dict["best_k_models"].items()},
+                **{name: here(state_dict[name]) for name in paths},
+            }
+        )
 
 
 class _Patience(EarlyStopping):
