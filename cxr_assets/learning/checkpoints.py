@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from cxr_assets.progress import Progress
@@ -113,3 +114,24 @@ def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
         progress(f"set aside as {set_aside(path)}, because it is broken: {reason}")
         return None
     return checkpoint
+
+
+class Kept(ModelCheckpoint):
+    """Knows the best epoch, when resuming, also if the work folder lies elsewhere than before."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the paths of this work folder: Lightning would forget the best score."""
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            return path and str(folder / Path(path).name)
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_k_models": {here(p): s for p, s in state_dict["best_k_models"].items()},
+                **{name: here(state_dict[name]) for name in paths},
+            }
+        )

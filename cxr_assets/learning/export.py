@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import numpy.typing as npt
@@ -119,19 +120,22 @@ def prune(plan: Plan, progress: Progress = lambda line: None) -> list[str]:
     Returns:
         The deleted versions.
     """
+    # By the clock of the file system, as this machine's may be another one.
+    with NamedTemporaryFile(dir=plan.work.parent, prefix=".now") as made:
+        now = Path(made.name).stat().st_mtime
     for lock in sorted(plan.work.parent.glob("*.lock")):
         if _WORK.fullmatch(lock.stem):
-            _prune_work(lock)
+            _prune_work(lock, now)
     layout = plan.layout
     with _publishing(plan, progress):
         named = [*store.versions(layout.reports), *store.versions(layout.releases)]
         return store.prune(plan.bundles, plan.experiment.keep_versions, protect=named)
 
 
-def _prune_work(lock: Path) -> None:
+def _prune_work(lock: Path, now: float) -> None:
     work = lock.with_suffix("")
     newest = max(path.stat().st_mtime for path in (lock, *work.glob("*")))
-    if datetime.now(UTC) - datetime.fromtimestamp(newest, UTC) < _ABANDONED:
+    if now - newest < _ABANDONED.total_seconds():
         return
     with suppress(Timeout), FileLock(lock, blocking=False):  # no training of it runs
         if work.exists():

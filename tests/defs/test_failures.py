@@ -3,7 +3,7 @@ import pytest
 
 from cxr_assets.defs import failures
 from cxr_assets.defs.retries import retried
-from cxr_assets.learning.fit import DivergedError
+from cxr_assets.learning.history import DivergedError
 from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.split import SplitError
 from cxr_assets.release.release import ReleaseError

@@ -13,7 +13,7 @@ from cxr_assets import decisions, drift
 from cxr_assets.decisions import Decision
 from cxr_assets.definitions import definitions
 from cxr_assets.defs import notifying
-from cxr_assets.learning.fit import DivergedError
+from cxr_assets.learning.history import DivergedError
 from cxr_assets.notifications import NotificationError
 from cxr_assets.settings import Settings
 from cxr_serving.model.report import Clause

@@ -1,5 +1,6 @@
 import os
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,22 @@ def test_abandoned_trainings_are_deleted(layout):
     assert not abandoned.lock.exists()
     assert (held.work / "last.ckpt").exists()
     assert (recent.work / "last.ckpt").exists()
+
+
+def test_a_clock_that_is_ahead_of_the_file_system_abandons_no_training(layout, monkeypatch):
+    plan = make_plan("convnext_model", experiment(), layout)
+    with pytest.raises(Crash):
+        fit(plan, crash)
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Ahead":
+            return super().now(tz) + timedelta(days=365)
+
+    monkeypatch.setattr(exporting, "datetime", Ahead)
+    monkeypatch.setattr(time, "time", lambda: Ahead.now().timestamp())
+    prune(plan)
+    assert (plan.work / "last.ckpt").exists()
 
 
 def test_a_fit_on_another_dataset_is_not_published(layout):

@@ -12,7 +12,7 @@ from cxr_assets.defs.assets.training import model_asset
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
 from cxr_assets.layout import Layout
 from cxr_assets.learning import fit
-from cxr_assets.learning.fit import DivergedError
+from cxr_assets.learning.history import DivergedError
 from cxr_serving.model import store
 
 OVERRIDES = (*tiny.NETWORKS, "trainer.max_epochs=3", "trainer.batch_size=4")
