@@ -22,6 +22,7 @@ ASSET = "convnext_model"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SECONDS_OF_SILENCE", 3)
     monkeypatch.setattr(remote, "_ATTEMPTS", 1)
 
 
