@@ -116,7 +116,8 @@ def run(
                 process.start()
                 theirs.close()
                 ranks.append(_Rank(number, process, ours))
-            calls = {"progress": progress, "saved": saved, **_methods(logger)}
+            calls: dict[str, Callable[..., Any]] = {"progress": progress, "saved": saved}
+            calls |= _methods(logger)
             return _follow(ranks, signals, calls)
         finally:
             for rank in ranks:
