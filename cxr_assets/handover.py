@@ -36,7 +36,7 @@ def resumed(layout: Layout, work: Path, progress: Progress) -> Iterator[Callable
     work.parent.mkdir(parents=True, exist_ok=True)
     with lease.held(bucket, f"locks/{work.name}.json", "the same training runs", progress):
         seen = bucket.etag(key)
-        noted = note.read_text() if note.exists() else None
+        noted = note.read_text("utf-8") if note.exists() else None
         if seen is not None and not (work.exists() and noted == seen):
             progress(f"another machine has left {bucket.name(key)} of this training")
             # A training checks its checkpoints itself.

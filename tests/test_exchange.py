@@ -1,5 +1,6 @@
 """Several machines, each a folder of its own, and a bucket between them."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -112,8 +113,10 @@ def test_network_cut_at_any_byte_of_a_publication(
         first = publish(layout, 0)
     total = storage.network.passed[way] - before
     current, failed = first, 0
-    for number in range(1, 6):
-        storage.network.cut(**{way: total * number / 6})
+    # Each is noticed only after some seconds: more of them in `make s3`.
+    parts = 6 if "PUBLICATIONS" in os.environ else 3
+    for number in range(1, parts):
+        storage.network.cut(**{way: total * number / parts})
         version = f"{number}"
         try:
             with exchanged(layout, quiet):
@@ -132,7 +135,7 @@ def test_network_cut_at_any_byte_of_a_publication(
         current = version
         exchange.pull(monitor, quiet)
         assert store.verify(store.latest(monitor.models(ASSET))).version == version
-    assert failed >= 3
+    assert failed >= parts // 2
 
 
 def _expire(storage: s3.Storage) -> None:

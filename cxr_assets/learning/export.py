@@ -121,7 +121,7 @@ def prune(plan: Plan, progress: Progress = lambda line: None) -> list[str]:
         The deleted versions.
     """
     # By the clock of the file system, as this machine's may be another one.
-    with NamedTemporaryFile(dir=plan.work.parent, prefix=".now") as made:
+    with NamedTemporaryFile(dir=plan.layout.root, prefix=".now") as made:
         now = Path(made.name).stat().st_mtime
     for lock in sorted(plan.work.parent.glob("*.lock")):
         if _WORK.fullmatch(lock.stem):

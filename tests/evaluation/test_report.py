@@ -18,6 +18,7 @@ from cxr_assets.evaluation import plots
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.layout import Layout
+from cxr_assets.progress import StorageError
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
@@ -91,7 +92,7 @@ def test_a_failure_while_writing_leaves_the_old_report(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(plots, "roc_curves", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         report_on(reported)
     assert contents(report) == before
     assert latest_report(reported) == report
