@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import s3
 
+from cxr_serving.model import remote
+from cxr_serving.model.remote import Bucket
+
 # Files that take longest, longest first.
 LONGEST = (
     "defs/test_jobs.py",
@@ -84,3 +87,15 @@ def storage(_storage: s3.Storage, monkeypatch: pytest.MonkeyPatch) -> s3.Storage
     for name, value in _storage.network.environment.items():
         monkeypatch.setenv(name, value)
     return _storage
+
+
+@pytest.fixture
+def bucket(storage: s3.Storage) -> Bucket:
+    """The client of that bucket."""
+    return Bucket(s3.URL)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients try once."""
+    monkeypatch.setattr(remote, "_ATTEMPTS", 1)

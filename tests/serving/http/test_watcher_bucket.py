@@ -12,7 +12,7 @@ from published import upload, upload_pointer
 
 from cxr_serving.http.metrics import Metrics
 from cxr_serving.http.watcher import Watcher
-from cxr_serving.model import remote, store
+from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.remote import Bucket
 from cxr_serving.model.replica import Replica
@@ -21,14 +21,7 @@ PublishBundle = Callable[..., Path]
 Start = Callable[..., Watcher]
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_ATTEMPTS", 1)
-
-
-@pytest.fixture
-def bucket(storage: s3.Storage) -> Bucket:
-    return Bucket(s3.URL)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture

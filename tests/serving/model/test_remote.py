@@ -14,15 +14,7 @@ from cxr_serving.model.remote import (
     UnreachableError,
 )
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_ATTEMPTS", 1)
-
-
-@pytest.fixture
-def bucket(storage: s3.Storage) -> Bucket:
-    return Bucket(s3.URL)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def test_object_is_written_listed_read_and_deleted(

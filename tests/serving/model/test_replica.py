@@ -12,16 +12,13 @@ from cxr_serving.model.replica import receive, send
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside-of-it", "link"])
-def test_archive_writes_nowhere_but_in_its_place(
-    tmp_path: Path, storage: s3.Storage, name: str
-) -> None:
+def test_archive_writes_nowhere_but_in_its_place(tmp_path: Path, bucket: Bucket, name: str) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         member = tarfile.TarInfo(name)
         if name == "link":
             member.type, member.linkname = tarfile.SYMTYPE, "../../../outside"
         tar.addfile(member)
-    bucket = Bucket(s3.URL)
     bucket.write("version.tar", archive.getvalue(), seen=None)
     with pytest.raises(DamagedError, match=r"cxr/version.tar cannot be used"):
         receive(bucket, "version.tar", tmp_path / "version", store.verify)
@@ -30,11 +27,10 @@ def test_archive_writes_nowhere_but_in_its_place(
 
 
 def test_directory_arrives_as_it_was_sent_and_names_no_user(
-    tmp_path: Path, storage: s3.Storage
+    tmp_path: Path, bucket: Bucket, storage: s3.Storage
 ) -> None:
     record = bundles.record()
     sent = store.publish(tmp_path / "models", record, bundles.write_files)
-    bucket = Bucket(s3.URL)
     etag = send(bucket, "version.tar", sent, None)
     assert receive(bucket, "version.tar", tmp_path / "copy", store.verify) == etag
     assert store.verify(tmp_path / "copy") == store.verify(sent)
