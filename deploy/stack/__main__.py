@@ -6,6 +6,7 @@ make stack; make faults
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from deploy.stack import composition, images, retraining
 from deploy.stack.client import Stack
-from deploy.stack.container import INIT, Container
+from deploy.stack.container import INIT, Container, children
 from deploy.stack.faults import Faults
 from deploy.stack.network import Network
 from deploy.stack.supervisor import Supervisor
@@ -25,6 +26,7 @@ from deploy.stack.supervisor import Supervisor
 # Of util-linux, iproute2 and tini.
 _PROGRAMS = ("unshare", "nsenter", "setpriv", "chroot", "ip", "mount", str(INIT))
 _STARTING_SECONDS = 600
+_FIRST = 1  # process of the namespace: tini
 # A network that trains in seconds, and a rule that lets it pass: whether it is any good is not the
 # question here.
 _ENVIRONMENT = {
@@ -52,11 +54,13 @@ def _phase(name: str, times: dict[str, float]) -> Iterator[None]:
 
 
 def _isolated() -> None:
-    """Start this command again in namespaces of its own, or return if it is there.
+    """Run this command again in namespaces of its own and exit, or return if it is there.
 
-    Nothing that it mounts, no address and no process outlives it.
+    Nothing that it mounts, no address and no process outlives it. SIGTERM and Ctrl-C stop it as its
+    end would.
     """
     if os.environ.get("_CXR_STACK") == str(os.getppid()):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
         return
     if os.geteuid() != 0:
@@ -66,9 +70,22 @@ def _isolated() -> None:
         raise StackError(
             f"{', '.join(missing)} cannot be found: apt install util-linux iproute2 tini"
         )
-    os.environ["_CXR_STACK"] = "0"  # the parent of the first process of the namespace
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.execvp(command[0], [*command, sys.executable, "-m", "deploy.stack", *sys.argv[1:]])
+    # Apart from the terminal, which would send Ctrl-C to each service, too. `unshare` ignores
+    # SIGTERM, as the first process of a namespace does: tini passes it on.
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig=KILL",
+         "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
+         str(INIT), "--", sys.executable, "-m", "deploy.stack", *sys.argv[1:]],
+        env={**os.environ, "_CXR_STACK": str(_FIRST)}, start_new_session=True,
+    )  # fmt: skip
+
+    def stop(*_: object) -> None:
+        for first in children(process.pid):
+            os.kill(first, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    sys.exit(process.wait())
 
 
 def _containers(
@@ -163,7 +180,7 @@ def _left() -> list[str]:
                 command = (entry / "cmdline").read_text(encoding="utf-8").replace("\0", " ")
             except OSError:
                 continue
-            if command and int(entry.name) != os.getpid():
+            if command and int(entry.name) not in (_FIRST, os.getpid()):
                 found.append(command)
         if not found or time.monotonic() > deadline:
             return found

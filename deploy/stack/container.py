@@ -107,8 +107,8 @@ class Container:
     def kill(self) -> None:
         """Kill the service's process, as if memory had run out: SIGKILL."""
         first = self._first()
-        children = () if first is None else _children(first)
-        for process in children[:1] if self._service.init else (first,):
+        started = () if first is None else children(first)
+        for process in started[:1] if self._service.init else (first,):
             if process is not None:
                 os.kill(process, signal.SIGKILL)
 
@@ -141,7 +141,7 @@ class Container:
         deadline = time.monotonic() + _STARTING_SECONDS
         while time.monotonic() < deadline:
             # `unshare` has one child; while its root is still ours, it prepares the new one.
-            for child in _children(self._process.pid):
+            for child in children(self._process.pid):
                 with suppress(OSError):
                     if Path(f"/proc/{child}/root").readlink() != Path("/"):
                         return child
@@ -257,7 +257,8 @@ def _above(path: Path) -> list[Path]:
     return [folder for folder in path.parents if folder != Path("/")]
 
 
-def _children(process: int) -> tuple[int, ...]:
+def children(process: int) -> tuple[int, ...]:
+    """The processes that a process of one thread has started; none if it has ended."""
     try:
         text = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8")
     except OSError:

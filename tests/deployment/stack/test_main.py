@@ -1,5 +1,9 @@
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +21,21 @@ def test_it_says_which_programs_are_missing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "ip" else name)
     with pytest.raises(stack.StackError, match="ip cannot be found: apt install"):
         stack._isolated()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces and mount")
+@pytest.mark.skipif(not Path("/usr/lib/postgresql").exists(), reason="Postgres is not installed")
+def test_sigterm_stops_what_has_started() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "deploy.stack", "--start"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "folders is up" in line:
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 128 + signal.SIGTERM
+    (logs,) = [line.split()[-1] for line in lines if line.startswith("The logs are in")]
+    shutil.rmtree(Path(logs).parent)
+    assert any(line.startswith("prometheus has ended") for line in lines)
