@@ -80,7 +80,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             found.append(run.run_id)
             message = (
                 "The process of this run is gone: it was killed, ran out of memory, or the machine "
-                "stopped. Launch the run again: training resumes from its last checkpoint."
+                "stopped. Once it is launched again, training resumes from its last checkpoint."
             )
             if run.status is dg.DagsterRunStatus.CANCELING:
                 instance.report_run_canceled(run, message)

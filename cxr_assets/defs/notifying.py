@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from cxr_assets import decisions
 from cxr_assets.defs import failures
@@ -32,10 +33,13 @@ def _notify(log: Callable[[str], None], title: str, *lines: str, link: str) -> N
 )
 def notify_failed_run(context: dg.RunFailureSensorContext) -> None:
     run = context.dagster_run
+    # Dagster cannot launch again what a command line has started.
+    again = run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
     _notify(
         context.log.warning,
-        f"{run.job_name} failed",
+        f"{run.job_name} failed" + (" and is launched again" if again else ""),
         f"Run {run.run_id.split('-')[0]} of {run.job_name} failed.",
+        *(["It is launched again; if that fails, too, another message follows."] if again else []),
         *failures.described(context),
         link=f"runs/{run.run_id}",
     )
