@@ -15,7 +15,7 @@ from deploy.stack.retraining import Phase
 _MONITORING_SECONDS = 30 + 60
 # Networks that train in seconds, for long enough that a process can be killed meanwhile.
 _OVERRIDES = (
-    "data.synthetic_patients=20 data.image_size=32 model.hidden_sizes=[8,8,16,16] "
+    "data.synthetic_patients=8 data.image_size=32 model.hidden_sizes=[8,8,16,16] "
     "model.depths=[1,1,1,1] probe.hidden_size=32 probe.num_hidden_layers=1 "
     "probe.num_attention_heads=2 trainer.max_epochs=60 trainer.patience=60"
 )
