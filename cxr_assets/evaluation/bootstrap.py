@@ -18,7 +18,7 @@ _LEVEL = 0.95
 _SEED = 0
 _NO_IMAGE = -1
 # Draws whose images are counted at once: memory is in proportion to them and to the images.
-_BLOCK = 100
+_BLOCK = 50
 
 
 def draws(patients: Sequence[str]) -> torch.Tensor:
@@ -31,10 +31,12 @@ def draws(patients: Sequence[str]) -> torch.Tensor:
         patients: [N], the patient of each image.
 
     Returns:
-        int64 [RESAMPLES, L]: indices of images in 0..N-1, padded with -1.
+        int32 [RESAMPLES, L]: indices of images in 0..N-1, padded with -1.
     """
     _, patient, images = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
-    by_patient = np.split(np.argsort(patient, kind="stable"), np.cumsum(images)[:-1])
+    # For a million images, indices of 32 bits are 4 GB.
+    ordered = np.argsort(patient, kind="stable").astype(np.int32)
+    by_patient = np.split(ordered, np.cumsum(images)[:-1])
     generator = np.random.default_rng(_SEED)
     rows = [
         torch.from_numpy(
@@ -69,7 +71,7 @@ def scores(
     """
     table = top1(probabilities, targets, classes, drawn)
     beliefs, blocks = np.asarray(probabilities), []
-    for rows in np.split(drawn.numpy(), range(_BLOCK, len(drawn), _BLOCK)):
+    for rows in _blocks(drawn):
         counts = np.stack(
             [np.bincount(row[row != _NO_IMAGE], minlength=len(targets)) for row in rows]
         )
@@ -141,11 +143,9 @@ def top1(
         and the means are over the others; a draw without images has no metric.
     """
     number = len(classes)
-    draw, place = np.nonzero(drawn.numpy() != _NO_IMAGE)
-    image = drawn.numpy()[draw, place]
-    cells = (draw * number + targets[image]) * number + probabilities.argmax(axis=1)[image]
+    cell = targets * number + probabilities.argmax(axis=1)
     # Confusion matrices, [RESAMPLES, C, C]: a second faster than torchmetrics for each subgroup.
-    counts = np.bincount(cells, minlength=len(drawn) * number**2).reshape(-1, number, number)
+    counts = np.concatenate([_confusion(cell, rows, number) for rows in _blocks(drawn)])
     right = counts.diagonal(axis1=1, axis2=2)
     support, called = counts.sum(axis=2), counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -158,15 +158,28 @@ def top1(
     return pd.DataFrame(table)
 
 
+def _confusion(
+    cell: npt.NDArray[np.int64], rows: npt.NDArray[np.int32], number: int
+) -> npt.NDArray[np.int64]:
+    """Confusion matrices int64 [R, C, C] of draws [R, L]; ``cell`` [N] is true * C + predicted."""
+    draw, place = np.nonzero(rows != _NO_IMAGE)
+    cells = draw * number**2 + cell[rows[draw, place]]
+    return np.bincount(cells, minlength=len(rows) * number**2).reshape(-1, number, number)
+
+
+def _blocks(drawn: torch.Tensor) -> list[npt.NDArray[np.int32]]:
+    return np.split(drawn.numpy(), range(_BLOCK, len(drawn), _BLOCK))
+
+
 def within(drawn: torch.Tensor, member: npt.NDArray[np.bool_]) -> torch.Tensor:
     """The draws with only some of the images left in them, for :func:`top1`.
 
     Args:
-        drawn: int64 [RESAMPLES, L], what :func:`draws` returns for N images.
+        drawn: int32 [RESAMPLES, L], what :func:`draws` returns for N images.
         member: [N], whether an image is left.
 
     Returns:
-        int64 [RESAMPLES, L], with -1 in place of each other image. A draw may have none left.
+        int32 [RESAMPLES, L], with -1 in place of each other image. A draw may have none left.
     """
     return drawn.masked_fill(~torch.from_numpy(member)[drawn], _NO_IMAGE)
 
