@@ -18,8 +18,9 @@ from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord, manifest
 from cxr_serving.model.preprocessing import Preprocessing
 
-# Images between two saves: the most that an interruption loses.
-_CHUNK = 512
+# Images between two saves: the most that an interruption loses, or an eighth of those that are
+# there, if that is more: a save writes all of them, and so all saves together are in proportion.
+_CHUNK, _SHARE = 512, 8
 
 
 def embed(
@@ -35,7 +36,7 @@ def embed(
         backbone: a DINOv2; it is put in eval mode.
         layout: where dataset and embeddings are.
         images: rows of the dataset's manifest.
-        progress: called with a line per 512 images; a terminal also gets a bar.
+        progress: called with a line per 512 images or more; a terminal also gets a bar.
 
     Returns:
         float32 [N, hidden] on the CPU, in the order of ``images``.
@@ -58,15 +59,17 @@ def embed(
             missing = missing.drop_duplicates("sha256")
             compute = embedder(backbone, Preprocessing(size))
             with tqdm(total=len(missing), desc="embedding", unit=" images", disable=None) as bar:
-                for start in range(0, len(missing), _CHUNK):
-                    chunk = missing.iloc[start : start + _CHUNK]
+                done = 0
+                while done < len(missing):
+                    chunk = missing.iloc[done : done + max(_CHUNK, len(known) // _SHARE)]
+                    done += len(chunk)
                     rows = compute(layout.processed, chunk["file"].tolist())
                     for image, row in zip(chunk["sha256"], rows, strict=True):
                         known[image] = row
                         bar.update()
                     cache.save(path, known)
                     with bar.external_write_mode():
-                        progress(f"embedded {start + len(chunk):,} of {len(missing):,} images")
+                        progress(f"embedded {done:,} of {len(missing):,} images")
         cache.prune(layout.embeddings)
     return torch.from_numpy(np.stack([known[image] for image in images["sha256"]]))
 

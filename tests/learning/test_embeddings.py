@@ -95,6 +95,14 @@ def test_embeddings_made_before_an_interruption_are_kept(layout, monkeypatch):
     assert lines == ["embeddings of 10 images reused", "embedded 8 of 8 images"]
 
 
+def test_saves_are_fewer_the_more_is_there(layout, monkeypatch):
+    monkeypatch.setattr(embeddings, "_CHUNK", 2)
+    monkeypatch.setattr(embeddings, "_SHARE", 1)
+    lines: list[str] = []
+    embed(backbone(), layout, kept(layout.processed, "train"), lines.append)
+    assert lines == [f"embedded {number} of 18 images" for number in (2, 4, 8, 16, 18)]
+
+
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "altered"])
 def test_a_broken_file_of_embeddings_is_reported_and_made_again(layout, damage):
     images = kept(layout.processed, "train")
