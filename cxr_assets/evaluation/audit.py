@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from transformers import AutoModelForImageClassification
 
-from cxr_assets.evaluation import suspects
+from cxr_assets.evaluation import rejection, suspects
 from cxr_assets.evaluation.scoring import Evaluation
 from cxr_assets.evaluation.wording import suspicions
 from cxr_assets.layout import Layout
@@ -31,7 +31,6 @@ COLUMNS = [
 ]
 
 _LEARNED = ("train", "val")
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def audit(
     The label of an image that was trained or selected on is judged by a linear model on the
     embeddings of the probe's backbone which has not seen the patient, of any other image by what
     the main model answers. Where the main model has a gate, it judges every image, which takes a
-    forward pass of each that was trained or selected on.
+    forward pass of those that were trained or selected on and look least like the others.
 
     Args:
         layout: where dataset and embeddings are.
@@ -155,12 +154,8 @@ def _reasons(
     if main.gate is None:
         return [""] * len(images)
     verdicts = {file: answered.verdict for file, answered in answers.items()}
-    files, colour = (images.loc[learned, name].tolist() for name in ("file", "colour"))
-    size, judged = main.record.input_size, list[Verdict]()
-    for pixels in dataset.batches(layout.processed, files, size, _BATCH):
-        tints = colour[len(judged) : len(judged) + len(pixels)]
-        judged += main.answer(pixels, tints).verdicts or ()
-    verdicts.update(zip(files, judged, strict=True))
+    rows = images[learned]
+    verdicts.update(zip(rows["file"], rejection.learned(main, layout.processed, rows), strict=True))
     found = (verdicts[file] for file in images["file"])
     return [verdict.listed if verdict else "" for verdict in found]
 

@@ -2,19 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from sklearn.metrics import f1_score
 
 from cxr_assets.evaluation import bootstrap
 from cxr_assets.evaluation.images import Images
 from cxr_assets.evaluation.subgroups import parts
-from cxr_assets.radiographs import alteration
+from cxr_assets.radiographs import alteration, dataset
 from cxr_assets.sampling import evenly
 from cxr_serving.model import CONFIDENCE
 from cxr_serving.model.bundle import Rejections
+from cxr_serving.model.descriptor import describe
 from cxr_serving.model.gate import Verdict
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.rejection import Altered, FalseRejection, Judged, JudgedPart, Selected
@@ -22,6 +25,10 @@ from cxr_serving.model.rejection import Altered, FalseRejection, Judged, JudgedP
 # Images of each altered kind: the interval of 100 of 100 starts at 0.96, and with some ten kinds
 # they take about twice the forward passes of the test images of the Kermany set.
 _ALTERED = 100
+# Images that a model has learnt from, of which it computes what its network sees: those that look
+# least like the others. All others are judged by what needs no network.
+_SEEN = 500
+_BATCH = 64
 _SEED = 20260111
 
 Mask = npt.NDArray[np.bool_]
@@ -73,6 +80,42 @@ def false_rejection(images: Images, verdicts: Sequence[Verdict]) -> FalseRejecti
             for group, name, member in parts(images.table)
         ],
     )
+
+
+def learned(predictor: Predictor, processed: Path, rows: pd.DataFrame) -> list[Verdict]:
+    """Judge images that a model was trained or selected on.
+
+    All are judged by their descriptors and colour. Only the 500 whose descriptors are farthest from
+    those of other training images take a forward pass, for the distance by the network's features,
+    which is taken for 0 of the others: training images are those it was fitted to.
+
+    Args:
+        predictor: a model with a gate.
+        processed: the processed dataset.
+        rows: of its manifest.
+
+    Returns:
+        One for each row.
+
+    Raises:
+        DatasetError: an image cannot be read.
+    """
+    assert predictor.gate is not None
+    files, size = rows["file"].tolist(), predictor.record.input_size
+    colour, nearest = rows["colour"].to_numpy(np.float32), predictor.gate.features.means[:1]
+    verdicts, unlike = list[Verdict](), []
+    for pixels in dataset.batches(processed, files, size, _BATCH):
+        tints = colour[len(verdicts) : len(verdicts) + len(pixels)]
+        given = describe(pixels), tints, nearest.repeat(len(pixels), axis=0)
+        verdicts += predictor.gate.verdicts(*given)
+        unlike.append(predictor.gate.scores(*given)["unlike_training"])
+    seen = np.sort(np.argsort(-np.concatenate(unlike), kind="stable")[:_SEEN])
+    for some in np.split(seen, range(_BATCH, len(seen), _BATCH)):
+        pixels = dataset.read(processed, [files[index] for index in some], size)
+        answers = predictor.answer(pixels, colour[some].tolist())
+        for index, verdict in zip(some, answers.verdicts or (), strict=True):
+            verdicts[index] = verdict
+    return verdicts
 
 
 def altered(predictor: Predictor, pixels: Pixels) -> dict[str, Altered]:

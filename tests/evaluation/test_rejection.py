@@ -1,4 +1,6 @@
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import gates
 import numpy as np
@@ -8,13 +10,21 @@ import tiny
 from cohort import CLASSES, TARGETS, images
 from reporting import Page, bundles
 
-from cxr_assets.evaluation import bootstrap
-from cxr_assets.evaluation.rejection import Sample, altered, false_rejection, selective
+from cxr_assets.evaluation import bootstrap, rejection
+from cxr_assets.evaluation.rejection import (
+    Sample,
+    altered,
+    false_rejection,
+    learned,
+    selective,
+)
 from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.layout import Layout
+from cxr_assets.radiographs import dataset
 from cxr_assets.radiographs.alteration import ALTERATIONS
 from cxr_assets.radiographs.dataset import manifest
-from cxr_serving.model.gate import Verdict
+from cxr_serving.model.descriptor import LENGTH, describe
+from cxr_serving.model.gate import Likeness, Verdict
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.report import Report
 
@@ -36,6 +46,29 @@ def test_false_rejection_by_class_subgroup_and_site() -> None:
     assert {name: row.rejected for name, row in found.classes.items()} == {
         "bacterial_pneumonia": 15, "normal": 13, "viral_pneumonia": 13,
     }  # fmt: skip
+
+
+def test_of_images_it_has_learnt_from_the_network_sees_those_that_look_least_like_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejection, "_SEEN", 4)
+    monkeypatch.setattr(rejection, "_BATCH", 3)
+    layout = Layout(tmp_path)
+    version = tiny.processed(layout, images=4, test_images=1).data_version
+    rows = manifest(layout.processed).query("split == 'train'")
+    described = describe(dataset.read(layout.processed, rows["file"].tolist(), tiny.SIZE))
+    picture = replace(Likeness.to_anything(LENGTH), precision=np.ones(1, np.float32))
+    distances = picture.distance(described)
+    # No image is too far by its descriptor, and each is by its features.
+    gate = replace(
+        gates.rejecting("unlike_training", features=16),
+        picture=picture,
+        features=replace(Likeness.to_anything(16), precision=np.full(1, 1e9, np.float32)),
+    )
+    gate = replace(gate, thresholds=np.where(gate.thresholds < 0, distances.max(), np.inf))
+    main = Predictor(tiny.publish(layout, "convnext_model", tiny.convnext(), version, gate=gate))
+    rejected = [not verdict.accepted for verdict in learned(main, layout.processed, rows)]
+    assert np.flatnonzero(rejected).tolist() == np.sort(np.argsort(-distances)[:4]).tolist()
 
 
 def test_selective_metrics_with_gate_with_uncertainty_and_with_both() -> None:
