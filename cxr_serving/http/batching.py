@@ -1,4 +1,4 @@
-"""Batches the images of many requests into forward passes."""
+"""Queues the images of many requests before the forward passes."""
 
 import asyncio
 import math
@@ -56,11 +56,11 @@ class _Image:
 
 
 class Batcher:
-    """A bounded queue before one thread that computes; everything else runs in the event loop.
+    """A bounded queue before threads that compute; everything else runs in the event loop.
 
-    Images that arrive during a forward pass share the next one, first come, first served. An idle
-    service computes an image at once: it waits, for at most ``max_delay`` seconds, only while other
-    images are being decoded.
+    First come, first served: of those that wait, each pass takes as many as its model computes
+    together. An idle service computes an image at once: where a pass has room for more, it waits,
+    for at most ``max_delay`` seconds, only while other images are being decoded.
 
     Attributes:
         progress: knows whether images are still being answered.
@@ -68,36 +68,33 @@ class Batcher:
 
     def __init__(
         self,
-        max_batch: int,
+        passes: int,
         max_delay: float,
         max_queue: int,
         deadline_seconds: float,
         metrics: Metrics,
     ) -> None:
+        """Prepare at most ``passes`` at the same time; :meth:`run` computes."""
         self.progress = Progress(deadline_seconds)
-        self._max_batch = max_batch
+        self._passes = passes
         self._max_delay = max_delay
         self._max_queue = max_queue
         self._metrics = metrics
-        self._worker = ThreadPoolExecutor(1, "inference")
+        self._workers = ThreadPoolExecutor(passes, "inference")
         self._queue: deque[_Image] = deque()
         self._changed = asyncio.Event()
         self._admitted = 0
         self._decoding = 0
-        # Seconds per image in the last pass: estimates which deadlines can be met.
+        # Seconds per image of the last pass: estimates which deadlines can be met.
         self._pace = 0.0
 
     async def run(self) -> None:
         """Compute queued images until cancelled."""
-        while True:
-            await self._gather()
-            batch = self._take()
-            if batch:
-                await self._compute(batch)
+        await asyncio.gather(*(self._compute_in_turn() for _ in range(self._passes)))
 
     def close(self) -> None:
-        """Stop the thread."""
-        self._worker.shutdown()
+        """Stop the threads."""
+        self._workers.shutdown()
 
     @contextmanager
     def admitted(self, images: int) -> Iterator[None]:
@@ -109,7 +106,7 @@ class Batcher:
         if self._admitted + images > self._max_queue:
             self._metrics.rejections.labels("queue_full").inc()
             # No image in flight takes longer than its deadline, however slow the last pass was.
-            wait = min(self._admitted * self._pace, self.progress.seconds)
+            wait = min(self._admitted * self._pace / self._passes, self.progress.seconds)
             raise ServiceError(
                 429,
                 "queue_full",
@@ -170,12 +167,20 @@ class Batcher:
             "no answer in time: the service is overloaded, try again later",
         )
 
+    async def _compute_in_turn(self) -> None:
+        while True:
+            await self._gather()
+            batch = self._take()
+            if batch:
+                await self._compute(batch)
+
     async def _gather(self) -> None:
         while not self._queue:
             self._changed.clear()
             await self._changed.wait()
-        closing = self._queue[0].arrived + self._max_delay
-        while self._decoding and len(self._queue) < self._max_batch:
+        first = self._queue[0]
+        closing = first.arrived + self._max_delay
+        while self._decoding and len(self._queue) < first.model.max_batch:
             self._changed.clear()
             try:
                 async with asyncio.timeout(closing - time.monotonic()):
@@ -197,13 +202,13 @@ class Batcher:
         if waiting and not in_time:
             # All are late if the last pass is any guide, but it may have been a stall. There is
             # nothing better to compute than the one with the most time, which renews the estimate.
-            batch = [max(waiting, key=lambda image: image.deadline)]
+            in_time = [max(waiting, key=lambda image: image.deadline)]
         else:
             for image in waiting:
                 if image.deadline < now + self._pace:
                     image.answer.set_exception(self._late())
-            of_one_model = takewhile(lambda image: image.model is in_time[0].model, in_time)
-            batch = list(islice(of_one_model, self._max_batch))
+        of_one_model = takewhile(lambda image: image.model is in_time[0].model, in_time)
+        batch = list(islice(of_one_model, in_time[0].model.max_batch if in_time else 0))
         self._queue = deque(
             image for image in waiting if not image.answer.done() and image not in batch
         )
@@ -217,7 +222,7 @@ class Batcher:
             images = np.stack([image.decoded.pixels for image in batch])
             colour = [image.decoded.colour for image in batch]
             rows, cam, verdicts = await loop.run_in_executor(
-                self._worker, batch[0].model.answer, images, colour
+                self._workers, batch[0].model.answer, images, colour
             )
         except Exception as error:  # noqa: BLE001
             for image in batch:

@@ -62,7 +62,8 @@ class Service:
             settings.replica(),
         )
         self.batcher = Batcher(
-            settings.max_batch,
+            # A pass of ONNX Runtime is one image on one processor; a GPU has all its cores in each.
+            settings.threads if settings.device == "cpu" else 1,
             settings.max_delay_seconds,
             settings.max_queue,
             settings.deadline_seconds,

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,8 @@ Images = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 # Of a network in ONNX, by name; one that cannot be explained has the first alone.
 OUTPUTS = ("logits", "cam", "features")
-# All threads of a session compute an image together. Where several images are computed at once, a
-# thread that waits for its part of one must leave the processor to the others: it spins for
-# microseconds, then sleeps; and parts are small, so that who is awake does most of them.
+# A thread without work spins for microseconds, then sleeps, which leaves its processor to others;
+# and parts of an image are small, so that who is awake does most of them.
 _THREADS = {"session.intra_op.spin_duration_us": "20", "session.dynamic_block_base": "4"}
 
 
@@ -29,7 +29,7 @@ class OnnxNetwork:
 
     def __init__(self, path: Path, preprocessing: Preprocessing, threads: int) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads + 1  # counts the caller, who only waits here
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # an image's memory in one block is a tenth more
         for key, value in _THREADS.items():
@@ -48,12 +48,19 @@ class OnnxNetwork:
         """Of images uint8 [N, size, size], one or more: what :attr:`outputs` names."""
         # One by one, as many at once as there are threads. A batch takes no less time per image,
         # since its intermediate results leave the processor's cache. int8 rounds to steps that fit
-        # a whole batch: an image would be answered differently alone and in one.
+        # a whole batch: an image would be answered differently alone and in one. Not in the main
+        # thread, where Ctrl-C could end the session while a thread of it must still answer.
         answers = self._callers.map(self._answer, images[:, np.newaxis])
         return tuple(np.concatenate(output) for output in zip(*answers, strict=True))
 
     def _answer(self, image: Images) -> list[Scores]:
-        answer: list[Scores] = self._session.run(
-            None, {self._input: self._preprocessing.normalise(image)}
-        )
-        return answer
+        # The session's threads compute an image each; one that has none helps with another's. With
+        # `run` the caller would compute, and all of the session's threads would help it, though
+        # they have the processors no longer to themselves: an eighth more work per image.
+        feed = {self._input: self._preprocessing.normalise(image)}
+        # `put` is written in C and holds the interpreter's lock to its end: a session that is
+        # dropped at once, which waits for its threads with that lock, finds them done.
+        answer: SimpleQueue[list[Scores]] = SimpleQueue()
+        self._session.run_async(None, feed, answer.put, None)
+        # A pass that fails gives nothing: the same one, run here, raises its error.
+        return answer.get() or self._session.run(None, feed)

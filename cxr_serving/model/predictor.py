@@ -49,6 +49,7 @@ class Predictor:
         distribution: of images and predictions at training, where the bundle has it.
         gate: judges whether an image is one to answer, where the bundle has it.
         runtime: what computes.
+        max_batch: most images in a forward pass; more take no less time each.
         warning: why int8 does not serve although it was requested; None otherwise.
     """
 
@@ -58,6 +59,7 @@ class Predictor:
     distribution: Distribution | None
     gate: Gate | None
     runtime: Literal["onnx", "onnx-int8", "torch"]
+    max_batch: int
     warning: str | None = None
 
     def __init__(
@@ -79,7 +81,7 @@ class Predictor:
                 which has one number for the whole process, its own choice by default.
             int8: whether 8-bit integers compute where the bundle holds such a network, and it
                 answers the reference images well enough on this machine.
-            max_batch: the largest batch that is warmed up, where it matters.
+            max_batch: most images in a forward pass of torch; ONNX Runtime computes one by one.
 
         Raises:
             BundleError: the bundle is broken, its parts contradict one another, its answers to the
@@ -91,8 +93,9 @@ class Predictor:
         self.record = store.verify(directory)
         self._read()
         self._forward = self._load(int8)
+        self.max_batch = max_batch if self.runtime == "torch" else 1
         memory.return_freed()
-        self._warm_up(max_batch)
+        self._warm_up()
 
     def predict(self, images: Images) -> Scores:
         """Classify images that :meth:`Preprocessing.decode` has read.
@@ -231,18 +234,18 @@ class Predictor:
             )
         return forward
 
-    def _warm_up(self, max_batch: int) -> None:
+    def _warm_up(self) -> None:
         """Compute once what a batch of 1 to ``max_batch`` images will need.
 
         What CUDA records, it records for each power of two (:class:`network.Recorded`). ONNX
-        Runtime computes images one by one: the check has warmed it up.
+        Runtime was warmed up by the check.
         """
         if self.runtime != "torch":
             return
         size = self.record.input_size
-        for exponent in range((max_batch - 1).bit_length()):
+        for exponent in range((self.max_batch - 1).bit_length()):
             self.predict(np.zeros((1 << exponent, size, size), np.uint8))
-        self.predict(np.zeros((max_batch, size, size), np.uint8))
+        self.predict(np.zeros((self.max_batch, size, size), np.uint8))
 
 
 def softmax(logits: Scores) -> Scores:

@@ -21,6 +21,8 @@ from cxr_serving.model.preprocessing import Decoded
 class Model:
     """Answers each image with its first grey and itself; while ``gate`` is closed, it computes."""
 
+    max_batch = 4
+
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
@@ -45,7 +47,7 @@ def soon() -> float:
 async def running(**options: Any) -> AsyncIterator[tuple[Batcher, Metrics]]:
     metrics = Metrics()
     settings = {
-        "max_batch": 4,
+        "passes": 1,
         "max_delay": 0.0,
         "max_queue": 8,
         "deadline_seconds": 30.0,
@@ -98,6 +100,34 @@ def test_images_that_arrive_during_a_pass_share_the_next_one_in_order() -> None:
             assert [answer.images for answer in answers] == [1, 4, 4, 4, 4, 2, 2]
             assert value(metrics, "cxr_batch_images_sum") == 7
             assert value(metrics, "cxr_queue_images") == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_begins_when_another_one_ends_and_does_not_wait_for_the_rest() -> None:
+    async def scenario() -> None:
+        async with running(passes=2) as (batcher, _):
+            slow, quick = Model(), Model()
+            slow.gate.clear()
+            long = asyncio.create_task(batcher.submit(slow, image(0), soon()))
+            await until(lambda: slow.batches)
+            for n in (1, 2, 3):  # each would wait for ever
+                assert (await batcher.submit(quick, image(n), soon())).probabilities[0] == n
+            assert not long.done()
+            slow.gate.set()
+            assert (await long).probabilities[0] == 0
+
+    asyncio.run(scenario())
+
+
+def test_nothing_waits_for_an_image_being_decoded_that_could_not_share_its_pass() -> None:
+    async def scenario() -> None:
+        async with running(max_delay=30.0) as (batcher, _):
+            model = Model()
+            model.max_batch = 1
+            with batcher.decoding():
+                async with asyncio.timeout(10):
+                    assert (await batcher.submit(model, image(1), soon())).images == 1
 
     asyncio.run(scenario())
 
@@ -215,8 +245,9 @@ async def stalled(batcher: Batcher, seconds: float) -> Model:
 
 def test_a_stall_does_not_set_the_pace_for_ever() -> None:
     async def scenario() -> None:
-        async with running(max_batch=1) as (batcher, _):
+        async with running() as (batcher, _):
             model = await stalled(batcher, seconds=1)
+            model.max_batch = 1
             # Each has less time than the last pass took; all are answered none the less.
             late = [batcher.submit(model, image(n), time.monotonic() + 0.9) for n in (1, 2, 3)]
             answers = await asyncio.gather(*late)
