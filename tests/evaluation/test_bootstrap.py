@@ -42,6 +42,16 @@ def test_each_draw_has_the_metrics_of_its_images(probabilities: np.ndarray):
             assert row[f"{label}/auroc"] == pytest.approx(expected.auroc_ovr[label], abs=2e-6)
 
 
+def test_draws_counted_a_few_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch):
+    drawn = bootstrap.draws(PATIENTS)
+    monkeypatch.setattr(bootstrap, "_BLOCK", len(drawn))
+    at_once = bootstrap.scores(PROBABILITIES, TARGETS, CLASSES, drawn)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 7)
+    pd.testing.assert_frame_equal(
+        bootstrap.scores(PROBABILITIES, TARGETS, CLASSES, drawn), at_once, check_exact=True
+    )
+
+
 def test_an_absent_class_has_no_interval_and_is_in_no_mean():
     targets = np.where(TARGETS == 2, 0, TARGETS)
     table = bootstrap.scores(PROBABILITIES, targets, CLASSES, bootstrap.draws(PATIENTS))
