@@ -76,15 +76,22 @@ def verify(directory: Path) -> DatasetRecord:
     return record
 
 
-def manifest(directory: Path) -> pd.DataFrame:
+def manifest(
+    directory: Path, where: Sequence[tuple[str, str, object]] | None = None
+) -> pd.DataFrame:
     """One row per source image, with ``MANIFEST_COLUMNS``.
+
+    Args:
+        directory: the processed dataset.
+        where: conditions, as of :func:`pandas.read_parquet`; rows that do not fulfil all of them
+            are never in memory as a whole.
 
     Raises:
         DatasetError: it is missing or broken.
     """
     path = directory / MANIFEST_FILE
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, filters=where and list(where))
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"{path} cannot be read ({' '.join(str(error).split())}): materialise "
@@ -97,8 +104,7 @@ def kept(directory: Path, split: str) -> pd.DataFrame:
 
     They are sorted by their pixels: training does not depend on the names or formats of the files.
     """
-    images = manifest(directory)
-    images = images[images["kept"] & (images["split"] == split)]
+    images = manifest(directory, [("kept", "==", True), ("split", "==", split)])
     return images.sort_values(["pixels", "file"], ignore_index=True)
 
 
