@@ -13,7 +13,10 @@ RUN useradd --uid 1000 --create-home --no-log-init cxr \
 
 FROM base AS build
 WORKDIR /build
-RUN python -m venv /opt/venv
+# pip installs into /opt/venv from outside: no image holds it.
+ENV PATH=/opt/pip/bin:$PATH \
+    PIP_PYTHON=/opt/venv/bin/python
+RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 
 # Dependencies first, sources after them: a change of code does not install torch again. The secret
@@ -21,7 +24,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 FROM build AS build-serving
 # ONNX Runtime computes: neither torch nor transformers is installed.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
-    pip install -c constraints.txt ".[serving,dicom]"
+    pip install -c constraints.txt ".[serving,dicom,s3]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf pip install --no-deps --force-reinstall .
@@ -30,7 +33,7 @@ FROM build AS build-pipeline
 # The CPU build of torch. Set it empty for PyPI's build, which brings CUDA.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
-    pip install -c constraints.txt ".[pipeline]"
+    pip install -c constraints.txt ".[pipeline,s3]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
 COPY cxr_assets cxr_assets

@@ -75,7 +75,7 @@ def test_image_installs_its_own_extra_at_pinned_versions(
     installs = [
         run for run in arguments_of(stages[f"build-{image}"], "RUN") if "pip install" in run
     ]
-    extras = {"pipeline": "pipeline", "serving": "serving,dicom"}[image]
+    extras = {"pipeline": "pipeline,s3", "serving": "serving,dicom,s3"}[image]
     assert f'pip install -c constraints.txt ".[{extras}]"' in installs[0]
     assert set(extras.split(",")) <= project["project"]["optional-dependencies"].keys()
     assert [run.endswith(" pip install --no-deps --force-reinstall .") for run in installs[1:]] == [
@@ -83,6 +83,15 @@ def test_image_installs_its_own_extra_at_pinned_versions(
     ]
     # Each asks a package index, which may be one's own.
     assert all("--mount=type=secret,id=pip,target=/etc/pip.conf " in run for run in installs)
+
+
+def test_pip_stays_behind_in_the_build(stages: Stages) -> None:
+    environment = " ".join(arguments_of(stages["build"], "ENV"))
+    assert "PATH=/opt/pip/bin:$PATH" in environment
+    assert "PIP_PYTHON=/opt/venv/bin/python" in environment
+    assert arguments_of(stages["build"], "RUN")[-1].endswith("venv --without-pip /opt/venv")
+    copied = [copy for image in IMAGES for copy in arguments_of(stages[image], "COPY")]
+    assert not any("/opt/pip" in copy for copy in copied)
 
 
 def test_serving_image_looks_for_no_build_of_torch(stages: Stages) -> None:
