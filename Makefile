@@ -1,6 +1,6 @@
 # The commands of the README; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quarter soak images facts stack faults s3 test lint docs bench bench-serving bench-peers dev serve
+.PHONY: help setup demo quarter soak images facts stack faults s3 ray test lint docs bench bench-serving bench-peers dev serve
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -76,6 +76,14 @@ faults: setup ## Every fault of docs/reliability.md, random ones TRIES times; as
 s3: setup ## A data root in a bucket, on a server of S3 here; many publications, minutes
 	PUBLICATIONS=$${PUBLICATIONS:-100} $(BIN)/pytest -n 0 --timeout 3600 tests/serving/model/test_remote.py \
 	  tests/serving/http/test_watcher_bucket.py tests/serving/test_bucket.py tests/test_exchange.py tests/test_handover.py
+
+ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and TRIES of each fault; an hour
+	$(BIN)/python -m benchmarks.cluster --tries $(TRIES)
+
+# Beside the packages of constraints.txt, of which it changes none.
+.venv/ray: .venv/installed benchmarks/cluster/ray.txt
+	@$(PIP) --no-deps -r benchmarks/cluster/ray.txt
+	@touch $@
 
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cxr_assets.groups import (
     Augmentation,
+    Compute,
     Count,
     Group,
     Model,
@@ -33,6 +34,7 @@ from cxr_serving.model.places import expanded
 
 __all__ = [
     "Augmentation",
+    "Compute",
     "Data",
     "Experiment",
     "ExperimentError",
@@ -77,6 +79,7 @@ class Experiment(Group):
     model: Model
     probe: Probe
     trainer: Trainer
+    compute: Compute
     release: Release
     tracking: Tracking
 
@@ -99,6 +102,23 @@ class Experiment(Group):
         return self
 
     @model_validator(mode="after")
+    def _workers_are_the_devices(self) -> "Experiment":
+        workers = self.compute.workers
+        if self.compute.engine == "local":
+            return self
+        if self.trainer.devices > 1:
+            raise ValueError(
+                f"trainer.devices={self.trainer.devices} is for one machine: with compute=ray, set "
+                f"compute.workers={self.trainer.devices} and trainer.devices=1"
+            )
+        if workers > self.trainer.batch_size:
+            raise ValueError(
+                f"compute.workers={workers} is more than the trainer.batch_size="
+                f"{self.trainer.batch_size} images that they share"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _teacher_is_pretrained(self) -> "Experiment":
         if self.trainer.distillation and self.probe.pretrained is None:
             raise ValueError(
@@ -108,6 +128,12 @@ class Experiment(Group):
                 "trainer.distillation=0"
             )
         return self
+
+    @property
+    def devices(self) -> int:
+        """How many accelerators, or processes without one, share each batch of a training."""
+        local = self.compute.engine == "local"
+        return self.trainer.devices if local else self.compute.workers
 
     def require_runnable(self) -> None:
         """Check at the start of a run what otherwise only a later step would reject.

@@ -209,6 +209,32 @@ class Trainer(Group):
         return self
 
 
+class Compute(Group):
+    """Where images are prepared and embedded, and where models are trained; it shapes no result.
+
+    Attributes:
+        engine: ``local``, the machine of the run, or ``ray``, a Ray cluster.
+        address: of the dashboard of the Ray cluster, such as http://head:8265.
+        workers: processes on the cluster that share the images, or each batch of a training.
+        cpus, gpus: that each of them reserves there.
+    """
+
+    engine: Literal["local", "ray"]
+    address: Annotated[str, Field(pattern=r"^https?://[^\s/@]+/?$")] | None
+    workers: Annotated[int, Field(gt=0, le=64)]
+    cpus: Annotated[float, Field(gt=0, le=1024)]
+    gpus: Annotated[float, Field(ge=0, le=64)]
+
+    @model_validator(mode="after")
+    def _cluster_has_an_address(self) -> "Compute":
+        if self.engine == "ray" and self.address is None:
+            raise ValueError(
+                "compute.engine=ray needs compute.address, that of the cluster's dashboard, such "
+                "as http://head:8265"
+            )
+        return self
+
+
 class Rule(Group):
     """What a model must fulfil to be released without a person: one clause for each setting.
 

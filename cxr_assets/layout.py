@@ -117,6 +117,11 @@ class Layout:
         return self.root / "work" / fingerprint[:16]
 
     @property
+    def jobs(self) -> Path:
+        """What steps and their jobs on a cluster write for each other, while these run."""
+        return self.root / "jobs"
+
+    @property
     def exchanged(self) -> Path:
         """Which objects of a bucket the local copy agrees with."""
         return self.root / "exchanged.json"

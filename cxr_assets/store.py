@@ -42,6 +42,7 @@ class Store:
         layout: where that file, its artifacts and the locks of active runs lie.
 
     Attributes:
+        given: the argument ``uri``.
         uri: the tracking URI.
         client: of the store; set by :meth:`reach`.
         experiment_id: id of the experiment; set by :meth:`reach`.
@@ -51,7 +52,7 @@ class Store:
     experiment_id: str
 
     def __init__(self, uri: str | None, layout: Layout) -> None:
-        self._given = uri
+        self.given = uri
         self._layout = layout
         self.uri = uri or _address(layout.mlflow_database)
 
@@ -65,7 +66,7 @@ class Store:
         """
         artifacts = self._layout.mlflow_artifacts.as_uri()
         location = None
-        if self._given is None:
+        if self.given is None:
             location = artifacts
             self._layout.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
             # Otherwise MLflow records the working directory as the place of artifacts.
@@ -125,7 +126,7 @@ class Store:
 
     def lock(self, run_id: str) -> liveness.Lock | None:
         """The lock of a run of this process; None if the file system has no locks."""
-        note = {"uri": self._given, "status": "KILLED"}
+        note = {"uri": self.given, "status": "KILLED"}
         try:
             return liveness.Lock(self._layout.mlflow_running / run_id, note)
         except OSError as error:
@@ -137,11 +138,11 @@ class Store:
 
     def ended(self, lock: liveness.Lock, status: str, end_time: int) -> None:
         """Record in the lock how a run ended, in case the store does not receive it."""
-        lock.note({"uri": self._given, "status": status, "end_time": end_time})
+        lock.note({"uri": self.given, "status": status, "end_time": end_time})
 
     def _end_dead_runs(self) -> None:
         for lock, note in liveness.dead(self._layout.mlflow_running):
-            if note.get("uri") != self._given:
+            if note.get("uri") != self.given:
                 continue
             try:
                 info = self.client.get_run(lock.name).info

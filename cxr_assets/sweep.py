@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from rich.console import Console
 
 from cxr_assets import tracking
+from cxr_assets.cluster.call import ClusterError, require
 from cxr_assets.experiment import CONF, Experiment, ExperimentError, compose
 from cxr_assets.layout import Layout
 from cxr_assets.overrides import beyond_hydra, for_hydra, join, split, without_places
@@ -106,16 +107,43 @@ def expand(
     return jobs
 
 
-def run(jobs: Sequence[Job], layout: Layout, progress: Progress) -> Iterator[Result]:
-    """Train the jobs one after the other; if one fails, the next one still runs."""
+def run(
+    jobs: Sequence[Job], layout: Layout, progress: Progress, outer: str | None = None
+) -> Iterator[Result]:
+    """Train the jobs one after the other, on a cluster several at the same time.
+
+    If one fails, the others still run.
+
+    Args:
+        jobs: of a sweep.
+        layout: of the data root.
+        progress: called with lines about each.
+        outer: id of the MLflow run that those on a cluster are nested in.
+    """
+    if jobs[0].experiment.compute.engine == "ray":
+        require(layout)
+        from cxr_assets.cluster import trials
+
+        with trials.started([job.experiment for job in jobs], layout, outer) as started:
+            yield from _results(jobs, started, progress)
+        return
     # Not before the settings are known to be valid: it imports torch and Lightning.
     from cxr_assets import training
 
-    for number, job in enumerate(jobs, 1):
+    here = [partial(training.train, job.experiment, layout, progress) for job in jobs]
+    yield from _results(jobs, here, progress)
+
+
+def _results(
+    jobs: Sequence[Job], trainings: Sequence[Callable[[], Path]], progress: Progress
+) -> Iterator[Result]:
+    from cxr_assets import training
+
+    for number, (job, train) in enumerate(zip(jobs, trainings, strict=True), 1):
         overrides = join(job.overrides)
         progress(f"job {number}/{len(jobs)}: {overrides or job.experiment.preset}")
         try:
-            result = _result(overrides, training.train(job.experiment, layout, progress))
+            result = _result(overrides, train())
         except Exception as error:  # noqa: BLE001 - reported, and a row of the table
             if not isinstance(error, training.EXPLAINED):
                 progress(traceback.format_exc())
@@ -200,7 +228,7 @@ def main(overrides: Sequence[str], multirun: bool) -> None:
     try:
         tracking.open_store(settings.mlflow_uri, layout, progress, required)
         with sweep if multirun else nullcontext() as tracked:
-            for result in run(jobs, layout, progress):
+            for result in run(jobs, layout, progress, tracked.id if tracked else None):
                 rows.append(asdict(result))
                 if multirun:
                     save(table, pd.DataFrame(rows), progress)
@@ -210,7 +238,7 @@ def main(overrides: Sequence[str], multirun: bool) -> None:
     except KeyboardInterrupt:
         progress("stopped: the same command resumes from here")
         sys.exit(130)
-    except tracking.TrackingError as error:
+    except (tracking.TrackingError, ClusterError) as error:
         sys.exit(f"error: {error}")
     finally:
         tracking.close("KILLED")

@@ -27,18 +27,26 @@ class _Session:
     Attributes:
         store: the MLflow store.
         witness: delivers records to the store.
+        outer: id of the run of another process that the outermost one is nested in, if any.
         running: runs that have started and not ended, the outermost first.
     """
 
     store: "Store"
     witness: Witness
+    outer: str | None
     running: list["Run"] = field(default_factory=list)
 
 
 _session: _Session | None = None
 
 
-def open_store(uri: str | None, layout: Layout, report: Progress, required: bool = False) -> str:
+def open_store(
+    uri: str | None,
+    layout: Layout,
+    report: Progress,
+    required: bool = False,
+    outer: str | None = None,
+) -> str:
     """Connect to the store; if it is out of reach, runs continue without it.
 
     Args:
@@ -46,6 +54,7 @@ def open_store(uri: str | None, layout: Layout, report: Progress, required: bool
         layout: where that file and its artifacts lie.
         report: called with a line when the store is lost, is back, or has lost records.
         required: whether a store that is out of reach is an error.
+        outer: id of a run of another process, which those of this process are nested in.
 
     Returns:
         The tracking URI.
@@ -57,7 +66,8 @@ def open_store(uri: str | None, layout: Layout, report: Progress, required: bool
     from cxr_assets.store import Store
 
     store = Store(uri, layout)
-    _session = _Session(store, Witness(f"MLflow ({store.uri})", store.reach, report, required))
+    witness = Witness(f"MLflow ({store.uri})", store.reach, report, required)
+    _session = _Session(store, witness, outer)
     _session.witness.reach()
     return store.uri
 
@@ -92,14 +102,14 @@ class Run:
         self._name = name
         self._session = session
         self._lock: liveness.Lock | None = None
-        parent = session.running[-1] if session.running else None
+        above = session.running[-1] if session.running else None
         session.running.append(self)
         started = _now()
 
         def begin() -> None:
             store = session.store
             if create is None:
-                self.id = store.create_run(name, started, parent.id if parent else None)
+                self.id = store.create_run(name, started, above.id if above else session.outer)
             else:
                 self.id = create()
             self._lock = store.lock(self.id)
@@ -142,6 +152,11 @@ class Run:
                 self._lock.release()
 
         self._record("end", pass_on)
+
+    @property
+    def uri(self) -> str | None:
+        """That :func:`open_store` was called with."""
+        return self._store.given
 
     @property
     def _store(self) -> "Store":

@@ -13,8 +13,8 @@ from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
+from cxr_assets.learning.fit import Engine, locked
 from cxr_assets.learning.fit import fit as untracked_fit
-from cxr_assets.learning.fit import locked
 from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
@@ -94,13 +94,14 @@ class Curves(Logger):
         self._run.deliver()
 
 
-def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
+def fit(plan: Plan, progress: Progress, force: bool = False, engine: Engine | None = None) -> None:
     """Fit in an MLflow run of its own, unless there is nothing to train.
 
     Args:
         plan: what to train.
         progress: called with one line per epoch.
         force: train even if the result exists already.
+        engine: runs the training elsewhere than on this machine.
 
     Raises:
         TrainingError: see :func:`cxr_assets.learning.fit.fit`.
@@ -117,5 +118,5 @@ def fit(plan: Plan, progress: Progress, force: bool = False) -> None:
             run.set_tags(
                 {"fingerprint": plan.fingerprint, "data_version": plan.dataset.data_version}
             )
-            untracked_fit(plan, progress, Curves(run), force, saved)
+            untracked_fit(plan, progress, Curves(run), force, saved, engine)
             run.log_artifact(plan.work / CHECKPOINT_FILE)

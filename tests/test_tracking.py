@@ -223,3 +223,14 @@ def test_a_store_that_is_no_database_is_left_alone(layout, lines, monkeypatch):
     tracking.close("FINISHED")
     assert "out of reach" in lines[0]
     assert "lost" in lines[-1]
+
+
+def test_a_training_elsewhere_is_nested_in_the_run_of_its_step(layout, lines):
+    tracking.open_store(None, layout, lines.append)
+    step = tracking.start_run("retrain")
+    tracking.close("FINISHED")
+    tracking.open_store(step.uri, layout, lines.append, outer=step.id)
+    with tracking.training_run("convnext_model", {}):
+        pass
+    training = runs(client(layout))["convnext_model"]
+    assert training.data.tags["mlflow.parentRunId"] == step.id

@@ -1,7 +1,7 @@
 """The frozen DINOv2 at work: CLS embeddings by ONNX Runtime on a CPU, by torch elsewhere."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +37,10 @@ class Embedder(Protocol):
         Raises:
             DatasetError: an image is missing or has another size.
         """
+
+
+MakesEmbedder = Callable[[PreTrainedModel, Preprocessing], Embedder]
+"""Makes what embeds, as :func:`embedder` does."""
 
 
 def accelerator() -> torch.device | None:

@@ -7,6 +7,7 @@ import lightning as L
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning import distillation, networks
+from cxr_assets.learning.backbone import MakesEmbedder, embedder
 from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.recipe import Recipe, balanced
@@ -25,9 +26,10 @@ class ConvNext(Recipe):
         self.base = (experiment.model.pretrained, experiment.model.revision)
         if experiment.trainer.distillation:
             self.teacher = (experiment.probe.pretrained, experiment.probe.revision)
+            self.embeds = True
         self.max_epochs = experiment.trainer.max_epochs
         self.accumulate = experiment.trainer.accumulate
-        self.devices = experiment.trainer.devices
+        self.devices = experiment.devices
         self.precision = experiment.trainer.precision
         self.patience = experiment.trainer.patience
         self.flip_averaging = experiment.trainer.flip_averaging
@@ -41,11 +43,15 @@ class ConvNext(Recipe):
         return {**model, **trainer, "seed": self.experiment.seed}
 
     def prepare(
-        self, network: dict[str, Any], layout: Layout, progress: Progress
+        self,
+        network: dict[str, Any],
+        layout: Layout,
+        progress: Progress,
+        embedder: MakesEmbedder = embedder,
     ) -> tuple[Classifier, L.LightningDataModule]:
         settings, targets = self.experiment.trainer, None
         if settings.distillation:
-            targets = distillation.targets(self.experiment, layout, progress)
+            targets = distillation.targets(self.experiment, layout, progress, embedder)
         images = RadiographsDataModule(
             layout.processed,
             batch_size=settings.batch_size,

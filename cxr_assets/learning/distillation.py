@@ -12,12 +12,18 @@ import torch
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
+from cxr_assets.learning.backbone import MakesEmbedder, embedder
 from cxr_assets.learning.embeddings import embed
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs.dataset import DatasetRecord, kept
 
 
-def targets(experiment: Experiment, layout: Layout, progress: Progress) -> torch.Tensor:
+def targets(
+    experiment: Experiment,
+    layout: Layout,
+    progress: Progress,
+    embedder: MakesEmbedder = embedder,
+) -> torch.Tensor:
     """What the network learns of each training image from the teacher.
 
     It is the embedding of the image as it is in the dataset, however the image is augmented: a
@@ -27,6 +33,7 @@ def targets(experiment: Experiment, layout: Layout, progress: Progress) -> torch
         experiment: its probe names the teacher.
         layout: where dataset and embeddings are.
         progress: called with a line per 512 images.
+        embedder: what embeds the images.
 
     Returns:
         float32 [N, hidden], standardised: each dimension has mean 0 and standard deviation 1 over
@@ -43,7 +50,8 @@ def targets(experiment: Experiment, layout: Layout, progress: Progress) -> torch
     # Building the teacher must not change the random numbers of the training.
     with torch.random.fork_rng(devices=[]):
         teacher = networks.dinov2(probe, size, experiment.classes)
-        embeddings = embed(teacher, layout, kept(layout.processed, "train"), progress)
+        images = kept(layout.processed, "train")
+        embeddings = embed(teacher, layout, images, progress, embedder)
     embeddings = embeddings.double()
     centred = embeddings - embeddings.mean(dim=0)
     # Less is rounding error, as in the probe.

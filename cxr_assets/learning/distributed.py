@@ -46,7 +46,10 @@ _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 class Training(Protocol):
-    """What each process runs; the result of the first one counts."""
+    """What each process runs; the result of the first one counts.
+
+    It needs to know the devices that its own machine contributes.
+    """
 
     def __call__(
         self,
@@ -54,6 +57,7 @@ class Training(Protocol):
         logger: Logger | None,
         saved: Callable[[], None],
         strategy: Strategy,
+        devices: int,
     ) -> Any: ...
 
 
@@ -117,7 +121,7 @@ def run(
                 theirs.close()
                 ranks.append(_Rank(number, process, ours))
             calls: dict[str, Callable[..., Any]] = {"progress": progress, "saved": saved}
-            calls |= _methods(logger)
+            calls |= methods(logger)
             return _follow(ranks, signals, calls)
         finally:
             for rank in ranks:
@@ -168,7 +172,7 @@ def _cause(ranks: list[_Rank], failed: _Rank, error: Exception) -> Exception:
     return next((rank.ended() for rank in killed), error)
 
 
-class _Relay(Logger):
+class Relay(Logger):
     """The logger of the first process: the one that started it logs."""
 
     name = version = None
@@ -187,7 +191,7 @@ class _Relay(Logger):
         self._send("finalize", status)
 
 
-def _methods(logger: Logger | None) -> dict[str, Callable[..., Any]]:
+def methods(logger: Logger | None) -> dict[str, Callable[..., Any]]:
     names = ("log_metrics", "log_hyperparams", "finalize")
     return {name: getattr(logger, name) for name in names} if logger else {}
 
@@ -219,19 +223,20 @@ def _work(
         )
         result = train(
             (lambda line: send("progress", line)) if first else (lambda line: None),
-            _Relay(send) if first and logs else None,
+            Relay(send) if first and logs else None,
             lambda: send("saved"),
             DDPStrategy(cluster_environment=LightningEnvironment(), forward_sync_buffers=False),
+            devices,
         )
         if first:
             send("result", result)
         torch.distributed.destroy_process_group()
     except Exception as error:  # noqa: BLE001 - raised again where it is received
-        send("error", _portable(error, number))
+        send("error", portable(error, number))
         os._exit(1)  # without waiting for processes that wait for this one
 
 
-def _portable(error: Exception, number: int) -> Exception:
+def portable(error: Exception, number: int) -> Exception:
     """An error that can be sent to another process, with its traceback."""
     error.add_note(f"on device {number}:\n{traceback.format_exc()}")
     try:

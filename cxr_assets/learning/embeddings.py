@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
-from cxr_assets.learning.backbone import accelerator, embedder
+from cxr_assets.learning.backbone import MakesEmbedder, accelerator, embedder
 from cxr_assets.progress import Progress, held
 from cxr_assets.provenance import code_version, fingerprint
 from cxr_assets.radiographs.dataset import DatasetRecord, manifest
@@ -24,7 +24,11 @@ _CHUNK, _SHARE = 512, 8
 
 
 def embed(
-    backbone: PreTrainedModel, layout: Layout, images: pd.DataFrame, progress: Progress
+    backbone: PreTrainedModel,
+    layout: Layout,
+    images: pd.DataFrame,
+    progress: Progress,
+    embedder: MakesEmbedder = embedder,
 ) -> torch.Tensor:
     """CLS embeddings of images of the processed dataset; only missing ones are computed.
 
@@ -37,6 +41,7 @@ def embed(
         layout: where dataset and embeddings are.
         images: rows of the dataset's manifest.
         progress: called with a line per 512 images or more; a terminal also gets a bar.
+        embedder: what embeds, and where.
 
     Returns:
         float32 [N, hidden] on the CPU, in the order of ``images``.
@@ -59,14 +64,14 @@ def embed(
             missing = missing.drop_duplicates("sha256")
             compute = embedder(backbone, Preprocessing(size))
             with tqdm(total=len(missing), desc="embedding", unit=" images", disable=None) as bar:
-                done = 0
-                while done < len(missing):
-                    chunk = missing.iloc[done : done + max(_CHUNK, len(known) // _SHARE)]
-                    done += len(chunk)
-                    rows = compute(layout.processed, chunk["file"].tolist())
-                    for image, row in zip(chunk["sha256"], rows, strict=True):
-                        known[image] = row
-                        bar.update()
+                rows = compute(layout.processed, missing["file"].tolist())
+                next_save = max(_CHUNK, len(known) // _SHARE)
+                for done, (image, row) in enumerate(zip(missing["sha256"], rows, strict=True), 1):
+                    known[image] = row
+                    bar.update()
+                    if done < min(next_save, len(missing)):
+                        continue
+                    next_save = done + max(_CHUNK, len(known) // _SHARE)
                     cache.save(path, known)
                     with bar.external_write_mode():
                         progress(f"embedded {done:,} of {len(missing):,} images")

@@ -34,6 +34,11 @@ from cxr_assets.progress import Progress, acquire
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE
 
+# Runs a training in several processes: as :func:`cxr_assets.learning.distributed.run` does.
+Engine = Callable[
+    [Callable[..., pd.DataFrame], int, Progress, Logger | None, Callable[[], None]], pd.DataFrame
+]
+
 
 @contextmanager
 def locked(plan: Plan, progress: Progress) -> Iterator[None]:
@@ -62,6 +67,7 @@ def fit(
     logger: Logger | None = None,
     force: bool = False,
     saved: Callable[[], None] = lambda: None,
+    engine: Engine | None = None,
 ) -> None:
     """Train until done; resume an interrupted run of the same fingerprint.
 
@@ -75,6 +81,7 @@ def fit(
         logger: for the curves; the bundle records its run.
         force: train even if the training is settled; an unfinished fit is still resumed.
         saved: called after each checkpoint that a training resumes from.
+        engine: runs it elsewhere than on this machine.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -95,7 +102,9 @@ def fit(
         if checkpoint is not None:
             progress(f"resuming from {checkpoint}")
         train = partial(_train, plan, checkpoint)
-        if plan.recipe.devices == 1:
+        if engine is not None:
+            history = engine(train, plan.recipe.devices, progress, logger, saved)
+        elif plan.recipe.devices == 1:
             history = train(progress, logger, saved)
         else:
             # Not needed otherwise.
@@ -122,6 +131,7 @@ def _train(
     logger: Logger | None,
     saved: Callable[[], None],
     strategy: Strategy | str = "auto",
+    devices: int = 1,
 ) -> pd.DataFrame:
     keep_freed_memory()
     L.seed_everything(plan.experiment.seed, verbose=False)
@@ -157,7 +167,7 @@ def _train(
         callbacks.append(TQDMProgressBar())
     trainer = L.Trainer(
         accelerator="auto",
-        devices=plan.recipe.devices,
+        devices=devices,
         strategy=strategy,
         use_distributed_sampler=False,
         precision="bf16-mixed" if in_bf16(plan.recipe.precision) else "32-true",

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_assets.learning import networks
+from cxr_assets.learning.backbone import MakesEmbedder, embedder
 from cxr_assets.learning.embeddings import embed
 from cxr_assets.learning.module import Classification
 from cxr_assets.learning.recipe import Recipe, balanced
@@ -146,6 +147,7 @@ class EmbeddingsDataModule(L.LightningDataModule):
         layout: where dataset and embeddings are.
         classes: names in index order.
         progress: called with a line per 512 images.
+        embedder: what embeds the images.
     """
 
     def __init__(
@@ -154,10 +156,11 @@ class EmbeddingsDataModule(L.LightningDataModule):
         layout: Layout,
         classes: tuple[str, ...],
         progress: Progress,
+        embedder: MakesEmbedder = embedder,
     ) -> None:
         super().__init__()
         train, val = (kept(layout.processed, split) for split in ("train", "val"))
-        embeddings = embed(backbone, layout, pd.concat([train, val]), progress)
+        embeddings = embed(backbone, layout, pd.concat([train, val]), progress, embedder)
         targets = torch.from_numpy(labels(pd.concat([train, val]), classes))
         self._train = InMemory(embeddings[: len(train)], targets[: len(train)])
         self._val = InMemory(embeddings[len(train) :], targets[len(train) :])
@@ -175,6 +178,7 @@ class Dinov2Probe(Recipe):
     """A linear layer on a frozen DINOv2."""
 
     module = LinearProbe
+    embeds = True
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -189,7 +193,11 @@ class Dinov2Probe(Recipe):
         return self.experiment.probe.model_dump(include={"weight_decays"})
 
     def prepare(
-        self, network: dict[str, Any], layout: Layout, progress: Progress
+        self,
+        network: dict[str, Any],
+        layout: Layout,
+        progress: Progress,
+        embedder: MakesEmbedder = embedder,
     ) -> tuple[LinearProbe, EmbeddingsDataModule]:
         classes = self.experiment.classes
         targets = torch.from_numpy(labels(kept(layout.processed, "train"), classes))
@@ -201,7 +209,7 @@ class Dinov2Probe(Recipe):
             class_weights=balanced(targets, len(classes)),
         )
         self._load_backbone(probe)
-        data = EmbeddingsDataModule(probe.network.dinov2, layout, classes, progress)
+        data = EmbeddingsDataModule(probe.network.dinov2, layout, classes, progress, embedder)
         return probe.train(), data
 
     def restore(self, checkpoint: Path) -> Classification:

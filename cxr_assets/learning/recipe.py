@@ -10,6 +10,7 @@ import torch
 from cxr_assets.experiment import Experiment
 from cxr_assets.groups import Precision
 from cxr_assets.layout import Layout
+from cxr_assets.learning.backbone import MakesEmbedder, embedder
 from cxr_assets.learning.module import Classification
 from cxr_assets.progress import Progress
 
@@ -29,11 +30,13 @@ class Recipe(ABC):
         patience: epochs without a better validation macro F1 before training stops.
         flip_averaging: whether the model answers with the mean over an image and its horizontal
             flip.
+        embeds: whether it needs embeddings of the images.
         onnx: whether its bundles include the network as ONNX.
     """
 
     module: ClassVar[type[Classification]]
     onnx: ClassVar[bool] = False
+    embeds: bool = False
     experiment: Experiment
     base: tuple[str | None, str | None]
     teacher: tuple[str | None, str | None] = (None, None)
@@ -61,9 +64,13 @@ class Recipe(ABC):
 
     @abstractmethod
     def prepare(
-        self, network: dict[str, Any], layout: Layout, progress: Progress
+        self,
+        network: dict[str, Any],
+        layout: Layout,
+        progress: Progress,
+        embedder: MakesEmbedder = embedder,
     ) -> tuple[Classification, L.LightningDataModule]:
-        """The module, with base weights loaded, and its data."""
+        """The module, with base weights loaded, and its data; ``embedder`` embeds the images."""
 
     def restore(self, checkpoint: Path) -> Classification:
         """The module with all weights of a checkpoint.

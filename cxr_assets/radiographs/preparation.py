@@ -4,7 +4,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +26,7 @@ from cxr_assets.radiographs import (
     membership,
     withdrawal,
 )
+from cxr_assets.radiographs.conversion import Writer, write_here
 from cxr_assets.radiographs.dataset import (
     DATASET_FILE,
     MANIFEST_COLUMNS,
@@ -34,13 +34,12 @@ from cxr_assets.radiographs.dataset import (
     DatasetError,
     DatasetRecord,
 )
-from cxr_assets.radiographs.decoding import Decoder, DecodingError
+from cxr_assets.radiographs.decoding import DecodingError
 from cxr_assets.radiographs.naming import SPLITS
 from cxr_assets.radiographs.raw import RawImages
 from cxr_assets.radiographs.selection import Previous, draw, select
 from cxr_assets.radiographs.shrinking import ShrunkError, require_whole
 from cxr_assets.radiographs.split import SplitError
-from cxr_serving.model import processors
 from cxr_serving.model.atomic import set_aside
 
 KIND = "processed dataset"
@@ -59,6 +58,7 @@ def prepare(
     data: Data,
     classes: Sequence[str],
     progress: Progress,
+    write: Writer = write_here,
 ) -> tuple[DatasetRecord, bool]:
     """Decode, resize, split and write the images, or reuse the same dataset if it is there.
 
@@ -73,6 +73,7 @@ def prepare(
         data: input size, shares of the splits and tolerated share of corrupt images.
         classes: names of the classes, in index order.
         progress: called with a line per 1,000 images.
+        write: how the PNGs are written.
 
     Returns:
         The record of the dataset, and whether it was reused.
@@ -112,7 +113,7 @@ def prepare(
         try:
             written.begin(unfinished, KIND)
             reusable = _reusable(old, previous, data)
-            _write_images(unfinished, images, old, reusable, raw, data, progress)
+            _write_images(unfinished, images, old, reusable, raw, data, progress, write)
             record = _describe(images, version, raw, data, classes, previous)
             images[MANIFEST_COLUMNS].to_parquet(unfinished / MANIFEST_FILE, index=False)
             (unfinished / DATASET_FILE).write_text(
@@ -156,6 +157,7 @@ def _write_images(
     raw: RawImages,
     data: Data,
     progress: Progress,
+    write: Writer,
 ) -> None:
     """Write the PNGs of all planned images; fills ``kept``, ``pixels``, ``colour``, ``reason``."""
     planned = images[images["reason"].isna()]
@@ -167,21 +169,20 @@ def _write_images(
     new = planned[~known]
     if known.any():
         progress(f"{known.sum():,} images are unchanged, {len(new):,} are new")
-    with Decoder(data.image_size) as decoder, ThreadPoolExecutor(processors.count()) as pool:
-
-        def convert(source: str, path: str, image: str, file: str) -> decoding.Written:
-            return decoder.write(raw.locate(source, path), image, directory / file)
-
-        done: list[decoding.Written] = []
-        columns = (new[name] for name in ("source", "path", "sha256", "file"))
-        try:
-            for one in pool.map(convert, *columns):
-                done.append(one)
-                if len(done) % 1000 == 0:
-                    progress(f"prepared {len(done):,} of {len(new):,} images")
-        except DecodingError as error:
-            pool.shutdown(cancel_futures=True)
-            raise PreparationError(str(error)) from error
+    places = pd.DataFrame(
+        {
+            "source": [
+                raw.locate(source, path)
+                for source, path in new[["source", "path"]].itertuples(index=False)
+            ],
+            "sha256": new["sha256"].to_numpy(),
+            "target": [directory / file for file in new["file"]],
+        }
+    )
+    try:
+        done = write(places, data.image_size, progress)
+    except DecodingError as error:
+        raise PreparationError(str(error)) from error
     for name in ("pixels", "colour"):
         images[name] = planned["sha256"].map(reusable[name]).astype(object)
     made = pd.DataFrame(done, index=new.index, columns=decoding.Written._fields, dtype=object)

@@ -42,6 +42,7 @@ def test_the_fingerprint_is_that_of_what_is_trained(asset, layout, tmp_path, mon
     assert (
         fingerprint("keep_versions=2", "release.rule.margin=0.5", "tracking.required=true") == base
     )
+    assert fingerprint("compute=ray", "compute.address=http://head:8265") == base
 
     with monkeypatch.context() as patch:
         patch.setattr(plans, "code_version", lambda *modules: "other code")

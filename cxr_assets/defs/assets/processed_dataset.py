@@ -31,15 +31,23 @@ def processed_dataset(
 ) -> dg.MaterializeResult[None]:
     import pandas as pd
 
+    from cxr_assets.defs import cluster
     from cxr_assets.defs.assets import tables
     from cxr_assets.forgetting import forget_absent
-    from cxr_assets.radiographs import changes, raw
+    from cxr_assets.radiographs import changes, decoding, raw
+    from cxr_assets.radiographs.dataset import DatasetRecord
     from cxr_assets.radiographs.preparation import prepare
 
     settings = experiment.resolve()
     layout = data_root.pull(context)
-    images = raw.read(layout)
-    record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
+    if settings.compute.engine == "ray":
+        reused = cluster.run(
+            context, settings, layout, mlflow, "prepare", decoding=decoding.version()
+        )
+        record = DatasetRecord.read(layout.processed)
+    else:
+        images = raw.read(layout)
+        record, reused = prepare(layout, images, settings.data, settings.classes, context.log.info)
     with data_root.exchanged(context):
         embedded, reports = forget_absent(layout, context.log.info)
     if embedded or reports:

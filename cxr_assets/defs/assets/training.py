@@ -45,6 +45,8 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[Run],
     ) -> None:
         from cxr_assets import training
+        from cxr_assets.cluster.call import ClusterError
+        from cxr_assets.defs import cluster
         from cxr_assets.learning.checkpoints import TrainingError
         from cxr_assets.learning.networks import PretrainedError, UnreachableError
         from cxr_assets.learning.plan import plan as make_plan
@@ -53,8 +55,19 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         layout = data_root.pull(context)
         with reconnecting(context, UnreachableError):
             plan = make_plan(asset, experiment.resolve(), layout)
-            with retried(StorageError, TrainingError, PretrainedError, DatasetError):
-                training.fit(plan, context.log.info, config.force)
+            with retried(
+                *(StorageError, TrainingError, PretrainedError, DatasetError),
+                *(ClusterError, cluster.StepError),
+            ):
+                if plan.experiment.compute.engine == "ray":
+                    cluster.run(
+                        *(context, plan.experiment, layout, mlflow, "fit"),
+                        asset=asset,
+                        fingerprint=plan.fingerprint,
+                        force=config.force,
+                    )
+                else:
+                    training.fit(plan, context.log.info, config.force)
 
     @dg.op(
         name=f"{asset}_export",

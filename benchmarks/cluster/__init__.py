@@ -1,0 +1,1 @@
+"""The pipeline on a Ray cluster: see docs/ray.md."""

@@ -1,0 +1,117 @@
+"""Faults that strike a training on a cluster at a random moment, and what must be true after."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from benchmarks.cluster.nodes import Nodes, working
+from benchmarks.cluster.place import PATIENCE, Place
+
+# Seconds after which nothing of a job may be left.
+LEFT = 60
+
+
+@dataclass(frozen=True)
+class Strike:
+    """What a fault strikes.
+
+    Attributes:
+        cluster: both nodes.
+        run: the process of the Dagster run.
+    """
+
+    cluster: Nodes
+    run: subprocess.Popen[bytes]
+
+
+def _driver(strike: Strike) -> None:
+    os.killpg(strike.run.pid, signal.SIGKILL)
+
+
+def _cancel(strike: Strike) -> None:
+    os.killpg(strike.run.pid, signal.SIGINT)
+
+
+def _worker(strike: Strike) -> None:
+    ranks = [number for number, words in working().items() if "RayTrainWorker" in words]
+    os.kill(ranks[-1], signal.SIGKILL)
+
+
+def _head(strike: Strike) -> None:
+    strike.cluster.kill("head")
+
+
+def _node(strike: Strike) -> None:
+    strike.cluster.kill("worker")
+
+
+FAULTS: dict[str, Callable[[Strike], None]] = {
+    "run is killed": _driver,
+    "run is canceled": _cancel,
+    "worker is killed": _worker,
+    "head node is lost": _head,
+    "other node is lost": _node,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a fault.
+
+    Attributes:
+        fault: its name.
+        status: of the Dagster run.
+        gone: seconds until nothing of the job was left.
+        ended: seconds until the run had ended.
+    """
+
+    fault: str
+    status: str
+    gone: float
+    ended: float
+
+
+def strike(cluster: Nodes, place: Place, fault: str, chance: Random) -> Outcome:
+    """Train on the cluster, strike, and train again until it is done.
+
+    Args:
+        cluster: both nodes; those that the fault ends are started again.
+        place: with a processed dataset.
+        fault: its name.
+        chance: of the moment.
+
+    Raises:
+        AssertionError: a job or worker is left, the run has not ended, or the training was begun
+            anew.
+    """
+    run = place.launch(["convnext_model"])
+    place.wait_for("epoch ")
+    time.sleep(chance.uniform(0, 5))
+    started = time.monotonic()
+    FAULTS[fault](Strike(cluster, run))
+    gone = _gone(cluster, started)
+    run.wait(PATIENCE)
+    ended = time.monotonic() - started
+    struck = len(place.statuses()) - 1
+    said = place.log.read_text()
+    cluster.start()
+    if place.statuses()[struck] != "SUCCESS":  # by trying again
+        place.run("convnext_model")
+        said = place.log.read_text()
+    status = place.statuses()[struck]
+    assert status in ("FAILURE", "CANCELED", "SUCCESS"), status
+    assert "resuming from" in said, said[-5000:]
+    assert not list(place.layout.jobs.iterdir()), "files of a job are left"
+    return Outcome(fault, status, gone, ended)
+
+
+def _gone(cluster: Nodes, since: float) -> float:
+    """Seconds until no process and no job of this training was left."""
+    while left := [*working().values(), *cluster.jobs()]:
+        assert time.monotonic() - since < LEFT, f"left after {LEFT} s: {left}"
+        time.sleep(0.5)
+    return time.monotonic() - since

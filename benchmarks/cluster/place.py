@@ -1,0 +1,93 @@
+"""A data root and a Dagster instance, on which runs are launched as users launch them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from benchmarks.cluster.nodes import Nodes
+from cxr_assets.layout import Layout
+
+# Seconds in which something happens: long, as other programs may compute, too.
+PATIENCE = 600
+ASSETS = ("raw_kaggle", "processed_dataset", "convnext_model", "dinov2_probe")
+OVERRIDES = (
+    "model.hidden_sizes=[8,8,16,16]",
+    "model.depths=[1,1,1,1]",
+    "probe.hidden_size=32",
+    "probe.num_hidden_layers=1",
+    "probe.num_attention_heads=2",
+    "data.synthetic_patients=8",
+    "data.image_size=32",
+    "trainer.batch_size=8",
+)
+
+
+def on(cluster: Nodes) -> tuple[str, ...]:
+    """The overrides by which steps run on a cluster."""
+    return ("compute=ray", f"compute.address={cluster.address}")
+
+
+class Place:
+    """A data root and a Dagster instance, on which runs are launched one after the other.
+
+    Args:
+        folder: of both.
+        overrides: of the experiment ``demo``, besides those that make it small.
+    """
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.layout = Layout(folder / "data")
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        # Dagster asks for it.
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        self.log = folder / "run.log"
+        self.overrides = overrides
+
+    def launch(self, assets: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a run of some assets, in a process group of its own."""
+        dagster = Path(sys.executable).parent / "dagster"
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [
+                    *(dagster, "asset", "materialize", "-m", "cxr_assets.definitions"),
+                    *("--select", ",".join(assets)),
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ
+                | {
+                    "CXR_EXPERIMENT": "demo",
+                    "CXR_DATA_ROOT": str(self.layout.root),
+                    "CXR_OVERRIDES": " ".join([*OVERRIDES, *self.overrides]),
+                    "DAGSTER_HOME": str(self.home),
+                },
+            )
+
+    def run(self, *assets: str) -> None:
+        """Run assets until they are there.
+
+        Raises:
+            RuntimeError: they fail.
+        """
+        if self.launch(assets).wait(PATIENCE):
+            raise RuntimeError(self.log.read_text()[-5000:])
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the run has logged a text."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.log.read_text(errors="replace"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {text!r} in {self.log.read_text()[-5000:]}")
+            time.sleep(0.2)
+
+    def statuses(self) -> list[str]:
+        """Of all runs, the oldest first; a killed one has ended once the next has started."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return [run.status.value for run in reversed(list(instance.get_runs()))]

@@ -1,0 +1,1 @@
+"""What runs on a Ray cluster; the one package that knows Ray."""
