@@ -1,4 +1,4 @@
-"""A step as a job on the cluster: ``python -m cxr_assets.cluster.job ROOT NAME``."""
+"""A step as a job on the cluster; its arguments are the data root and the name of the job."""
 
 import os
 import sys
