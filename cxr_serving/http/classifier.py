@@ -177,12 +177,11 @@ class Classifier:
         with self._batcher.decoding(), _tracer.start_as_current_span("decode"):
             pool = self._dicom_decoder if is_dicom(image) else self._decoders
             loop = asyncio.get_running_loop()
-            try:
-                found = await self._batcher.within(
-                    deadline, loop.run_in_executor(pool, self._decode, model, image)
-                )
-            except ImageError as error:
-                return error
+            found = await self._batcher.within(
+                deadline, loop.run_in_executor(pool, self._decode, model, image)
+            )
+        if isinstance(found, ImageError):
+            return found
         decoded = time.monotonic()
         with _tracer.start_as_current_span("infer"):
             answer = await self._batcher.submit(model, found, deadline)
@@ -204,6 +203,11 @@ class Classifier:
         accepted = other.verdict is not None and other.verdict.accepted
         return Repaired(repair, pixels, other) if accepted else None
 
-    def _decode(self, model: Predictor, image: bytes) -> Decoded:
+    def _decode(self, model: Predictor, image: bytes) -> Decoded | ImageError:
         with self._metrics.decode_seconds.time():
-            return self._reader.read(image, model.preprocessing)
+            try:
+                return self._reader.read(image, model.preprocessing)
+            except ImageError as error:
+                # The same without its traceback, whose frames hold all pixels of the image until
+                # the garbage collector passes.
+                return type(error)(*error.args)

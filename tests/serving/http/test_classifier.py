@@ -1,6 +1,7 @@
 """What counts as uncertain, and what is counted."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,12 @@ from cxr_serving.http.service import Service
 from cxr_serving.http.settings import Settings
 from cxr_serving.model.gate import Gate, Verdict
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.preprocessing import Decoded, ImageError, UnsupportedImage
+from cxr_serving.model.preprocessing import (
+    Decoded,
+    ImageError,
+    UndecodableImage,
+    UnsupportedImage,
+)
 
 
 @pytest.fixture
@@ -60,6 +66,25 @@ def test_images_keep_their_order_and_a_bad_one_its_error(
         np.testing.assert_array_equal(answered.pixels, model.preprocessing.decode(sent).pixels)
         [expected] = model.predict(answered.pixels[None])
         np.testing.assert_allclose(answered.answer.probabilities, expected, atol=1e-6)
+
+
+def test_a_rejected_image_frees_its_pixels_at_once(
+    service: Service, encode_image: Callable[..., bytes]
+) -> None:
+    def in_memory() -> int:
+        return sum(issubclass(type(thing), Image.Image) for thing in gc.get_objects())
+
+    black = encode_image(Image.new("L", (64, 64)), "PNG")
+    broken = encode_image(Image.linear_gradient("L"), "PNG")[:-40]
+    gc.collect()
+    before = in_memory()
+    gc.disable()  # it would free them some time
+    try:
+        results = classify(service, [black, broken])
+        assert in_memory() == before
+    finally:
+        gc.enable()
+    assert [type(result) for result in results] == [UndecodableImage, UndecodableImage]
 
 
 def test_image_is_answered_even_if_no_time_is_left_for_the_repaired_one(
