@@ -106,6 +106,7 @@ bench: setup ## Speed against the baseline; IMAGES=folder measures memory and ro
 	$(BIN)/python -m benchmarks.data_path
 	$(BIN)/python -m benchmarks.preparation
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.scaling --plot docs/scaling.png
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.gate

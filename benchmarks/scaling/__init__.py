@@ -1,0 +1,1 @@
+"""How cost grows with images, pixels, processes and requests."""

@@ -1,0 +1,44 @@
+"""What the benchmark of scaling makes of its measurements."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scaling.costs import Cost, each, exponent, measure
+from benchmarks.scaling.projection import hours
+
+
+def test_a_step_is_measured_by_what_it_takes_beyond_an_idle_process(tmp_path: Path) -> None:
+    def step() -> None:
+        (tmp_path / "made").write_bytes(bytearray(b"1") * 40_000_000)
+
+    cost = measure(step, tmp_path)
+    assert cost.memory == pytest.approx(40e6, rel=0.25)
+    assert cost.disk == pytest.approx(40e6, rel=0.01)
+    assert 0 < cost.seconds < 30
+
+
+def test_a_step_that_fails_ends_the_benchmark(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError, match="failed"):
+        measure(lambda: (tmp_path / "absent").unlink(), tmp_path)
+    assert "FileNotFoundError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("power", [0, 0.8, 1, 2])
+def test_the_exponent_is_that_of_the_two_largest_sizes(power: float) -> None:
+    assert exponent([50, *(3 * n**power for n in (40, 160))]) == pytest.approx(power)
+
+
+def test_what_takes_nothing_has_no_exponent_and_no_cost_of_an_image() -> None:
+    assert exponent([10, 0, 3]) is None
+    assert each([10, 9, 8], [1, 2, 3]) == 0
+
+
+def test_a_projection_adds_what_is_in_proportion_and_what_grows_with_pairs() -> None:
+    units = dict.fromkeys(("preparation", "embedding", "training", "pass"), 0.1)
+    costs = {step: [Cost(1, 0, 0), Cost(1, 0, 0)] for step in ("epoch", "report")}
+    found = hours(costs, [10, 20], units, Cost(4, 0, 0), 2000)
+    assert found["epoch"][2] == pytest.approx(10**7 * 0.1 * 0.85 / 3600)
+    assert found["report"][2] == pytest.approx((10**7 * 0.045 + 1e-6 * 10**14) / 3600)
