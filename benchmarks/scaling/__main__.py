@@ -93,26 +93,20 @@ def project(sizes: Sequence[int], of_images: Costs, pairs: Cost, compared: int) 
 
 
 def draw(path: Path, sizes: Sequence[int], of_images: Costs, of_pixels: Costs) -> None:
-    """Time and memory against images, and time against pixels, on logarithmic scales."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    for axes, (label, field, unit, places, costs) in zip(
-        figure.subplots(1, 3),
-        (
-            ("seconds of a processor", "seconds", 1, sizes, of_images),
-            ("memory at the peak, MB", "memory", 1e6, sizes, of_images),
-            ("seconds of a processor", "seconds", 1, SIDES, of_pixels),
-        ),
-        strict=True,
-    ):
+    """Time against images and against pixels, on logarithmic scales."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, places, costs in zip(panels, (sizes, SIDES), (of_images, of_pixels), strict=True):
         for number, (name, found) in enumerate(costs.items()):
-            values = [getattr(cost, field) / unit for cost in found]
+            values = [cost.seconds for cost in found]
             colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS)]
             axes.loglog(places, values, dash, marker="o", color=colour, label=name)
         axes.set_xticks(places, [f"{place:,}" for place in places])
         axes.minorticks_off()
-        axes.set_xlabel("images" if places is sizes else f"pixels a side, {sizes[0]} images")
-        axes.set_ylabel(label)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    panels[0].set_xlabel(f"images, {SIDE} pixels a side")
+    panels[0].set_ylabel("seconds of a processor")
+    panels[1].set_xlabel(f"pixels a side, {sizes[0]} images")
+    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.suptitle(f"Measured; {machine()}", fontsize="small")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
