@@ -43,7 +43,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         experiment: Experiment,
         data_root: DataRoot,
         mlflow: dg.ResourceParam[Run],
-    ) -> None:
+    ) -> dg.Output[None]:
         from cxr_assets import training
         from cxr_assets.cluster.call import ClusterError
         from cxr_assets.defs import cluster
@@ -68,6 +68,8 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
                     )
                 else:
                     training.fit(plan, context.log.info, config.force)
+        # Dagster infers no output after a job that has reported by Pipes.
+        return dg.Output(None)
 
     @dg.op(
         name=f"{asset}_export",
