@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         "1 MiB for headers.",
     )
     max_images: int = Field(default=32, ge=1, description="Most images in a batch request.")
-    max_batch: int = Field(default=8, ge=1, description="Most images in a forward pass.")
+    max_batch: int = Field(default=8, ge=1, description="Most images in a forward pass of torch.")
     max_delay_seconds: float = Field(
         default=0.005,
         ge=0,

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class OnnxNetwork:
 
     def __init__(self, path: Path, preprocessing: Preprocessing, threads: int) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads + 1  # counts the caller, who only waits here
+        options.intra_op_num_threads = threads  # and the caller of `run` is one
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # an image's memory in one block is a tenth more
         for key, value in _THREADS.items():
@@ -39,6 +40,7 @@ class OnnxNetwork:
         )
         self._preprocessing = preprocessing
         self._callers = ThreadPoolExecutor(threads, "image")
+        self._computing = Lock()
         [pixels], outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input: str = pixels.name
         self.input_shape: list[int] = pixels.shape[1:]
@@ -54,13 +56,19 @@ class OnnxNetwork:
         return tuple(np.concatenate(output) for output in zip(*answers, strict=True))
 
     def _answer(self, image: Images) -> list[Scores]:
-        # The session's threads compute an image each; one that has none helps with another's. With
-        # `run` the caller would compute, and all of the session's threads would help it, though
-        # they have the processors no longer to themselves: an eighth more work per image.
+        # One image is computed here, others by the session's own threads, an image each; a thread
+        # that has none helps. Were all computed by callers, the session's threads would help them
+        # though every processor is taken: an eighth more work per image.
         feed = {self._input: self._preprocessing.normalise(image)}
+        if self._computing.acquire(blocking=False):
+            try:
+                here: list[Scores] = self._session.run(None, feed)
+            finally:
+                self._computing.release()
+            return here
         # `put` is written in C and holds the interpreter's lock to its end: a session that is
         # dropped at once, which waits for its threads with that lock, finds them done.
         answer: SimpleQueue[list[Scores]] = SimpleQueue()
         self._session.run_async(None, feed, answer.put, None)
-        # A pass that fails gives nothing: the same one, run here, raises its error.
+        # A pass that fails there gives nothing: the same one, run here, raises its error.
         return answer.get() or self._session.run(None, feed)

@@ -49,7 +49,7 @@ class Predictor:
         distribution: of images and predictions at training, where the bundle has it.
         gate: judges whether an image is one to answer, where the bundle has it.
         runtime: what computes.
-        max_batch: most images in a forward pass; more take no less time each.
+        max_batch: most images in a forward pass: one of ONNX Runtime.
         warning: why int8 does not serve although it was requested; None otherwise.
     """
 
