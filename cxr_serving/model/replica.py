@@ -10,7 +10,7 @@ import tarfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cxr_serving.model import atomic, bundle, store
 from cxr_serving.model.bundle import POINTER_FILE, BundleError
@@ -77,8 +77,7 @@ def receive(
         partial.mkdir(parents=True)
         etag = bucket.download(key, archive, going)
         try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(content, filter="data")
+            _unpack(archive, content)
             archive.unlink()
             check(content)
         except (BundleError, tarfile.TarError) as error:
@@ -93,6 +92,27 @@ def receive(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return etag
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write files and folders of a tar file into ``folder``, and nothing elsewhere.
+
+    As ``extractall(filter="data")``, which Python has since 3.11.4; Debian 12's is older.
+
+    Raises:
+        TarError: it is damaged, or holds something else.
+    """
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            source = tar.extractfile(member) if member.isreg() else None
+            if name.is_absolute() or ".." in name.parts or not (source or member.isdir()):
+                raise tarfile.ExtractError(f"{member.name} is no file of it")
+            place = folder / name
+            (place.parent if source else place).mkdir(parents=True, exist_ok=True)
+            if source:
+                with source, place.open("wb") as target:
+                    shutil.copyfileobj(source, target)
 
 
 class Replica:

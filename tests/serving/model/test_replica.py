@@ -11,13 +11,15 @@ from cxr_serving.model.remote import Bucket, ConflictError, DamagedError
 from cxr_serving.model.replica import receive, send
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside-of-it", "link"])
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside-of-it", "link", "pipe"])
 def test_archive_writes_nowhere_but_in_its_place(tmp_path: Path, bucket: Bucket, name: str) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         member = tarfile.TarInfo(name)
         if name == "link":
             member.type, member.linkname = tarfile.SYMTYPE, "../../../outside"
+        elif name == "pipe":
+            member.type = tarfile.FIFOTYPE
         tar.addfile(member)
     bucket.write("version.tar", archive.getvalue(), seen=None)
     with pytest.raises(DamagedError, match=r"cxr/version.tar cannot be used"):
