@@ -60,7 +60,7 @@ soak: setup ## 50 retrainings with faults, into build/soak; half an hour
 images: setup ## Build and start the images, without leaks; as root; BUILD="--build-arg BASE=debian"
 	$(BIN)/python -m deploy.images $${PATIENCE:+--patience "$$PATIENCE"} -- $$BUILD
 
-facts: setup ## Service and job in containers that are not as usual, one by one; as root, an hour
+facts: setup ## Service and job in containers that are not as usual; as root, minutes
 	FACTS=each $(BIN)/pytest -n 1 -v tests/deployment/test_facts.py
 
 stack: setup ## All of docker-compose.yml as processes, with a retraining; as root, a few minutes
