@@ -124,15 +124,20 @@ def test_images_computed_at_the_same_time_keep_their_model_through_a_swap(
     decoded = np.stack([computed.preprocessing.decode(image).pixels for image in images])
     before = computed.predict(decoded)
     computing, swapped = threading.Barrier(3, timeout=60), threading.Event()
-    run, serving, loaded = InferenceSession.run, set[InferenceSession](), threading.Event()
+    serving, loaded = set[InferenceSession](), threading.Event()
 
-    def held(session: InferenceSession, names: object, given: dict[str, np.ndarray]) -> object:
-        if not loaded.is_set():
-            serving.add(session)
-        elif session in serving:
-            computing.wait()
-            assert swapped.wait(60)
-        return run(session, names, given)
+    def hold(name: str) -> None:
+        compute = getattr(InferenceSession, name)
+
+        def held(session: InferenceSession, *given: object) -> object:
+            if not loaded.is_set():
+                serving.add(session)
+            elif session in serving:
+                computing.wait()
+                assert swapped.wait(60)
+            return compute(session, *given)
+
+        monkeypatch.setattr(InferenceSession, name, held)
 
     def serves(version: str) -> None:
         deadline = time.monotonic() + 60
@@ -140,7 +145,8 @@ def test_images_computed_at_the_same_time_keep_their_model_through_a_swap(
             assert time.monotonic() < deadline, said
             time.sleep(0.05)
 
-    monkeypatch.setattr(InferenceSession, "run", held)
+    for name in ("run", "run_async"):
+        hold(name)
     settings = Settings(data_root=tmp_path, poll_seconds=0.1, threads=2, max_delay_seconds=1)
     with TestClient(create_app(settings)) as client, ThreadPoolExecutor(1) as clients:
         serves(old.name)
