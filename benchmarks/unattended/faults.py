@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -60,12 +62,12 @@ class Fault:
 
 
 def _runs(site: Site) -> list[int]:
-    """The processes that Dagster started for runs."""
-    parent = site.pipeline.processes["code-location"].pid
+    """The processes of Dagster's runs: forks of a child of the code location."""
+    location = site.pipeline.processes["code-location"].pid
     return [
         pid
-        for pid, command in working(site.pipeline.layout.root).items()
-        if "spawn_main" in command and _parent(pid) == parent
+        for pid in working(site.pipeline.layout.root)
+        if (parent := _parent(pid)) and _parent(parent) == location
     ]
 
 
@@ -98,6 +100,13 @@ def _damage(site: Site, chance: Random) -> str:
 
 def _counts(path: Path) -> bool:
     return path.stat().st_size > 0 and path.suffix != ".lock" and path.name != ".lock"
+
+
+def clear(site: Site) -> None:
+    """Delete what the log says is kept, because it is damaged, as a person does who reads it."""
+    log = (site.pipeline.root / "code-location.log").read_text()
+    for place in set(re.findall(r"(/\S+) is kept: ", log)):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _mlflow_down(site: Site, chance: Random) -> str:

@@ -25,7 +25,7 @@ from benchmarks import images
 from benchmarks.measure import machine
 from benchmarks.serving import load
 from benchmarks.serving.server import OURS, free_port, serve
-from benchmarks.unattended.faults import Fault, Site, plan
+from benchmarks.unattended.faults import Fault, Site, clear, plan
 from benchmarks.unattended.pipeline import CHECKOUT, Late, Pipeline, Run, ended_by_sigterm
 from benchmarks.unattended.watching import Measure, measure
 
@@ -68,6 +68,9 @@ class Soak:
             "CXR_EXPERIMENT": "demo",
             "CXR_OVERRIDES": " ".join(_SETTINGS),
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).with_name("forked")),
+            # The first fork waits for the imports.
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "600",
         }
         self.pipeline = Pipeline(root, environment, patience)
         self.breaches: list[str] = []
@@ -116,7 +119,7 @@ class Soak:
             return False
 
     def follow(self, planned: Sequence[Fault | None], chance: Random) -> None:
-        """One retraining without a fault for the first model, then those planned.
+        """Retrain twice without a fault, for a model and the usual time, and then as planned.
 
         Args:
             planned: a fault or none for each retraining.
@@ -124,23 +127,25 @@ class Soak:
         """
         self._say("| | fault | what | ended | seconds | disk MiB | handles | processes |")
         self._say("|---:|---|---|---|---:|---:|---|---:|")
-        usual = self._retrain(0, None, chance).seconds
+        for _ in range(2):  # the first one waits for imports
+            usual = self._retrain(0, None, chance).seconds
         self._service.wait(lambda: self._service.client.get("/ready").status_code == 200)
         images.make(self.pipeline.root / "images", 8)
         output = self.pipeline.root / "load.json"
         loading = load.start(
             self._service.port, self.pipeline.root / "images", output, 1, seconds=1e6, pause=_PAUSE
         )
+        measures: list[Measure] = []
         try:
-            measures: list[Measure] = []
             for number, fault in enumerate(planned, 1):
-                self._retrain(number, fault, chance, usual)
+                run = self._retrain(number, fault, chance, usual)
+                usual = usual if fault else run.seconds
                 first = measures[0] if measures else None
                 measures.append(self.look(first, self._service.process.pid))
-            self.flat(measures)
         finally:
             loading.terminate()
-        self._answered(loading, output)
+            self.flat(measures)
+            self._answered(loading, output)
 
     def _retrain(self, number: int, fault: Fault | None, chance: Random, usual: float = 0) -> Run:
         what = ""
@@ -156,6 +161,7 @@ class Soak:
         finally:
             if fault is not None:
                 fault.repair(self.site)
+            clear(self.site)
         run = replace(run, seconds=time.monotonic() - started)
         if run.status == "SUCCESS":
             self._seed += 1
@@ -265,11 +271,13 @@ def main() -> None:
     data.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", data], check=True)
     with Soak(root, arguments.patience, True, say) as soak:
-        # The last one repeats what a fault may have ended.
-        soak.follow((*plan(arguments.retrainings, chance), None), chance)
-    for breach in soak.breaches:
-        say(f"BREACH: {breach}")
-    say(f"load average {os.getloadavg()[0]:.1f}")
+        try:
+            # The last one repeats what a fault may have ended.
+            soak.follow((*plan(arguments.retrainings, chance), None), chance)
+        finally:
+            for breach in soak.breaches:
+                say(f"BREACH: {breach}")
+            say(f"load average {os.getloadavg()[0]:.1f}")
     sys.exit(bool(soak.breaches))
 
 

@@ -228,7 +228,9 @@ def prune(
         if version in protected:
             continue
         if reason := foreign(directory / version):
-            logger.warning("%s is kept: %s", directory / version, reason)
+            logger.warning(
+                "%s is kept: %s. Delete it if nobody needs it", directory / version, reason
+            )
             continue
         (directory / version).rename(directory / f".{version}.deleted")
         surplus.append(version)

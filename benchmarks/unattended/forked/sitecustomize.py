@@ -1,0 +1,34 @@
+"""Dagster's runs as forks of a process that has imported the libraries, where this is on the path.
+
+A short retraining spends most of its time on these imports.
+"""
+
+import multiprocessing
+from multiprocessing import forkserver
+from typing import Any
+
+_IMPORTED = [
+    "cxr_assets.definitions",
+    "cxr_assets.store",
+    "cxr_assets.training",
+    "cxr_assets.evaluation.report",
+    "cxr_assets.learning.export",
+    "cxr_assets.radiographs.preparation",
+    "cxr_assets.release.release",
+    "dagster_mlflow.resources",
+    "transformers.models.convnextv2",
+    "transformers.models.dinov2",
+]
+_real = multiprocessing.get_context
+
+
+def _forking(method: str | None = None) -> Any:
+    if method != "spawn":
+        return _real(method)
+    context = _real("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    forkserver.ensure_running()
+    return context
+
+
+multiprocessing.get_context = _forking
