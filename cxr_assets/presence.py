@@ -42,6 +42,15 @@ def renewed(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+# Names the file in the processes of a job.
+VARIABLE = "RETRAINING_JOB_ALIVE"
+
+
+def watch_or_end() -> None:
+    """End this process once nobody waits for its job; called as the process starts."""
+    watch(Path(os.environ[VARIABLE]), lambda: os._exit(1))
+
+
 def watch(path: Path, gone: Callable[[], None], patience: float = PATIENCE) -> None:
     """Call ``gone`` in a thread once the file is deleted, or was not renewed for ``patience``.
 

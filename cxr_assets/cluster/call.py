@@ -1,10 +1,12 @@
 """What a step and its job on the cluster write for each other, in the data root."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from cxr_assets import presence
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 from cxr_serving.model.atomic import write_file
@@ -29,6 +31,14 @@ def require(layout: Layout) -> None:
             f"compute=ray needs a data root that all nodes see at the same path, not {layout.url}: "
             "set CXR_DATA_ROOT to a folder that they share"
         )
+
+
+def watched(alive: Path) -> dict[str, Any]:
+    """Ray's ``runtime_env`` in which each worker of a job ends once nobody waits for the job."""
+    return {
+        "env_vars": {presence.VARIABLE: str(alive)},
+        "worker_process_setup_hook": "cxr_assets.presence.watch_or_end",
+    }
 
 
 class Call(BaseModel):

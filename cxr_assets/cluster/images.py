@@ -1,6 +1,5 @@
 """Images on workers of the cluster: a stream of Ray Data, which holds back what is not awaited."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import ray.data
 import ray.exceptions
 from transformers import PreTrainedModel
 
-from cxr_assets import presence
 from cxr_assets.cluster.ranks import WorkerError
 from cxr_assets.experiment import Compute
 from cxr_assets.learning.backbone import Embedder, Embedding, embedder
@@ -24,21 +22,18 @@ from cxr_serving.model.preprocessing import Preprocessing
 _TASK = 32
 
 
-def write(
-    compute: Compute, alive: Path, images: pd.DataFrame, size: int, progress: Progress
-) -> list[Written]:
+def write(compute: Compute, images: pd.DataFrame, size: int, progress: Progress) -> list[Written]:
     """Write PNGs, as :func:`cxr_assets.radiographs.conversion.write_here` does.
 
     Args:
         compute: how many workers, and what each reserves.
-        alive: the file that says whether they are still needed.
         images, size, progress: as there.
 
     Raises:
         WorkerError: a worker is gone.
     """
     done: list[Written] = []
-    for part in _streamed(images.astype(str), _Writer, (alive, size), compute):
+    for part in _streamed(images.astype(str), _Writer, (size,), compute):
         rows = zip(*(part[name] for name in Written._fields), strict=True)
         for row in rows:
             done.append(Written(*(None if pd.isna(value) else value for value in row)))
@@ -50,8 +45,7 @@ def write(
 class _Writer:
     """A worker that writes PNGs."""
 
-    def __init__(self, alive: Path, size: int) -> None:
-        presence.watch(alive, lambda: os._exit(1))
+    def __init__(self, size: int) -> None:
         self._decoder = Decoder(size)
 
     def __call__(self, images: pd.DataFrame) -> pd.DataFrame:
@@ -67,18 +61,17 @@ class _Writer:
 
 
 def embedder_on(
-    compute: Compute, alive: Path, backbone: PreTrainedModel, preprocessing: Preprocessing
+    compute: Compute, backbone: PreTrainedModel, preprocessing: Preprocessing
 ) -> Embedder:
     """What embeds on the cluster, as :func:`cxr_assets.learning.backbone.embedder` does here.
 
     Args:
         compute: how many workers, and what each reserves.
-        alive: the file that says whether they are still needed.
         backbone, preprocessing: as there.
     """
 
     def embed(directory: Path, files: Sequence[str]) -> Iterator[Embedding]:
-        arguments = (alive, directory, backbone, preprocessing)
+        arguments = (directory, backbone, preprocessing)
         for part in _streamed(pd.DataFrame({"file": files}), _Embedder, arguments, compute):
             yield from np.stack(part["embedding"])
 
@@ -89,9 +82,8 @@ class _Embedder:
     """A worker that embeds images."""
 
     def __init__(
-        self, alive: Path, directory: Path, backbone: PreTrainedModel, preprocessing: Preprocessing
+        self, directory: Path, backbone: PreTrainedModel, preprocessing: Preprocessing
     ) -> None:
-        presence.watch(alive, lambda: os._exit(1))
         self._directory = directory
         self._embed = embedder(backbone, preprocessing)
 

@@ -1,6 +1,5 @@
 """A training on several workers of the cluster: Ray Train around the same module and data."""
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
-from cxr_assets import presence
 from cxr_assets.cluster.call import Job
 from cxr_assets.experiment import Compute
 from cxr_assets.learning.distributed import Relay, Training, methods, portable
@@ -40,7 +38,7 @@ def run(
 
     Args:
         compute: what each worker reserves.
-        job: whose files say whether the workers are still needed.
+        job: whose folder Ray Train writes to.
         train: is pickled.
         workers: how many share each batch.
         progress: called with the lines of the first worker.
@@ -57,7 +55,6 @@ def run(
         train_loop_config={
             "train": train,
             "queue": queue,
-            "alive": job.alive,
             "logs": bool(logger),
         },
         scaling_config=ScalingConfig(
@@ -109,7 +106,6 @@ def _wait(trainer: TorchTrainer, failures: list[Exception]) -> None:
 
 def _work(config: dict[str, Any]) -> None:
     """One of the workers."""
-    presence.watch(config["alive"], lambda: os._exit(1))
     queue: Queue = config["queue"]
     rank = ray.train.get_context().get_world_rank()
 

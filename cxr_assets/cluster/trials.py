@@ -12,7 +12,7 @@ import ray
 import ray.exceptions
 
 from cxr_assets import liveness, presence, tracking, training
-from cxr_assets.cluster.call import ClusterError
+from cxr_assets.cluster.call import ClusterError, watched
 from cxr_assets.cluster.ranks import WorkerError
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
@@ -40,14 +40,14 @@ def started(
             "with compute=ray, cxr train is to run on the cluster: ray job submit --address "
             f"{experiments[0].compute.address} -- cxr train ..., with the same overrides"
         )
-    ray.init()
     alive = layout.jobs / f"cxr-sweep-{uuid.uuid4().hex[:12]}"
     lock = liveness.Lock(alive, {})
+    ray.init(runtime_env=watched(alive))
     with presence.renewed(alive):
         tasks = [
             ray.remote(_trial)
             .options(num_cpus=one.compute.cpus, num_gpus=one.compute.gpus, max_retries=0)
-            .remote(one, layout, alive, outer)
+            .remote(one, layout, outer)
             for one in experiments
         ]
         try:
@@ -70,9 +70,8 @@ def _wait(task: "ray.ObjectRef[Path]") -> Path:
     return directory
 
 
-def _trial(experiment: Experiment, layout: Layout, alive: Path, outer: str | None) -> Path:
+def _trial(experiment: Experiment, layout: Layout, outer: str | None) -> Path:
     """One training, in a worker."""
-    presence.watch(alive, lambda: os._exit(1))
     progress = partial(print, file=sys.stderr, flush=True)
     uri = os.environ.get("CXR_MLFLOW_URI") or None
     tracking.open_store(uri, layout, progress, experiment.tracking.required, outer)
