@@ -6,13 +6,19 @@ The one module that imports MLflow, which takes seconds.
 import logging
 import os
 import sqlite3
+import uuid
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from mlflow.entities import LifecycleStage, Metric, Param, RunStatus, RunTag
+from filelock import FileLock
+from mlflow.entities import Experiment, LifecycleStage, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
@@ -28,6 +34,7 @@ EXPERIMENT = "cxr-retraining"
 
 _PARAMETERS_AT_ONCE = 100  # MLflow's limit
 _LONGEST_PARAMETER = 500
+_MAKING_SECONDS = 60  # many times what it takes
 
 # MLflow's defaults are 120 s and 7 retries: minutes for every call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -68,19 +75,16 @@ class Store:
         location = None
         if self.given is None:
             location = artifacts
-            self._layout.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
+            self._make_database(artifacts)
             # Otherwise MLflow records the working directory as the place of artifacts.
             SqlAlchemyStore(self.uri, artifacts)
         self.client = MlflowClient(self.uri)
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            self.experiment_id = self.client.create_experiment(EXPERIMENT, location)
-        else:
-            self.experiment_id = experiment.experiment_id
-            if experiment.lifecycle_stage == LifecycleStage.DELETED:
-                self.client.restore_experiment(self.experiment_id)
-            if location is not None:
-                self._relocate(experiment.artifact_location, location)
+        experiment = self._experiment(location)
+        self.experiment_id = experiment.experiment_id
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            self.client.restore_experiment(self.experiment_id)
+        if location is not None:
+            self._relocate(experiment.artifact_location, location)
         self._end_dead_runs()
 
     def create_run(self, name: str, started: int, parent: str | None) -> str:
@@ -139,6 +143,35 @@ class Store:
     def ended(self, lock: liveness.Lock, status: str, end_time: int) -> None:
         """Record in the lock how a run ended, in case the store does not receive it."""
         lock.note({"uri": self.given, "status": status, "end_time": end_time})
+
+    def _make_database(self, artifacts: str) -> None:
+        """Make the SQLite file if there is none, whole or not at all.
+
+        MLflow makes its tables one by one: two processes at once, or one that is killed, would
+        leave a file that no later one can use.
+        """
+        database = self._layout.mlflow_database
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock", timeout=_MAKING_SECONDS):
+            if not database.exists():
+                for left in database.parent.glob(f".{database.name}.*"):
+                    left.unlink()
+                # A name of its own: MLflow keeps connections to files of the same name.
+                unfinished = database.with_name(f".{database.name}.{uuid.uuid4().hex}")
+                SqlAlchemyStore(_address(unfinished), artifacts).engine.dispose()
+                unfinished.rename(database)
+
+    def _experiment(self, location: str | None) -> Experiment:
+        """The experiment, made if it is not there; another process may make it meanwhile."""
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            try:
+                self.client.create_experiment(EXPERIMENT, location)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
+            experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        return experiment
 
     def _end_dead_runs(self) -> None:
         for lock, note in liveness.dead(self._layout.mlflow_running):

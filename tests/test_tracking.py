@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
+from mlflow.store.db import utils
 from mlflow.tracking import MlflowClient
 
 from cxr_assets import liveness, tracking, witness
@@ -70,6 +72,24 @@ def curve(client: MlflowClient, run: Run, name: str) -> list[float]:
 def delete_experiment(layout: Layout) -> None:
     experiment = client(layout).get_experiment_by_name(EXPERIMENT)
     client(layout).delete_experiment(experiment.experiment_id)
+
+
+def test_two_that_make_the_store_at_once_have_one_also_after_a_kill(tmp_path, monkeypatch):
+    layout = Layout(tmp_path / "data")
+
+    def killed(engine: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Between its first tables and their present form.
+        patch.setattr(utils, "_upgrade_db", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stores.Store(None, layout).reach()
+    both = [stores.Store(None, layout) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(stores.Store.reach, both))
+    assert both[0].experiment_id == both[1].experiment_id
+    both[0].create_run("training", 0, None)
 
 
 def test_runs_whose_process_was_killed_are_ended_by_the_next(layout, lines):
