@@ -161,7 +161,7 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
     """Plan a training, without running it.
 
     Raises:
-        DatasetError: there is no processed dataset, or it has other classes than the experiment.
+        DatasetError: there is no processed dataset, or it was prepared for another experiment.
         PretrainedError: base weights are not available.
     """
     recipe = RECIPES[asset](experiment)
@@ -171,6 +171,13 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
             f"the dataset in {layout.processed} has the classes {', '.join(dataset.classes)}, the "
             f"experiment {', '.join(experiment.classes)}: materialise processed_dataset again"
         )
+    for name in ("val_fraction", "test_fraction", "seed"):
+        prepared, wanted = getattr(dataset, name), getattr(experiment.data, name)
+        if prepared != wanted:
+            raise DatasetError(
+                f"the dataset in {layout.processed} was prepared with data.{name}={prepared}, the "
+                f"experiment has {wanted}: materialise processed_dataset again"
+            )
     network = recipe.network(dataset.image_size)
     for key in ("_name_or_path", "transformers_version"):
         network.pop(key, None)

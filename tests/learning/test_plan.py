@@ -80,6 +80,12 @@ def test_the_classes_are_those_of_the_dataset_and_part_of_the_fingerprint(asset,
     assert list(plan.network["id2label"].values()) == ["covid", "normal", "tuberculosis"]
 
 
+def test_a_dataset_of_other_draws_is_not_trained_on(layout):
+    make_plan("convnext_model", experiment(), layout)
+    with pytest.raises(DatasetError, match=r"data\.seed=0, the experiment has 1: materialise"):
+        make_plan("convnext_model", experiment("data.seed=1"), layout)
+
+
 def test_a_broken_bundle_is_not_reused(layout):
     plan = make_plan("convnext_model", experiment(), layout)
     fit(plan, lambda line: None)
