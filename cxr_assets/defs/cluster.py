@@ -57,7 +57,7 @@ def run(
     """
     compute = experiment.compute
     _require_usable(compute, layout)
-    from dagster_ray import PipesRayJobClient
+    from cxr_assets.defs import ray_jobs
 
     for left, _ in liveness.dead(layout.jobs):
         shutil.rmtree(Job(layout, left.name).folder, ignore_errors=True)
@@ -65,7 +65,7 @@ def run(
     name = f"cxr-{step}-{uuid.uuid4().hex[:12]}"
     job = Job(layout, name)
     lock = liveness.Lock(job.alive, {})
-    client = PipesRayJobClient(compute.address)
+    client = ray_jobs.client(compute.address)
     try:
         with presence.renewed(job.alive):
             job.write_call(
