@@ -45,6 +45,10 @@ def _head(strike: Strike) -> None:
     strike.cluster.kill("head")
 
 
+def _frozen(strike: Strike) -> None:
+    strike.cluster.freeze("head")
+
+
 def _node(strike: Strike) -> None:
     strike.cluster.kill("worker")
 
@@ -54,6 +58,7 @@ FAULTS: dict[str, Callable[[Strike], None]] = {
     "run is canceled": _cancel,
     "worker is killed": _worker,
     "head node is lost": _head,
+    "head node is frozen": _frozen,
     "other node is lost": _node,
 }
 

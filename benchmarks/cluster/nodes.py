@@ -35,6 +35,8 @@ class Nodes:
 
     def start(self, *names: str) -> None:
         """Start the nodes that do not run: ``head`` first, then ``worker``."""
+        if "head" not in self._running:
+            self.stop()  # a node joins no other head
         for name in names or ("head", "worker"):
             if name in self._running:
                 continue
@@ -71,6 +73,11 @@ class Nodes:
         with suppress(ProcessLookupError):
             os.killpg(node.pid, signal.SIGKILL)
         node.wait()
+
+    def freeze(self, name: str) -> None:
+        """Stop all processes of a node, which keep their connections, until it is killed."""
+        os.killpg(self._running[name].pid, signal.SIGSTOP)
+        self._running[f"frozen {name}"] = self._running.pop(name)
 
     def stop(self) -> None:
         """Kill all nodes."""

@@ -1,5 +1,6 @@
 """A data root and a Dagster instance, on which runs are launched as users launch them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 
 from benchmarks.cluster.nodes import Nodes
 from cxr_assets.layout import Layout
@@ -61,14 +63,15 @@ class Place:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ
-                | {
-                    "CXR_EXPERIMENT": "demo",
-                    "CXR_DATA_ROOT": str(self.layout.root),
-                    "CXR_OVERRIDES": " ".join([*OVERRIDES, *self.overrides]),
-                    "DAGSTER_HOME": str(self.home),
-                },
+                env=os.environ | self._settings() | {"DAGSTER_HOME": str(self.home)},
             )
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "CXR_EXPERIMENT": "demo",
+            "CXR_DATA_ROOT": str(self.layout.root),
+            "CXR_OVERRIDES": " ".join([*OVERRIDES, *self.overrides]),
+        }
 
     def run(self, *assets: str) -> None:
         """Run assets until they are there.
@@ -78,6 +81,28 @@ class Place:
         """
         if self.launch(assets).wait(PATIENCE):
             raise RuntimeError(self.log.read_text()[-5000:])
+
+    def sweep(self, cluster: Nodes, *overrides: str) -> pd.DataFrame:
+        """Train a sweep as a job on a cluster, and return its table.
+
+        Raises:
+            RuntimeError: a training fails.
+        """
+        job = subprocess.run(
+            [
+                *(Path(sys.executable).parent / "ray", "job", "submit"),
+                *("--address", cluster.address),
+                *("--runtime-env-json", json.dumps({"env_vars": self._settings()})),
+                *("--", "cxr", "train", "-m", *overrides),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if job.returncode:
+            raise RuntimeError(job.stdout[-5000:])
+        return pd.read_csv(max(self.layout.sweeps.glob("*.csv")))
 
     def wait_for(self, text: str) -> None:
         """Wait until the run has logged a text."""

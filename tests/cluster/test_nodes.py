@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cluster.comparison import compare
 from benchmarks.cluster.faults import strike
-from benchmarks.cluster.nodes import Nodes, nodes
+from benchmarks.cluster.nodes import Nodes, nodes, working
 from benchmarks.cluster.place import ASSETS, Place, on
 
 pytestmark = [
@@ -34,6 +34,12 @@ def test_two_nodes_make_what_one_machine_makes_and_a_killed_run_leaves_nothing_t
         place.overrides = (*place.overrides, "trainer.max_epochs=2")
         place.run(*ASSETS)
     compare(alone.layout, spread.layout)
+
+    table = spread.sweep(both, "seed=1,2")
+    assert table["overrides"].tolist() == ["seed=1", "seed=2"]
+    assert table["version"].str[-8:].nunique() == 2
+    assert not working()
+    assert not list(spread.layout.jobs.iterdir())
 
     spread.overrides = (*on(both), "trainer.max_epochs=100", "seed=1")
     outcome = strike(both, spread, "run is killed", Random(0))
