@@ -38,7 +38,12 @@ def _struck(both: Nodes, place: Place, chance: Random, tries: int) -> list[dict[
     for number in range(tries):
         for fault in FAULTS:
             # Another training each time, long enough to be struck.
-            place.overrides = (*on(both), "trainer.max_epochs=100", f"seed={len(rows) + 1}")
+            place.overrides = (
+                *on(both),
+                "trainer.max_epochs=100",
+                "trainer.patience=100",
+                f"seed={len(rows) + 1}",
+            )
             outcome = strike(both, place, fault, chance)
             print(f"{number + 1}/{tries} {outcome}", flush=True)
             rows.append(vars(outcome))

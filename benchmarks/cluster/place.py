@@ -15,7 +15,7 @@ from benchmarks.cluster.nodes import Nodes
 from cxr_assets.layout import Layout
 
 # Seconds in which something happens: long, as other programs may compute, too.
-PATIENCE = 600
+PATIENCE = 1500
 ASSETS = ("raw_kaggle", "processed_dataset", "convnext_model", "dinov2_probe")
 OVERRIDES = (
     "model.hidden_sizes=[8,8,16,16]",
