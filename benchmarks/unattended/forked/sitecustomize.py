@@ -4,7 +4,8 @@ A short retraining spends most of its time on these imports.
 """
 
 import multiprocessing
-from multiprocessing import forkserver
+import uuid
+from multiprocessing import connection, forkserver
 from typing import Any
 
 _IMPORTED = [
@@ -22,9 +23,15 @@ _IMPORTED = [
 _real = multiprocessing.get_context
 
 
+def _address(family: str) -> str:
+    """Of a socket without a file: below a long root its path would have too many characters."""
+    return f"\0cxr-soak-{uuid.uuid4().hex}"
+
+
 def _forking(method: str | None = None) -> Any:
     if method != "spawn":
         return _real(method)
+    connection.arbitrary_address = _address  # type: ignore[attr-defined]
     context = _real("forkserver")
     context.set_forkserver_preload(_IMPORTED)
     forkserver.ensure_running()
