@@ -68,13 +68,16 @@ def directory() -> bytes:
 
 def bomb() -> bytes:
     """Half a megabyte, which is more than the largest image when it is inflated."""
-    plain = dicom(grey())
-    # Behind the meta information, which has a name of two bytes more in the other file.
-    head = plain.index(b"\x08\x00\x16\x00UI") + 2
+    plain, other = dicom(grey()), dicom(grey(), DeflatedExplicitVRLittleEndian)
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    packed = deflater.compress(plain[head:])
+    packed = deflater.compress(plain[_behind_meta_information(plain) :])
     packed += b"".join(deflater.compress(bytes(2**20)) for _ in range(150)) + deflater.flush()
-    return dicom(grey(), DeflatedExplicitVRLittleEndian)[:head] + packed
+    return other[: _behind_meta_information(other)] + packed
+
+
+def _behind_meta_information(file: bytes) -> int:
+    # Its first element holds the length of the others, and identifiers differ in length.
+    return 144 + int.from_bytes(file[140:144], "little")
 
 
 def appended(elements: bytes) -> bytes:
