@@ -1,7 +1,6 @@
 """Stand-ins for what takes messages: a webhook over HTTP, and a mail server over SMTP."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
@@ -9,6 +8,8 @@ from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
+
+from net import served
 
 # Part of the stand-in's address, as a token is part of Slack's.
 SECRET = "s3cret-token"
@@ -34,7 +35,7 @@ def webhook(failures: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with _served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
         yield f"json://127.0.0.1:{port}/{SECRET}", taken
 
 
@@ -56,17 +57,5 @@ def mail_server() -> Iterator[tuple[str, list[EmailMessage]]]:
                 if command == b"QUIT":
                     return
 
-    with _served(ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
+    with served(ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
         yield f"mailto://127.0.0.1:{port}/?from=cxr@example.org&to=doctor@example.org", taken
-
-
-@contextmanager
-def _served(server: ThreadingTCPServer) -> Iterator[int]:
-    with server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()

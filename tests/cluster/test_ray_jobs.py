@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from net import served
 
 pytest.importorskip("dagster_ray", reason="Ray is not installed: make ray")
 
@@ -41,12 +42,9 @@ def freezing() -> Iterator[str]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Head)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    ended.set()
-    server.shutdown()
-    server.server_close()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Head)) as port:
+        yield f"http://127.0.0.1:{port}"
+        ended.set()
 
 
 @pytest.mark.timeout(60)

@@ -1,6 +1,5 @@
 """Steps on a cluster that cannot be used; tests/cluster has one that can."""
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from net import served
 
 from cxr_assets.cluster import call
 from cxr_assets.defs import cluster
@@ -39,11 +39,8 @@ def other_version() -> Iterator[str]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(HTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_without_ray_it_says_what_to_install(
