@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import ray
 import ray.data
-import ray.exceptions
 from transformers import PreTrainedModel
 
-from cxr_assets.cluster.ranks import WorkerError
+from cxr_assets.cluster.ranks import awaited
 from cxr_assets.experiment import Compute
 from cxr_assets.learning.backbone import Embedder, Embedding, embedder
 from cxr_assets.progress import Progress
@@ -121,12 +120,5 @@ def _streamed(
         num_cpus=compute.cpus,
         num_gpus=compute.gpus,
     )
-    try:
+    with awaited("a worker that reads images", "Run the same again"):
         yield from made.iter_batches(batch_size=None, batch_format="pandas")
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        raise WorkerError(
-            "a worker that reads images is gone: it was killed, its node is lost, or memory was "
-            "short. Run the same again"
-        ) from error

@@ -1,11 +1,13 @@
 """A training on several workers of the cluster: Ray Train around the same module and data."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
 import ray
+import ray.exceptions
 from lightning.pytorch.loggers.logger import Logger
 from ray.train import RunConfig, ScalingConfig
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
@@ -23,6 +25,31 @@ _POLL = 0.5
 
 class WorkerError(Exception):
     """A worker of the cluster was lost."""
+
+    def __init__(self, worker: str, remedy: str) -> None:
+        super().__init__(
+            f"{worker} is gone: it was killed, its node is lost, or memory was short. {remedy}"
+        )
+
+
+@contextmanager
+def awaited(worker: str, remedy: str) -> Iterator[None]:
+    """Raise what a worker has raised as its own error, not as one of Ray.
+
+    Args:
+        worker: that the body waits for, in words.
+        remedy: if it is lost.
+
+    Raises:
+        Exception: what the worker raised.
+        WorkerError: it is gone.
+    """
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise WorkerError(worker, remedy) from error
 
 
 def run(
@@ -91,8 +118,7 @@ def run(
         raise errors[0]
     if failures or result is None:
         raise WorkerError(
-            "a worker of the training is gone: it was killed, its node is lost, or memory was "
-            "short. Run the same again: it resumes from the last epoch"
+            "a worker of the training", "Run the same again: it resumes from the last epoch"
         ) from next(iter(failures), None)
     return result
 

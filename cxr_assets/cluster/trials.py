@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import ray
-import ray.exceptions
 
 from cxr_assets import liveness, presence, tracking, training
 from cxr_assets.cluster.call import ClusterError, watched
-from cxr_assets.cluster.ranks import WorkerError
+from cxr_assets.cluster.ranks import awaited
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
 
@@ -58,15 +57,8 @@ def started(
 
 
 def _wait(task: "ray.ObjectRef[Path]") -> Path:
-    try:
+    with awaited("the worker of this training", "The same command resumes it"):
         directory: Path = ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        raise WorkerError(
-            "the worker of this training is gone: it was killed, its node is lost, or memory was "
-            "short. The same command resumes it"
-        ) from error
     return directory
 
 
