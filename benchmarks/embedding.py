@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from benchmarks.measure import SIDE, Comparison, fastest, interleaved, seconds, show
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.backbone import embedder
 from cxr_assets.radiographs import dataset, raw
 from cxr_assets.radiographs.preparation import prepare
@@ -65,7 +65,7 @@ def main() -> None:
     experiment = compose("demo", [*given, patients, f"data.image_size={SIZE}"])
     network = networks.build(networks.dinov2_config(experiment.probe, SIZE, experiment.classes))
     if arguments.weights:
-        networks.load_pretrained(network, arguments.weights, None)
+        base_weights.load(network, arguments.weights, None)
     backbone = network.dinov2.eval()
     with TemporaryDirectory() as temporary:
         layout = Layout(Path(temporary))

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from cxr_assets.evaluation import suspects
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.embeddings import embed
 from cxr_assets.learning.probe import LinearProbe
 from cxr_assets.radiographs import dataset, raw
@@ -53,9 +53,7 @@ def backbone(experiment: Experiment, image_size: int) -> PreTrainedModel:
     number = len(experiment.classes)
     probe = LinearProbe("", number, network, [1.0], [1.0] * number)
     if experiment.probe.pretrained is not None:
-        networks.load_pretrained(
-            probe.network, experiment.probe.pretrained, experiment.probe.revision
-        )
+        base_weights.load(probe.network, experiment.probe.pretrained, experiment.probe.revision)
     found: PreTrainedModel = probe.network.dinov2
     return found
 

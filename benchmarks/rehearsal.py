@@ -22,7 +22,7 @@ from benchmarks.pretraining import embeddings, pretrain
 from benchmarks.watching import Watch, Watched, layer
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
@@ -91,7 +91,7 @@ def _prepare(layout: Layout, experiment: Experiment, every: int, progress: Progr
 def _show_names(weights: Path, images: Layout, experiment: Experiment) -> None:
     config = make_plan("convnext_model", experiment, images).network
     network = networks.build(config)
-    _, report = networks.read_pretrained(weights, network.config)
+    _, report = base_weights.read(weights, network.config)
     state = load_file(weights / WEIGHTS_FILE)
     rows = {
         "tensors in model.safetensors": len(state),

@@ -11,11 +11,11 @@ from cxr_assets import exchange, handover, tracking
 from cxr_assets.experiment import Experiment
 from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
+from cxr_assets.learning.base_weights import PretrainedError
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import Engine, locked
 from cxr_assets.learning.fit import fit as untracked_fit
-from cxr_assets.learning.networks import PretrainedError
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.progress import Progress, StorageError

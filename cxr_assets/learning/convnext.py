@@ -6,7 +6,7 @@ import lightning as L
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.learning import distillation, networks
+from cxr_assets.learning import base_weights, distillation, networks
 from cxr_assets.learning.backbone import MakesEmbedder, embedder
 from cxr_assets.learning.ema import Ema
 from cxr_assets.learning.module import Classifier
@@ -84,7 +84,7 @@ class ConvNext(Recipe):
         )
         pretrained, revision = self.base
         if pretrained is not None:
-            networks.load_pretrained(module.network, pretrained, revision)
+            base_weights.load(module.network, pretrained, revision)
         if targets is not None:
             module.add_regressor(targets.shape[1])
         return module, images

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights
 from cxr_assets.learning.convnext import ConvNext
 from cxr_assets.learning.probe import Dinov2Probe
 from cxr_assets.learning.recipe import Recipe
@@ -181,7 +181,7 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
     network = recipe.network(dataset.image_size)
     for key in ("_name_or_path", "transformers_version"):
         network.pop(key, None)
-    weights, teacher = networks.identity(*recipe.base), networks.identity(*recipe.teacher)
+    weights, teacher = base_weights.identity(*recipe.base), base_weights.identity(*recipe.teacher)
     code = code_version(SHAPED_BY)
     identity = fingerprint(
         {

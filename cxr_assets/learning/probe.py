@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.backbone import MakesEmbedder, embedder
 from cxr_assets.learning.embeddings import embed
 from cxr_assets.learning.module import Classification
@@ -220,4 +220,4 @@ class Dinov2Probe(Recipe):
     def _load_backbone(self, probe: Classification) -> None:
         pretrained, revision = self.base
         if pretrained is not None:
-            networks.load_pretrained(probe.network, pretrained, revision)
+            base_weights.load(probe.network, pretrained, revision)

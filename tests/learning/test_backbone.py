@@ -10,7 +10,7 @@ from transformers import Dinov2Config, Dinov2Model
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import backbone as module
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.backbone import embedder
 from cxr_assets.radiographs.dataset import kept, read
 from cxr_serving.model.preprocessing import Preprocessing
@@ -66,7 +66,7 @@ def test_weights_in_the_hubs_format_embed_as_recorded(tmp_path):
         Image.fromarray(pattern.astype(np.uint8)).save(tmp_path / f"{number}.png")
     probe = compose("full", [f"probe.pretrained={WEIGHTS}"]).probe
     network = networks.build(networks.dinov2_config(probe, size, tiny.CLASSES))
-    networks.load_pretrained(network, str(WEIGHTS), probe.revision)
+    base_weights.load(network, str(WEIGHTS), probe.revision)
     files = [f"{number}.png" for number in range(4)]
     rows = np.stack(list(embedder(network.dinov2, Preprocessing(size))(tmp_path, files)))
     expected = np.load(RECORDED)
