@@ -76,7 +76,8 @@ def test_the_service_follows_materialisations(service):
     stop = threading.Event()
 
     def ask() -> None:
-        while not stop.is_set():
+        # Paced: without a pause, two clients take a processor from the retraining.
+        while not stop.wait(0.1):
             answers.append(client.post("/predict", files={"file": ("image.png", image)}))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]

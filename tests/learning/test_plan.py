@@ -6,7 +6,7 @@ import torch
 from learning.trainings import ASSETS, experiment
 
 from cxr_assets.layout import Layout
-from cxr_assets.learning import networks
+from cxr_assets.learning import base_weights
 from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
@@ -48,7 +48,7 @@ def test_the_fingerprint_is_that_of_what_is_trained(asset, layout, tmp_path, mon
         patch.setattr(plans, "code_version", lambda *modules: "other code")
         assert fingerprint() != base
     with monkeypatch.context() as patch:
-        patch.setattr(networks, "identity", lambda *base: "sha256:other weights")
+        patch.setattr(base_weights, "identity", lambda *base: "sha256:other weights")
         assert fingerprint() != base
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)

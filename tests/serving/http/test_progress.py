@@ -78,9 +78,11 @@ def test_ready_is_503_while_no_image_is_answered_and_200_after_the_next_answer(
     hasty.wait(lambda: hasty.predict(file, headers=hasty.headers).status_code == 200, 60)
     with asking(hasty, file, clients=2) as statuses:
         with stopped(child(hasty.process.pid)):
-            hasty.wait(lambda: ready(hasty).status_code == 503, 15)
-            answer = ready(hasty).json()["error"]
-            assert (answer["code"], "none was answered for 2 s" in answer["message"]) == (
+            # The stopped child is replaced, and the next one may answer at once.
+            answers: list[Any] = []
+            hasty.wait(lambda: answers.append(ready(hasty)) or answers[-1].status_code == 503, 15)
+            error = answers[-1].json()["error"]
+            assert (error["code"], "none was answered for 2 s" in error["message"]) == (
                 "stalled",
                 True,
             )
