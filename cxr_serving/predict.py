@@ -1,13 +1,12 @@
 """``cxr predict``: classify images in files and folders, without a service."""
 
 import csv
-import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +26,7 @@ from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.gate import Verdict
 from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.preprocessing import Decoded, ImageError
+from cxr_serving.predictions import TableError, table
 
 # A file of such a name is meant to be an image, whatever is in it.
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm", ".dicom")
@@ -53,7 +53,7 @@ def predict(paths: Sequence[Path], directory: Path | None, csv_file: Path | None
             settings.precision == "int8",
             _BATCH,
         )
-        with table(csv_file, predictor) as (file, done):
+        with table(csv_file, predictor.record) as (file, done):
             images = [image for image in found.images if files.spelled(image) not in done]
             bad = found.unreadable | classify(predictor, images, file)
     except ValidationError as error:
@@ -75,10 +75,6 @@ def predict(paths: Sequence[Path], directory: Path | None, csv_file: Path | None
         lines = [f"{files.spelled(path)}: {reason}" for path, reason in sorted(bad.items())]
         total = len(found.images) + len(found.unreadable)
         sys.exit(f"{len(bad)} of {total} images could not be read:\n" + "\n".join(lines))
-
-
-class TableError(Exception):
-    """The table cannot be written or resumed; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -150,64 +146,6 @@ def _sort(found: Found, finds: Finds, named: bool) -> None:
         finds.unreadable[path] = "the file is larger than 1 GiB, which no radiograph is"
     else:
         finds.images.append(path)
-
-
-@contextmanager
-def table(path: Path | None, predictor: Predictor) -> Iterator[tuple[TextIO, set[str]]]:
-    """A CSV file to append to, with its header, and the images that it already has.
-
-    It is UTF-8 in every locale, and any file name fits in one field. The last row of a table that
-    was cut short by a kill is dropped if it is incomplete.
-
-    Args:
-        path: of the table; standard output when None.
-        predictor: the model; each row names its version.
-
-    Raises:
-        TableError: the file is another table or holds predictions of another model, or cannot be
-            read or written.
-    """
-    classes = predictor.record.classes
-    header = ["image", "label", *classes, "accepted", "reasons", "repaired_label", "model"]
-    if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", newline="")
-        csv.writer(sys.stdout).writerow(header)
-        yield sys.stdout, set()
-        sys.stdout.flush()
-        return
-    try:
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: _whole(content)]
-        try:
-            lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
-        except (UnicodeDecodeError, csv.Error):
-            lines = [[]]  # unlike any header
-        begun = lines[0] == header if lines else ",".join(header).encode().startswith(content)
-        if not begun or any(len(line) != len(header) for line in lines):
-            raise TableError(
-                f"{path} is not a table with the columns {', '.join(header)}: name another file"
-            )
-        if others := {line[-1] for line in lines[1:]} - {predictor.record.version}:
-            raise TableError(
-                f"{path} holds predictions of model {', '.join(sorted(others))}, this one is "
-                f"{predictor.record.version}: name another file"
-            )
-        with path.open("a", newline="", encoding="utf-8") as file:
-            file.truncate(len(whole))
-            if not lines:
-                csv.writer(file).writerow(header)
-            yield file, {line[0] for line in lines[1:]}
-    except OSError as error:
-        raise TableError(f"{path} cannot be read or written: {error}") from error
-
-
-def _whole(content: bytes) -> int:
-    """Length of the complete rows; a line break in quotes is part of a file name."""
-    end = content.rfind(b"\n") + 1
-    while content.count(b'"', 0, end) % 2:
-        end = content.rfind(b"\n", 0, end - 1) + 1
-    return end
 
 
 def classify(predictor: Predictor, images: Sequence[Path], file: TextIO) -> dict[Path, str]:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from kagglehub import clients
 from kagglesdk import kaggle_env
+from net import served
 
 SERVICE = "/v1/datasets.DatasetApiService"
 
@@ -96,16 +96,10 @@ def serve(archive: bytes) -> Iterator[KaggleStandIn]:
     holder: list[KaggleStandIn] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(holder))
     server.daemon_threads = True
-    port = server.server_address[1]
-    holder.append(KaggleStandIn(archive, f"http://127.0.0.1:{port}", f"http://localhost:{port}"))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield holder[0]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(server) as port:
+        stand_in = KaggleStandIn(archive, f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+        holder.append(stand_in)
+        yield stand_in
 
 
 def point_client_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

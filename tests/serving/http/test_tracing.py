@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+from net import served
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
@@ -32,23 +32,18 @@ def test_requests_are_traced_if_the_environment_names_an_endpoint(
         def log_message(self, *arguments: object) -> None:
             pass
 
-    collector = HTTPServer(("127.0.0.1", 0), Collector)
-    thread = Thread(target=collector.serve_forever, daemon=True)
-    thread.start()
-    endpoint = f"http://127.0.0.1:{collector.server_port}"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-    server = serve(tmp_path)
-    server.wait_for_version(publish_bundle(server.data_root, seed=1).name)
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    assert server.predict(image, headers={"traceparent": parent}).status_code == 200
-    server.wait(lambda: len(spans) >= 3, 30)
+    with served(HTTPServer(("127.0.0.1", 0), Collector)) as port:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        server = serve(tmp_path)
+        server.wait_for_version(publish_bundle(server.data_root, seed=1).name)
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        assert server.predict(image, headers={"traceparent": parent}).status_code == 200
+        server.wait(lambda: len(spans) >= 3, 30)
     assert spans.keys() == {"POST /predict", "decode", "infer"}
     request = spans["POST /predict"]
     assert request.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
     assert spans["decode"].parent_span_id == request.span_id
     assert spans["infer"].parent_span_id == request.span_id
     assert not any("health" in name or "ready" in name for name in spans)
-    collector.shutdown()
-    collector.server_close()
