@@ -9,7 +9,7 @@ from cxr_assets.defs.assets.metrics_report import metrics_report
 from cxr_assets.defs.assets.processed_dataset import processed_dataset
 from cxr_assets.defs.assets.raw_kaggle import raw_kaggle
 from cxr_assets.defs.checks import checks
-from cxr_assets.defs.executor import tracked_in_process
+from cxr_assets.defs.executor import chosen
 from cxr_assets.defs.jobs import retrain
 from cxr_assets.defs.notifying import notifications
 from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
@@ -31,5 +31,5 @@ definitions = dg.Definitions(
     schedules=[weekly_retrain],
     sensors=[killed_runs, *notifications, *triggers],
     resources={"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow},
-    executor=tracked_in_process,
+    executor=chosen(),
 )

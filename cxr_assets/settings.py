@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         None, description="Address of the service whose images are watched for drift."
     )
 
+    step_pods: str | None = Field(
+        None,
+        description="Each step runs in a pod of its own on Kubernetes: settings of dagster-k8s' "
+        "executor, as YAML.",
+    )
+
     @field_validator("hf_repo")
     @classmethod
     def _is_a_repository(cls, repo: str | None) -> str | None:

@@ -97,10 +97,13 @@ class Run:
         id: None until the store has created the run.
     """
 
-    def __init__(self, session: _Session, name: str, create: Callable[[], str] | None) -> None:
+    def __init__(
+        self, session: _Session, name: str, create: Callable[[], str] | None, ours: bool
+    ) -> None:
         self.id: str | None = None
         self._name = name
         self._session = session
+        self._ours = ours
         self._lock: liveness.Lock | None = None
         above = session.running[-1] if session.running else None
         session.running.append(self)
@@ -112,7 +115,8 @@ class Run:
                 self.id = store.create_run(name, started, above.id if above else session.outer)
             else:
                 self.id = create()
-            self._lock = store.lock(self.id)
+            if ours:
+                self._lock = store.lock(self.id)
 
         session.witness.record(f"the run {name}", begin)
 
@@ -140,8 +144,10 @@ class Run:
         self._session.witness.deliver()
 
     def end(self, status: str) -> None:
-        """End the run with the status FINISHED, FAILED or KILLED."""
+        """End the run with the status FINISHED, FAILED or KILLED, unless another process does."""
         self._session.running.remove(self)
+        if not self._ours:
+            return
         now = _now()
         if self._lock is not None:
             self._store.ended(self._lock, status, now)
@@ -171,20 +177,21 @@ class Run:
         self._session.witness.record(f"{what} of the run {self._name}", named)
 
 
-def start_run(name: str, create: Callable[[], str] | None = None) -> Run:
+def start_run(name: str, create: Callable[[], str] | None = None, ours: bool = True) -> Run:
     """Start a run, nested in the current one, if any.
 
     Args:
         name: of the run.
         create: creates the run in the store once that is reachable, and returns its id; None to
             create it here.
+        ours: whether this process ends it. Otherwise another one holds its lock and ends it.
 
     Raises:
         TrackingError: the store rejects it, and it is required.
     """
     if _session is None:
         raise RuntimeError("open_store comes first")
-    return Run(_session, name, create)
+    return Run(_session, name, create, ours)
 
 
 @contextmanager

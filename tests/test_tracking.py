@@ -254,3 +254,20 @@ def test_a_training_elsewhere_is_nested_in_the_run_of_its_step(layout, lines):
         pass
     training = runs(client(layout))["convnext_model"]
     assert training.data.tags["mlflow.parentRunId"] == step.id
+
+
+def test_a_step_in_a_process_of_its_own_adds_to_the_run_and_does_not_end_it(layout, lines):
+    tracking.open_store(None, layout, lines.append)
+    run = tracking.start_run("retrain")
+    tracking.open_store(None, layout, lines.append)  # as the process of the step does
+    step = tracking.start_run("retrain", lambda: run.id, ours=False)
+    step.log_metrics({"test_accuracy": 0.5})
+    with tracking.training_run("convnext_model", {}):
+        pass
+    tracking.close("KILLED")
+    found = runs(client(layout))
+    assert found["convnext_model"].data.tags["mlflow.parentRunId"] == run.id
+    assert found["retrain"].data.metrics == {"test_accuracy": 0.5}
+    assert found["retrain"].info.status == "RUNNING"
+    run.end("FINISHED")
+    assert runs(client(layout))["retrain"].info.status == "FINISHED"

@@ -1,21 +1,24 @@
 """The executor: runs all steps in the run's process, holds the run's lock, ends its MLflow run.
 
 Every launch passes through it (``dg launch``, ``dagster job execute``, the UI, the schedule), and
-it knows how the run ended.
+it knows how the run ended. On Kubernetes, each step can run in a pod of its own instead.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.resources_init import get_required_resource_keys_to_init
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 
 from cxr_assets import liveness, tracking
-from cxr_assets.defs.resources import settings
+from cxr_assets.defs.resources import executing, settings
 
 
 class TrackedExecutor(dg.Executor):
@@ -50,18 +53,39 @@ class TrackedExecutor(dg.Executor):
             )
         for dead in fail_dead_runs(instance):
             plan_context.log.warning(f"Run {dead} was killed and is now marked as failed")
+        executing.add(plan_context.run_id)
         status = "KILLED"
         try:
             failed = False
-            for event in self._steps.execute(plan_context, execution_plan):
-                failed = failed or event.is_step_failure
-                yield event
+            with self._mlflow_run(plan_context, execution_plan):
+                for event in self._steps.execute(plan_context, execution_plan):
+                    failed = failed or event.is_step_failure
+                    yield event
             status = "FAILED" if failed else "FINISHED"
         except Exception:
             status = "FAILED"
             raise
         finally:
             tracking.close(status)
+
+    def _mlflow_run(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> AbstractContextManager[Any]:
+        """Start the MLflow run in this process, if steps that need it run in other ones."""
+        if isinstance(self._steps, InProcessExecutor):
+            return nullcontext()
+        job = plan_context.job.get_definition()
+        needed = get_required_resource_keys_to_init(execution_plan, job)
+        if "mlflow" not in needed:
+            return nullcontext()
+        config: Any = plan_context.run_config.get("resources", {})
+        return dg.build_resources(
+            {name: job.resource_defs[name] for name in needed},
+            plan_context.instance,
+            {name: given for name, given in config.items() if name in needed},
+            plan_context.dagster_run,
+            plan_context.log,
+        )
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -99,3 +123,16 @@ def tracked_in_process(context: dg.InitExecutorContext) -> dg.Executor:
     """Runs steps in one process: libraries are imported once, and the two trainings do not compete
     for cores."""
     return TrackedExecutor(InProcessExecutor(RetryMode.ENABLED))
+
+
+def chosen() -> dg.ExecutorDefinition:
+    """The executor of this installation: the one of the setting ``step_pods``, if there is one.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    if settings.step_pods is None:
+        return tracked_in_process
+    from cxr_assets.defs import pods
+
+    return pods.executor(settings)

@@ -16,6 +16,10 @@ from cxr_assets.settings import load
 
 settings = load()
 
+# Dagster runs whose executor is in this process, which ends their MLflow runs. A step in a process
+# of its own adds to a run that another process ends.
+executing: set[str] = set()
+
 
 class Experiment(dg.ConfigurableResource[experiments.Experiment]):
     """Settings of images, models and training, the same for the whole graph."""
@@ -110,13 +114,14 @@ class DataRoot(dg.ConfigurableResource[Layout]):
     required_resource_keys={"data_root", "experiment"},
     description="One MLflow run per Dagster run, with a nested run per training.",
 )
-def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
+def mlflow(context: dg.InitResourceContext) -> Iterator[tracking.Run | None]:
     """Start the MLflow run. The executor ends it, as it knows how the Dagster run ended."""
     instance, run_id = context.instance, context.run_id
     run = instance.get_run_by_id(run_id) if instance and run_id else None
     if run is not None and run.is_finished:
         # `dagster job execute` sets up all resources again after the run, to read its outputs.
-        return None
+        yield None
+        return
     root: DataRoot = context.resources.data_root
     experiment: Experiment = context.resources.experiment
     try:
@@ -135,4 +140,9 @@ def mlflow(context: dg.InitResourceContext) -> tracking.Run | None:
         opened: str = MlFlow(context.replace_config(settings)).active_run().info.run_id
         return opened
 
-    return tracking.start_run(run.job_name if run else "dagster", create)
+    ours = run_id in executing
+    try:
+        yield tracking.start_run(run.job_name if run else "dagster", create, ours)
+    finally:
+        if not ours:
+            tracking.close("KILLED")

@@ -1,9 +1,14 @@
 import dagster as dg
+from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
 from dead_runs import STARTED, begun, status
+from mlflow.tracking import MlflowClient
 
 from cxr_assets.definitions import definitions
-from cxr_assets.defs.executor import fail_dead_runs
+from cxr_assets.defs.executor import TrackedExecutor, fail_dead_runs
+from cxr_assets.defs.resources import DataRoot, Experiment, mlflow
+from cxr_assets.layout import Layout
 from cxr_assets.liveness import Lock
+from cxr_assets.store import EXPERIMENT
 
 
 def test_a_run_that_may_be_alive_is_left_alone(instance):
@@ -45,3 +50,37 @@ def test_without_a_daemon_the_next_run_marks_a_killed_run_as_failed(instance):
     run, _ = begun(instance)
     assert dg.execute_job(dg.reconstructable(_job), instance=instance).success
     assert status(instance, run) is dg.DagsterRunStatus.FAILURE
+
+
+@dg.op(required_resource_keys={"mlflow"})
+def _measured(context: dg.OpExecutionContext) -> None:
+    context.resources.mlflow.log_metrics({"accuracy": 0.5})
+
+
+@dg.graph
+def _measurement() -> None:
+    _measured()
+
+
+@dg.executor(
+    config_schema=dg.multiprocess_executor.config_schema,
+    requirements=multiple_process_executor_requirements(),
+)
+def _processes(context: dg.InitExecutorContext) -> dg.Executor:
+    return TrackedExecutor(dg.multiprocess_executor.executor_creation_fn(context))
+
+
+def _elsewhere() -> dg.JobDefinition:
+    resources = {"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow}
+    return _measurement.to_job(resource_defs=resources, executor_def=_processes)
+
+
+def test_a_step_in_a_process_of_its_own_adds_to_the_mlflow_run(instance, tmp_path):
+    layout = Layout(tmp_path / "data")
+    config = {"resources": {"data_root": {"config": {"path": str(layout.root)}}}}
+    assert dg.execute_job(dg.reconstructable(_elsewhere), instance, config).success
+    client = MlflowClient(f"sqlite:///{layout.mlflow_database}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id])
+    assert (run.data.metrics, run.info.status) == ({"accuracy": 0.5}, "FINISHED")
