@@ -17,7 +17,7 @@ WORKDIR /build
 ENV PATH=/opt/pip/bin:$PATH \
     PIP_PYTHON=/opt/venv/bin/python
 RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+COPY pyproject.toml constraints.txt deploy/k8s/pins.txt README.md LICENSE NOTICE ./
 
 # Dependencies first, sources after them: a change of code does not install torch again. The secret
 # `pip`, if the build is given one, is a pip.conf that names your package index; no image keeps it.
@@ -30,10 +30,12 @@ COPY cxr_serving cxr_serving
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf pip install --no-deps --force-reinstall .
 
 FROM build AS build-pipeline
+# For Kubernetes: pipeline,s3,k8s.
+ARG EXTRAS=pipeline,s3
 # The CPU build of torch. Set it empty for PyPI's build, which brings CUDA.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
-    pip install -c constraints.txt ".[pipeline,s3]"
+    pip install -c constraints.txt -c pins.txt ".[$EXTRAS]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
 COPY cxr_assets cxr_assets

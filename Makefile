@@ -85,6 +85,11 @@ ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and TRIES of ea
 	@$(PIP) --no-deps -r benchmarks/cluster/ray.txt
 	@touch $@
 
+# The same for Kubernetes: tests/defs/test_pods.py.
+.venv/k8s: .venv/installed deploy/k8s/pins.txt
+	@$(PIP) --no-deps -r deploy/k8s/pins.txt
+	@touch $@
+
 test: lint ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest
 

@@ -75,8 +75,11 @@ def test_image_installs_its_own_extra_at_pinned_versions(
     installs = [
         run for run in arguments_of(stages[f"build-{image}"], "RUN") if "pip install" in run
     ]
-    extras = {"pipeline": "pipeline,s3", "serving": "serving,dicom,s3"}[image]
-    assert f'pip install -c constraints.txt ".[{extras}]"' in installs[0]
+    arguments, extras = {
+        "pipeline": ('-c constraints.txt -c pins.txt ".[$EXTRAS]"', "pipeline,s3,k8s"),
+        "serving": ('-c constraints.txt ".[serving,dicom,s3]"', "serving,dicom,s3"),
+    }[image]
+    assert f"pip install {arguments}" in installs[0]
     assert set(extras.split(",")) <= project["project"]["optional-dependencies"].keys()
     assert [run.endswith(" pip install --no-deps --force-reinstall .") for run in installs[1:]] == [
         True
@@ -96,7 +99,8 @@ def test_pip_stays_behind_in_the_build(stages: Stages) -> None:
 
 def test_serving_image_looks_for_no_build_of_torch(stages: Stages) -> None:
     index = "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
-    assert arguments_of(stages["build-pipeline"], "ARG") == [index]
+    # Neither compose nor one machine needs Kubernetes' client.
+    assert arguments_of(stages["build-pipeline"], "ARG") == ["EXTRAS=pipeline,s3", index]
     for stage in ("base", "build", "build-serving", "serving"):
         assert arguments_of(stages[stage], "ARG") == []
 

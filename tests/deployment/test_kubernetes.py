@@ -11,6 +11,7 @@ import pytest
 import yaml
 from composition import ROOT, Services
 
+from cxr_assets.definitions import definitions
 from cxr_serving.http.app import create_app
 from cxr_serving.http.metrics import Metrics
 from cxr_serving.http.settings import Settings
@@ -42,6 +43,11 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def chart() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((K8S / "dagster.yaml").read_text())
+    return found
+
+
+def launcher(chart: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = chart["runLauncher"]["config"]["k8sRunLauncher"]
     return found
 
 
@@ -159,10 +165,8 @@ def test_the_chart_sets_what_deploy_dagster_yaml_sets(chart: dict[str, Any]) -> 
     ours = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
     daemon = chart["dagsterDaemon"]
     monitoring = daemon["runMonitoring"]
-    assert {
-        "start_timeout_seconds": monitoring["startTimeoutSeconds"],
-        "max_runtime_seconds": monitoring["maxRuntimeSeconds"],
-    }.items() <= ours["run_monitoring"].items()
+    assert monitoring["maxRuntimeSeconds"] == ours["run_monitoring"]["max_runtime_seconds"]
+    assert monitoring["startTimeoutSeconds"] >= ours["run_monitoring"]["start_timeout_seconds"]
     retries = daemon["runRetries"]
     assert ours["run_retries"] == {
         "enabled": retries["enabled"],
@@ -183,7 +187,7 @@ def test_the_chart_sets_what_deploy_dagster_yaml_sets(chart: dict[str, Any]) -> 
 
 
 def test_kubernetes_accepts_what_the_chart_passes_on(chart: dict[str, Any]) -> None:
-    """The chart's own schema checks the rest, where Helm is: see the job `helm` of CI."""
+    """The chart's own schema checks the rest, where Helm is: see the job `kubernetes` of CI."""
     [deployment] = chart["dagster-user-deployments"]["deployments"]
     for part in (deployment, chart["dagsterWebserver"], chart["dagsterDaemon"]):
         container = {
@@ -207,3 +211,37 @@ def test_kubernetes_accepts_what_the_chart_passes_on(chart: dict[str, Any]) -> N
             },
         }
         kubernetes_validate.validate(pod, VERSION, strict=True)
+
+
+def test_kubernetes_accepts_the_pods_of_runs_and_steps(chart: dict[str, Any]) -> None:
+    """What dagster-k8s makes of it is in tests/defs/test_pods.py, where that is installed."""
+    [deployment] = chart["dagster-user-deployments"]["deployments"]
+    given = {entry["name"]: entry["value"] for entry in deployment["env"]}
+    pods = yaml.safe_load(given["CXR_STEP_PODS"])
+    each = [
+        pods["step_k8s_config"],
+        *pods["per_step_k8s_config"].values(),
+        {"pod_spec_config": launcher(chart)["runK8sConfig"]["podSpecConfig"]},
+    ]
+    for config in each:
+        container = {"name": "dagster", **config.get("container_config", {})}
+        spec = {"containers": [container], **config["pod_spec_config"]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "step"}, "spec": spec}
+        kubernetes_validate.validate(pod, VERSION, strict=True)
+
+
+def test_pods_are_set_for_steps_that_exist(chart: dict[str, Any]) -> None:
+    [deployment] = chart["dagster-user-deployments"]["deployments"]
+    given = {entry["name"]: entry["value"] for entry in deployment["env"]}
+    named = yaml.safe_load(given["CXR_STEP_PODS"])["per_step_k8s_config"].keys()
+    job = definitions.resolve_job_def("retrain")
+    assert named == {op.name for op in job.all_node_defs if op.name.endswith("_fit")}
+
+
+def test_runs_have_the_rights_of_the_code_location(chart: dict[str, Any]) -> None:
+    """The chart does not pass these on from there."""
+    [deployment] = chart["dagster-user-deployments"]["deployments"]
+    ours = launcher(chart)
+    assert ours["securityContext"] == deployment["securityContext"]
+    spec = ours["runK8sConfig"]["podSpecConfig"]
+    assert spec["securityContext"] == deployment["podSecurityContext"]
