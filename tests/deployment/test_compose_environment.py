@@ -74,8 +74,9 @@ def test_every_setting_of_the_pipeline_can_be_set(
         for pair in shlex.split(arguments)
     }
     given = fixed | set(services["code-location"]["environment"])
-    # The data root is a volume, so there is no local copy of it.
-    assert environment_names(PipelineSettings) - given == BY_FILE | {"CXR_CACHE"}
+    # The data root is a volume, so there is no local copy of it; and there are no pods.
+    missing = environment_names(PipelineSettings) - given
+    assert missing == BY_FILE | {"CXR_CACHE", "CXR_STEP_PODS"}
 
 
 def test_every_setting_of_the_service_can_be_set(services: Services) -> None:
