@@ -34,10 +34,19 @@ def require(layout: Layout) -> None:
 
 
 def watched(alive: Path) -> dict[str, Any]:
-    """Ray's ``runtime_env`` in which each worker of a job ends once nobody waits for the job."""
+    """Ray's ``runtime_env`` of a worker that ends once nobody waits for its job.
+
+    It is for each worker, not for the job: Ray Data keeps actors of its own on the cluster, with
+    the environment of the job that needed them first, for all jobs after it. So the hook is named
+    as Ray names it to the worker; ``worker_process_setup_hook`` is for a whole job only.
+    """
+    from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
+
     return {
-        "env_vars": {presence.VARIABLE: str(alive)},
-        "worker_process_setup_hook": "cxr_assets.presence.watch_or_end",
+        "env_vars": {
+            presence.VARIABLE: str(alive),
+            WORKER_PROCESS_SETUP_HOOK_ENV_VAR: "cxr_assets.presence.watch_or_end",
+        }
     }
 
 

@@ -10,6 +10,7 @@ import ray
 import ray.data
 from transformers import PreTrainedModel
 
+from cxr_assets.cluster.call import Job, watched
 from cxr_assets.cluster.ranks import awaited
 from cxr_assets.experiment import Compute
 from cxr_assets.learning.backbone import Embedder, Embedding, embedder
@@ -21,18 +22,21 @@ from cxr_serving.model.preprocessing import Preprocessing
 _TASK = 32
 
 
-def write(compute: Compute, images: pd.DataFrame, size: int, progress: Progress) -> list[Written]:
+def write(
+    compute: Compute, job: Job, images: pd.DataFrame, size: int, progress: Progress
+) -> list[Written]:
     """Write PNGs, as :func:`cxr_assets.radiographs.conversion.write_here` does.
 
     Args:
         compute: how many workers, and what each reserves.
+        job: that the workers end with.
         images, size, progress: as there.
 
     Raises:
         WorkerError: a worker is gone.
     """
     done: list[Written] = []
-    for part in _streamed(images.astype(str), _Writer, (size,), compute):
+    for part in _streamed(images.astype(str), _Writer, (size,), compute, job):
         rows = zip(*(part[name] for name in Written._fields), strict=True)
         for row in rows:
             done.append(Written(*(None if pd.isna(value) else value for value in row)))
@@ -60,18 +64,20 @@ class _Writer:
 
 
 def embedder_on(
-    compute: Compute, backbone: PreTrainedModel, preprocessing: Preprocessing
+    compute: Compute, job: Job, backbone: PreTrainedModel, preprocessing: Preprocessing
 ) -> Embedder:
     """What embeds on the cluster, as :func:`cxr_assets.learning.backbone.embedder` does here.
 
     Args:
         compute: how many workers, and what each reserves.
+        job: that the workers end with.
         backbone, preprocessing: as there.
     """
 
     def embed(directory: Path, files: Sequence[str]) -> Iterator[Embedding]:
         arguments = (directory, backbone, preprocessing)
-        for part in _streamed(pd.DataFrame({"file": files}), _Embedder, arguments, compute):
+        images = pd.DataFrame({"file": files})
+        for part in _streamed(images, _Embedder, arguments, compute, job):
             yield from np.stack(part["embedding"])
 
     return embed
@@ -91,7 +97,7 @@ class _Embedder:
 
 
 def _streamed(
-    images: pd.DataFrame, worker: type, arguments: tuple[Any, ...], compute: Compute
+    images: pd.DataFrame, worker: type, arguments: tuple[Any, ...], compute: Compute, job: Job
 ) -> Iterator[pd.DataFrame]:
     """What workers make of images, task by task, in the order of ``images``.
 
@@ -100,6 +106,7 @@ def _streamed(
         worker: class whose objects make a table of one with as many rows.
         arguments: of the class.
         compute: how many workers, and what each reserves.
+        job: that the workers end with.
 
     Raises:
         Exception: what a worker raised.
@@ -119,6 +126,7 @@ def _streamed(
         compute=ray.data.ActorPoolStrategy(size=compute.workers),
         num_cpus=compute.cpus,
         num_gpus=compute.gpus,
+        runtime_env=watched(job.alive),
     )
     with awaited("a worker that reads images", "Run the same again"):
         yield from made.iter_batches(batch_size=None, batch_format="pandas")

@@ -13,7 +13,7 @@ from dagster_pipes import open_dagster_pipes
 
 from cxr_assets import presence, tracking, training
 from cxr_assets.cluster import images, ranks
-from cxr_assets.cluster.call import Answer, Call, Job, watched
+from cxr_assets.cluster.call import Answer, Call, Job
 from cxr_assets.layout import Layout
 from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.plan import plan as make_plan
@@ -31,7 +31,7 @@ def _prepare(call: Call, job: Job, layout: Layout, progress: Progress) -> bool:
     if call.arguments["decoding"] != decoding.version():
         raise PreparationError(_OTHER_CODE)
     settings = call.experiment
-    write = partial(images.write, settings.compute)
+    write = partial(images.write, settings.compute, job)
     _, reused = prepare(
         layout, raw.read(layout), settings.data, settings.classes, progress, write=write
     )
@@ -45,7 +45,7 @@ def _fit(call: Call, job: Job, layout: Layout, progress: Progress) -> None:
     compute = call.experiment.compute
     if plan.recipe.embeds and not plan.settled():
         # Training finds them in the cache.
-        embedder = partial(images.embedder_on, compute)
+        embedder = partial(images.embedder_on, compute, job)
         plan.recipe.prepare(plan.network, layout, progress, embedder)
     engine = partial(ranks.run, compute, job)
     tracking.open_store(
@@ -76,7 +76,7 @@ def main(root: str, name: str) -> int:
     presence.watch(job.alive, lambda: os._exit(1))
     call = job.call()
     with open_dagster_pipes() as pipes:
-        ray.init(log_to_driver=False, runtime_env=watched(job.alive))
+        ray.init(log_to_driver=False)
         try:
             answer = Answer(result=STEPS[call.step](call, job, layout, pipes.log.info))
         except training.EXPLAINED as error:

@@ -9,12 +9,13 @@ import pandas as pd
 import ray
 import ray.exceptions
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.strategies import Strategy
 from ray.train import RunConfig, ScalingConfig
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
-from cxr_assets.cluster.call import Job
+from cxr_assets.cluster.call import Job, watched
 from cxr_assets.experiment import Compute
 from cxr_assets.learning.distributed import Relay, Training, methods, portable
 from cxr_assets.progress import Progress
@@ -65,7 +66,7 @@ def run(
 
     Args:
         compute: what each worker reserves.
-        job: whose folder Ray Train writes to.
+        job: whose folder Ray Train writes to; workers end with it.
         train: is pickled.
         workers: how many share each batch.
         progress: called with the lines of the first worker.
@@ -90,7 +91,11 @@ def run(
             resources_per_worker={"CPU": compute.cpus}
             | ({"GPU": compute.gpus} if compute.gpus else {}),
         ),
-        run_config=RunConfig(name="train", storage_path=str(job.folder)),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(job.folder),
+            worker_runtime_env=watched(job.alive),
+        ),
     )
     failures: list[Exception] = []
     waiting = threading.Thread(target=_wait, args=(trainer, failures), daemon=True)
@@ -133,15 +138,18 @@ def _wait(trainer: TorchTrainer, failures: list[Exception]) -> None:
 def _work(config: dict[str, Any]) -> None:
     """One of the workers."""
     queue: Queue = config["queue"]
-    rank = ray.train.get_context().get_world_rank()
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
 
     def send(name: str, *content: Any) -> None:
         queue.put((name, content))
 
     first = rank == 0
-    strategy = RayDDPStrategy(
-        cluster_environment=RayLightningEnvironment(), forward_sync_buffers=False
-    )
+    strategy: Strategy | str = "auto"
+    if context.get_world_size() > 1:  # the probe has no gradients, which DDP rejects
+        strategy = RayDDPStrategy(
+            cluster_environment=RayLightningEnvironment(), forward_sync_buffers=False
+        )
     try:
         result = config["train"](
             (lambda line: send("progress", line)) if first else (lambda line: None),

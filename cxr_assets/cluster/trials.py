@@ -41,11 +41,16 @@ def started(
         )
     alive = layout.jobs / f"cxr-sweep-{uuid.uuid4().hex[:12]}"
     lock = liveness.Lock(alive, {})
-    ray.init(runtime_env=watched(alive))
+    ray.init()
     with presence.renewed(alive):
         tasks = [
             ray.remote(_trial)
-            .options(num_cpus=one.compute.cpus, num_gpus=one.compute.gpus, max_retries=0)
+            .options(
+                num_cpus=one.compute.cpus,
+                num_gpus=one.compute.gpus,
+                max_retries=0,
+                runtime_env=watched(alive),
+            )
             .remote(one, layout, outer)
             for one in experiments
         ]

@@ -56,7 +56,7 @@ class Training(Protocol):
         progress: Progress,
         logger: Logger | None,
         saved: Callable[[], None],
-        strategy: Strategy,
+        strategy: Strategy | str,
         devices: int,
     ) -> Any: ...
 
