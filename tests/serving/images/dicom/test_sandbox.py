@@ -48,7 +48,8 @@ def test_a_child_ends_with_its_service() -> None:
     script = (
         "import os, subprocess, sys\n"
         "from cxr_serving.images.dicom import DicomReader\n"
-        "DicomReader(10**6, 20, 2**30).read(sys.stdin.buffer.read())\n"
+        "reader = DicomReader(10**6, 20, 2**30)\n"  # which ends its child as it is freed
+        "reader.read(sys.stdin.buffer.read())\n"
         "subprocess.run(['pgrep', '-P', str(os.getpid()), '-f', 'cxr_serving.images.dicom'])\n"
         "os.kill(os.getpid(), 9)\n"
     )
