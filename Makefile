@@ -80,14 +80,11 @@ s3: setup ## A data root in a bucket, on a server of S3 here; many publications,
 ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and TRIES of each fault; an hour
 	$(BIN)/python -m benchmarks.cluster --tries $(TRIES)
 
-# Beside the packages of constraints.txt, of which it changes none.
-.venv/ray: .venv/installed benchmarks/cluster/ray.txt
-	@$(PIP) --no-deps -r benchmarks/cluster/ray.txt
-	@touch $@
-
-# The same for Kubernetes: tests/defs/test_pods.py.
-.venv/k8s: .venv/installed deploy/k8s/pins.txt
-	@$(PIP) --no-deps -r deploy/k8s/pins.txt
+# Beside the packages of constraints.txt, of which they change none. `k8s` is for tests/defs/test_pods.py.
+.venv/ray: benchmarks/cluster/ray.txt
+.venv/k8s: deploy/k8s/pins.txt
+.venv/ray .venv/k8s: .venv/installed
+	@$(PIP) --no-deps -r $(filter %.txt,$^)
 	@touch $@
 
 test: lint ## Check the code and run every test
