@@ -45,10 +45,12 @@ class Record(BaseModel):
     Attributes:
         kind: what the directory holds, such as ``processed dataset``.
         files: all other files, by path below the directory; None while it is being written.
+        identity: digest of all that shaped them; None where nothing reuses them by it.
     """
 
     kind: str
     files: dict[str, File] | None = None
+    identity: str | None = None
 
 
 def begin(directory: Path, kind: str) -> None:
@@ -59,14 +61,19 @@ def begin(directory: Path, kind: str) -> None:
     )
 
 
-def seal(directory: Path, kind: str) -> None:
+def seal(directory: Path, kind: str, identity: str | None = None) -> None:
     """Record all files of a complete directory.
+
+    Args:
+        directory: the directory.
+        kind: what it holds.
+        identity: digest of all that shaped it, for :func:`made_from`.
 
     Raises:
         OSError: the disk is full or read-only.
     """
     files = {name: _file(path) for name, path in sorted(_files(directory)) if path.is_file()}
-    record = Record(kind=kind, files=files).model_dump_json(indent=1)
+    record = Record(kind=kind, files=files, identity=identity).model_dump_json(indent=1)
     write_file(directory / RECORD_FILE, f"{record}\n".encode())
 
 
@@ -105,6 +112,13 @@ def _is_at(file: File, path: Path) -> bool:
         return file.is_at(path)
     except OSError:
         return False
+
+
+def made_from(directory: Path, kind: str, identity: str) -> bool:
+    """Whether a directory is whole, all in it is ours, and ``identity`` shaped it."""
+    if not directory.exists() or fault(directory) or foreign(directory, kind):
+        return False
+    return Record.model_validate_json((directory / RECORD_FILE).read_bytes()).identity == identity
 
 
 def foreign(directory: Path, kind: str) -> str | None:
@@ -193,7 +207,7 @@ def revise(directory: Path, contents: Mapping[str, bytes | None]) -> None:
             if content is not None:
                 (partial / name).write_bytes(content)
                 files[name] = _file(partial / name)
-        revised = record.model_copy(update={"files": files}).model_dump_json(indent=1)
+        revised = Record(kind=record.kind, files=files).model_dump_json(indent=1)
         write_file(partial / RECORD_FILE, f"{revised}\n".encode())
         swap_directory(partial, directory)
     except BaseException:

@@ -14,7 +14,8 @@ from learning.trainings import OVERRIDES
 from PIL import Image
 
 import cxr
-from cxr_assets.evaluation.report import PREDICTIONS_FILE, write_report
+from cxr_assets.evaluation.report import write_report
+from cxr_assets.evaluation.reports import PREDICTIONS_FILE
 from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import PAGE_FILE, Layout
 from cxr_assets.learning.export import export

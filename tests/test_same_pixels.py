@@ -9,7 +9,8 @@ import quick
 from learning.trainings import ASSETS, OVERRIDES
 
 from benchmarks import archive
-from cxr_assets.evaluation.report import PREDICTIONS_FILE, write_report
+from cxr_assets.evaluation.report import write_report
+from cxr_assets.evaluation.reports import PREDICTIONS_FILE
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning.export import export

@@ -25,7 +25,7 @@ READING = {
                 *("cxr_assets.radiographs.raw", "cxr_assets.radiographs.preparation"),
                 *("cxr_assets.forgetting", "cxr_assets.checking", "cxr_assets.summary"),
                 *("cxr_assets.release.release", "cxr_assets.release.command", "cxr_assets.sweep"),
-                "cxr_assets.evaluation.screening",
+                *("cxr_assets.evaluation.screening", "cxr_assets.evaluation.report"),
             ],
             COMPUTING | {"kagglehub"},
         ),

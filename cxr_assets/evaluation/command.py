@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from cxr_assets.evaluation.report import report_on_images
+from cxr_assets.evaluation.on_images import report_on_images
 from cxr_assets.layout import PAGE_FILE
 from cxr_assets.radiographs.raw import RawDataError
 from cxr_serving.model.bundle import BundleError

@@ -10,6 +10,8 @@ from cxr_serving.model.report import METRICS_FILE, MissingReport
 REPORT = "report"
 EVALUATION = "evaluation report"
 
+PREDICTIONS_FILE = "predictions.csv"
+
 
 def latest_report(layout: Layout) -> Path:
     """The directory of the newest report.

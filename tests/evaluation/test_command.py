@@ -9,7 +9,7 @@ from PIL import Image
 from reporting import Page, bundles
 
 import cxr
-from cxr_assets.evaluation.report import report_on_images
+from cxr_assets.evaluation.on_images import report_on_images
 from cxr_assets.layout import Layout
 from cxr_assets.radiographs import synthesis
 from cxr_assets.radiographs.raw import RawDataError

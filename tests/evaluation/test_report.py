@@ -1,20 +1,25 @@
+import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import reporting
 import tiny
 from damage import empty
 from filelock import FileLock, Timeout
 from PIL import Image
-from reporting import report_on
+from reporting import RELEASED, report_on
 from tiny import CLASSES
 
 from cxr_assets import written
 from cxr_assets.evaluation import plots
+from cxr_assets.evaluation import report as report_module
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.layout import Layout
@@ -86,6 +91,7 @@ def test_a_failure_while_writing_leaves_the_old_report(
     reported: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = latest_report(reported)
+    (report / "roc_curves.png").unlink()  # so that it is made again
     before = contents(report)
 
     def full_disk(*args: object) -> bytes:
@@ -102,6 +108,7 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
     reported: Layout,
 ) -> None:
     report = latest_report(reported)
+    (report / "roc_curves.png").unlink()  # so that it is made again
     before = contents(report)
 
     def killed_while_drawing() -> None:
@@ -117,6 +124,82 @@ def test_a_kill_while_writing_leaves_the_old_report_and_the_next_run_clears_up(
     assert Report.read(latest_report(reported))
     report_on(reported)
     assert not list(reported.reports.glob(".*"))
+
+
+def test_a_report_is_reused_while_nothing_that_shapes_it_has_changed(reported: Layout) -> None:
+    report = latest_report(reported)
+    before = {path: path.stat().st_mtime_ns for path in report.iterdir()}
+    for name in ("latest.json", "metrics.json", "report.html"):
+        (reported.reports / name).unlink()
+    lines: list[str] = []
+    assert report_on(reported, lines.append) == report
+    assert lines == [
+        f"reused the report on {report.name}: nothing that shapes it has changed",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in report.iterdir()} == before
+    assert latest_report(reported) == report
+    for name in ("metrics.json", "report.html"):
+        assert (reported.reports / name).read_bytes() == (report / name).read_bytes()
+
+
+def _other_rule(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    report = functools.partial(write_report, rule=tiny.RULE)
+    patch.setattr(reporting, "write_report", report)
+
+
+def _other_code(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(report_module, "code_version", lambda *modules: "f" * 64)
+
+
+def _other_baseline(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    version = Report.read(latest_report(layout)).data_version
+    tiny.publish(layout, "dinov2_probe", tiny.dinov2(), version, pretrained="other")
+
+
+def _earlier_training(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    main = store.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.models("convnext_model") / RELEASED)
+
+
+def _released_model(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    main = store.latest(layout.models("convnext_model"))
+    shutil.copytree(main, layout.releases / RELEASED)
+    store.write_pointer(layout.releases, RELEASED)
+
+
+def _other_record_of_the_images(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    path = layout.processed / "dataset.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"unknown_patients": 1}))
+
+
+def _damaged(layout: Layout, patch: pytest.MonkeyPatch) -> None:
+    empty(latest_report(layout) / "predictions.csv")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _other_rule, _other_code, _other_baseline, _earlier_training, _released_model,
+        _other_record_of_the_images, _damaged,
+    ],
+)  # fmt: skip
+def test_a_report_is_made_again_once_something_that_shapes_it_has_changed(
+    change: Callable[[Layout, pytest.MonkeyPatch], None],
+    reported: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change(reported, monkeypatch)
+    for expected in (False, True):
+        lines: list[str] = []
+        report_on(reported, lines.append)
+        assert any(line.startswith("reused the report") for line in lines) == expected
+
+
+def test_a_report_is_not_reused_where_a_model_is_broken(reported: Layout) -> None:
+    empty(store.latest(reported.models("dinov2_probe")) / "model.safetensors")
+    with pytest.raises(BundleError, match="materialise dinov2_probe again"):
+        report_on(reported)
 
 
 def test_two_runs_do_not_write_reports_at_once(

@@ -12,7 +12,7 @@ _IMPORTED = [
     "cxr_assets.definitions",
     "cxr_assets.store",
     "cxr_assets.training",
-    "cxr_assets.evaluation.report",
+    "cxr_assets.evaluation.assessment",
     "cxr_assets.learning.export",
     "cxr_assets.radiographs.preparation",
     "cxr_assets.release.release",
