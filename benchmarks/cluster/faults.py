@@ -13,6 +13,8 @@ from benchmarks.cluster.place import PATIENCE, Place
 
 # Seconds after which nothing of a job may be left.
 LEFT = 60
+# So long that a job which goes on for half of that without its run is not done.
+LONG = ("trainer.max_epochs=300", "trainer.patience=300")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def strike(cluster: Nodes, place: Place, fault: str, chance: Random) -> Outcome:
         AssertionError: a job or worker is left, the run has not ended, or the training was begun
             anew.
     """
+    place.overrides = (*place.overrides, *LONG)
     run = place.launch(["convnext_model"])
     place.wait_for("epoch ")
     time.sleep(chance.uniform(0, 5))

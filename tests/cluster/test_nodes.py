@@ -41,6 +41,6 @@ def test_two_nodes_make_what_one_machine_makes_and_a_killed_run_leaves_nothing_t
     assert not working()
     assert not list(spread.layout.jobs.iterdir())
 
-    spread.overrides = (*on(both), "trainer.max_epochs=100", "trainer.patience=100", "seed=1")
+    spread.overrides = (*on(both), "seed=1")
     outcome = strike(both, spread, "run is killed", Random(0))
     assert outcome.status == "FAILURE"
