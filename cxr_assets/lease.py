@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from pydantic import BaseModel, ValidationError
 
 from cxr_assets.progress import Progress
-from cxr_serving.model.remote import Bucket, ConflictError, Object, RemoteError
+from cxr_serving.model.remote import Bucket, ConflictError, NoConditionsError, Object, RemoteError
 
 SECONDS = 60.0
+_NEVER = "0" * 32  # an etag that no object has
 
 
 class Note(BaseModel):
@@ -97,6 +98,7 @@ def held(
         seconds: without renewal after which it is anybody's.
 
     Raises:
+        NoConditionsError: the server would let two hold it; nothing else has been written.
         RemoteError: the bucket cannot be used.
     """
     lease = Lease(bucket, key, _acquire(bucket, key, busy, progress, seconds), seconds)
@@ -114,12 +116,30 @@ def _acquire(bucket: Bucket, key: str, busy: str, progress: Progress, seconds: f
         if found is None or holder is None or found.age.total_seconds() > seconds:
             with suppress(ConflictError):  # somebody else was first
                 seen = None if found is None else found.etag
-                return bucket.write(key, Note.content(_holder()), seen)
+                etag = bucket.write(key, Note.content(_holder()), seen)
+                return _require_conditions(bucket, key, etag)
             continue
         if not reported:
             progress(f"{busy} by {holder}: waiting for {bucket.name(key)}")
             reported = True
         time.sleep(min(1.0, seconds / 10))
+
+
+def _require_conditions(bucket: Bucket, key: str, etag: str) -> str:
+    """Write a lease that was just acquired on conditions that hold and do not; returns its etag.
+
+    Some servers write whatever the condition is, and say nothing.
+    """
+    try:
+        for seen in (None, _NEVER):
+            with suppress(ConflictError):
+                bucket.write(key, Note.content(_holder()), seen)
+                fault = "replaces it on a condition that is false"
+                raise NoConditionsError(bucket.name(key), fault)
+        return bucket.write(key, Note.content(_holder()), etag)
+    except NoConditionsError:
+        bucket.delete(key)  # nobody waits for a step that does not begin
+        raise
 
 
 def _held_by(found: Object) -> str | None:

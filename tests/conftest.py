@@ -82,8 +82,7 @@ def _storage() -> Iterator[s3.Storage]:
 @pytest.fixture
 def storage(_storage: s3.Storage, monkeypatch: pytest.MonkeyPatch) -> s3.Storage:
     """An empty bucket on a server of S3, which clients reach through a network that works."""
-    _storage.network.mend()
-    _storage.empty()
+    _storage.mend()
     for name, value in _storage.network.environment.items():
         monkeypatch.setenv(name, value)
     return _storage

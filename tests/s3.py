@@ -1,25 +1,42 @@
-"""A server of S3 over HTTP on loopback, and a network between it and its clients that can fail."""
+"""A server of S3 over HTTP, and a network between it and its clients that can fail.
+
+The server is moto's, in this process, or the one that ``S3_ENDPOINT`` names.
+"""
 
 import io
 import logging
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 BUCKET = "hospital"
 URL = f"s3://{BUCKET}/cxr"
-KEY = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-central-1"}
+# moto takes any account.
+ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", "user"),
+    "AWS_SECRET_ACCESS_KEY": os.environ.get("AWS_SECRET_ACCESS_KEY", "secret"),
+    "AWS_REGION": "us-east-1",
+}
 
 
-class _OneAtATime:
-    """moto checks a condition, then writes: two requests at once might both be the first."""
+class Moto:
+    """moto checks a condition, then writes: two requests at once might both be the first.
+
+    Attributes:
+        lacks: a condition that it does not know, such as ``IF_MATCH``.
+        answer: to requests with that condition; without one, they are as those without it.
+    """
 
     def __init__(self) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
 
+        self.lacks = ""
+        self.answer: str | None = None
         self._answer = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
 
@@ -29,6 +46,12 @@ class _OneAtATime:
         if len(body) < length:
             start("400 Bad Request", [])
             return []
+        if environ.pop(f"HTTP_{self.lacks}", None) and self.answer:
+            start(self.answer, [])
+            return []
+        if '"' in environ.get("HTTP_IF_MATCH", ""):  # Ceph 16 compares without quotes
+            start("412 Precondition Failed", [])
+            return []
         environ["wsgi.input"] = io.BytesIO(body)
         with self._lock:
             return list(self._answer(environ, start))
@@ -37,7 +60,7 @@ class _OneAtATime:
 class Network:
     """Passes bytes between clients and a server, until it is cut; may be slow."""
 
-    def __init__(self, server: int) -> None:
+    def __init__(self, server: tuple[str, int]) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._left: dict[str, float] = {}
@@ -50,7 +73,7 @@ class Network:
     def environment(self) -> dict[str, str]:
         """What has a client use this network."""
         port = self._listener.getsockname()[1]
-        return {**KEY, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        return {**ACCOUNT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
 
     def cut(self, up: float = float("inf"), down: float = float("inf")) -> None:
         """Cut it after so many more bytes to the server (up) or from it (down)."""
@@ -78,7 +101,7 @@ class Network:
                 if self.is_cut:
                     client.close()
                     continue
-                server = socket.create_connection(("127.0.0.1", self._server))
+                server = socket.create_connection(self._server)
                 for way, one, other in (("up", client, server), ("down", server, client)):
                     threading.Thread(target=self._pass, args=(way, one, other), daemon=True).start()
 
@@ -105,22 +128,31 @@ class Storage:
 
     Attributes:
         network: between it and clients.
+        moto: the server, unless it runs elsewhere.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, endpoint: str, moto: Moto | None = None) -> None:
         import boto3
+        from botocore.config import Config
 
-        self.network = Network(port)
+        self.moto = moto
+        server = urlsplit(endpoint)
+        self.network = Network((server.hostname or "", server.port or 80))
         self.client = boto3.client(
             "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            aws_access_key_id="admin",
-            aws_secret_access_key="secret",
-            region_name="eu-central-1",
+            endpoint_url=endpoint,
+            aws_access_key_id=ACCOUNT["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=ACCOUNT["AWS_SECRET_ACCESS_KEY"],
+            region_name=ACCOUNT["AWS_REGION"],
+            config=Config(s3={"addressing_style": "path"}),
         )
-        self.client.create_bucket(
-            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
-        )
+
+    def mend(self) -> None:
+        """Empty the bucket, and end all faults."""
+        self.network.mend()
+        if self.moto is not None:
+            self.moto.lacks = ""
+        self.empty()
 
     def keys(self) -> set[str]:
         found = self.client.list_objects_v2(Bucket=BUCKET)
@@ -152,14 +184,28 @@ class Storage:
 @contextmanager
 def running() -> Iterator[Storage]:
     """A server with an empty bucket, for as long as it is needed."""
+    endpoint = os.environ.get("S3_ENDPOINT")
+    with nullcontext(Storage(endpoint)) if endpoint else _moto() as storage:
+        if BUCKET in {one["Name"] for one in storage.client.list_buckets()["Buckets"]}:
+            raise RuntimeError(f"{endpoint} has a bucket {BUCKET}: delete it for these tests")
+        storage.client.create_bucket(Bucket=BUCKET)
+        try:
+            yield storage
+        finally:
+            storage.network.close()
+            storage.empty()
+            storage.client.delete_bucket(Bucket=BUCKET)
+
+
+@contextmanager
+def _moto() -> Iterator[Storage]:
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, _OneAtATime(), threaded=True)
+    moto = Moto()
+    server = make_server("127.0.0.1", 0, moto, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    storage = Storage(server.server_port)
     try:
-        yield storage
+        yield Storage(f"http://127.0.0.1:{server.server_port}", moto)
     finally:
-        storage.network.close()
         server.shutdown()

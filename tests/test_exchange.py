@@ -16,7 +16,13 @@ from cxr_assets.exchange import exchanged
 from cxr_assets.layout import Layout
 from cxr_serving.model import remote, store
 from cxr_serving.model.bundle import BundleError
-from cxr_serving.model.remote import Bucket, ConflictError, RemoteError, UnreachableError
+from cxr_serving.model.remote import (
+    Bucket,
+    ConflictError,
+    NoConditionsError,
+    RemoteError,
+    UnreachableError,
+)
 
 ASSET = "convnext_model"
 
@@ -286,4 +292,30 @@ def test_unreachable_bucket_stops_a_step_before_it_begins(
     began = False
     with pytest.raises(UnreachableError), exchanged(machine("a"), quiet):
         began = True
+    assert not began
+
+
+@pytest.mark.parametrize(
+    ("lacks", "answer", "message"),
+    [
+        ("IF_NONE_MATCH", None, "replaces it on a condition that is false; use one with"),
+        ("IF_MATCH", None, "replaces it on a condition that is false; use one with"),
+        ("IF_NONE_MATCH", "501 Not Implemented", "answers 501; use one with"),
+        ("IF_MATCH", "412 Precondition Failed", "says it has changed, but it has not; use one"),
+    ],
+)
+def test_server_without_conditional_writes_is_rejected_before_a_step_begins(
+    machine: Callable[[str], Layout],
+    storage: s3.Storage,
+    lacks: str,
+    answer: str | None,
+    message: str,
+) -> None:
+    if storage.moto is None:
+        pytest.skip("the server of S3_ENDPOINT is as it is")
+    storage.moto.lacks, storage.moto.answer = lacks, answer
+    began = False
+    for layout in (machine("a"), machine("b")):
+        with pytest.raises(NoConditionsError, match=message), exchanged(layout, quiet):
+            began = True
     assert not began

@@ -42,6 +42,16 @@ class DamagedError(RemoteError):
     """An object is missing or is not what was written."""
 
 
+class NoConditionsError(RemoteError):
+    """The server does not write on conditions as Amazon's does: two writers would not notice."""
+
+    def __init__(self, name: str, fault: str) -> None:
+        super().__init__(
+            f"{name}: the server {fault}; use one with conditional writes (If-Match, "
+            "If-None-Match), such as Amazon's, or a newer version of MinIO or Ceph"
+        )
+
+
 @dataclass(frozen=True)
 class Object:
     """A small object.
@@ -167,6 +177,7 @@ class Bucket:
 
         Raises:
             ConflictError: the bucket holds something else by now.
+            NoConditionsError: it does not, but the server says so.
         """
         if isinstance(content, Path):
             if content.stat().st_size > _LARGEST:
@@ -174,8 +185,9 @@ class Bucket:
             sha256 = hashes.of_file(content)
         else:
             sha256 = hashlib.sha256(content).hexdigest()
-        condition = {"IfNoneMatch": "*"} if seen is None else {"IfMatch": seen}
-        answer = None
+        # Without quotes: Ceph 16 knows no other form; the others know both.
+        condition = {"IfNoneMatch": "*"} if seen is None else {"IfMatch": seen.strip('"')}
+        answer, status = None, 0
         with self._answering(key):
             try:
                 with _opened(content) as body:
@@ -183,12 +195,15 @@ class Bucket:
                         **self._place(key), Body=body, Metadata={"sha256": sha256}, **condition
                     )
             except self._client.exceptions.ClientError as error:
-                if _status(error) not in (404, 409, 412) or _code(error) == "NoSuchBucket":
+                status = _status(error)
+                if status not in (404, 409, 412) or _code(error) == "NoSuchBucket":
                     raise
         if answer is None:
             # It may be this very writing, whose answer was lost before the client tried again.
             answer = self._head(key)
             if answer is None or answer.get("Metadata", {}).get("sha256") != sha256:
+                if status == 412 and answer is not None and answer.get("ETag") == seen:
+                    raise NoConditionsError(self.name(key), "says it has changed, but it has not")
                 raise ConflictError(
                     f"{self.name(key)} was changed by another process in the meantime: do the "
                     "same again, with what is there now"
@@ -248,6 +263,8 @@ class Bucket:
         try:
             yield
         except exceptions.ClientError as error:
+            if _status(error) == 501:
+                raise NoConditionsError(self.name(key), f"answers {_code(error) or 501}") from error
             kind = UnreachableError if _status(error) >= 500 else RemoteError
             raise kind(
                 f"{self.name(key)}: the server answers {_code(error) or _status(error)}; check the "
