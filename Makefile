@@ -73,7 +73,7 @@ faults: setup ## Every fault of docs/reliability.md, random ones TRIES times; as
 	  $$(grep -o '[a-z_/]*\.py::test_[a-z_0-9]*' docs/reliability.md | sort -u | sed 's:^:tests/:')
 	$(BIN)/python -m deploy.stack --faults 2 $${PATIENCE:+--patience "$$PATIENCE"}
 
-s3: setup ## A data root in a bucket, on a server of S3 here; many publications, minutes
+s3: setup ## A data root in a bucket, on moto's server or the one at S3_ENDPOINT; minutes
 	PUBLICATIONS=$${PUBLICATIONS:-100} $(BIN)/pytest -n 0 --timeout 3600 tests/serving/model/test_remote.py \
 	  tests/serving/http/test_watcher_bucket.py tests/serving/test_bucket.py tests/test_exchange.py tests/test_handover.py
 
