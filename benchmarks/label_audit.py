@@ -19,7 +19,7 @@ from cxr_assets.experiment import Experiment, compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.embeddings import embed
-from cxr_assets.learning.probe import LinearProbe
+from cxr_assets.learning.linear_probe import LinearProbe
 from cxr_assets.radiographs import dataset, raw
 from cxr_assets.radiographs.preparation import prepare
 

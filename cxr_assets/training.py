@@ -1,37 +1,32 @@
 """A training from images to bundle, and its fit in an MLflow run of its own."""
 
-from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch.loggers.logger import Logger
+from typing import TYPE_CHECKING
 
 from cxr_assets import exchange, handover, tracking
 from cxr_assets.experiment import Experiment
 from cxr_assets.forgetting import forget_absent
 from cxr_assets.layout import Layout
 from cxr_assets.learning.base_weights import PretrainedError
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
-from cxr_assets.learning.fit import Engine, locked
-from cxr_assets.learning.fit import fit as untracked_fit
+from cxr_assets.learning.lock import TrainingError, locked
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.progress import Progress, StorageError
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.dataset import DatasetError
-from cxr_assets.radiographs.kaggle import KaggleError
 from cxr_assets.radiographs.preparation import PreparationError, prepare
 from cxr_assets.radiographs.withdrawal import WithdrawalError
-from cxr_assets.store import EXPERIMENT
 from cxr_serving.model.bundle import CHECKPOINT_FILE, BundleError
+
+if TYPE_CHECKING:
+    from cxr_assets.learning.fit import Engine
 
 ASSET = "convnext_model"
 
 # Their messages suffice; for any other error the traceback is shown, too.
 EXPLAINED = (
-    *(KaggleError, raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
+    *(raw.RawDataError, WithdrawalError, PreparationError, DatasetError),
     *(PretrainedError, TrainingError, tracking.TrackingError, ExportError, BundleError),
     StorageError,
 )
@@ -46,7 +41,7 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
         The bundle's directory.
 
     Raises:
-        KaggleError, RawDataError, PreparationError: the images cannot be fetched or prepared.
+        RawDataError, PreparationError: the images cannot be fetched or prepared.
         PretrainedError: the base weights cannot be loaded.
         TrainingError: the loss is not finite, or the work folder cannot be written.
         TrackingError: MLflow rejects a record, and it is required.
@@ -64,37 +59,9 @@ def train(experiment: Experiment, layout: Layout, progress: Progress) -> Path:
     return directory
 
 
-class Curves(Logger):
-    """A Lightning logger that writes to an MLflow run."""
-
-    def __init__(self, run: tracking.Run) -> None:
-        super().__init__()
-        self._run = run
-
-    @property
-    def name(self) -> str:
-        """Name of the MLflow experiment."""
-        return EXPERIMENT
-
-    @property
-    def version(self) -> str | None:
-        """Id of the MLflow run; None until the store has created it."""
-        return self._run.id
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log one point of each curve."""
-        self._run.log_metrics(metrics, step)
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *more: Any, **rest: Any) -> None:
-        """Log the hyperparameters of the Lightning module."""
-        self._run.log_params(vars(params) if isinstance(params, Namespace) else params)
-
-    def finalize(self, status: str) -> None:
-        """Deliver pending records at the end of the training."""
-        self._run.deliver()
-
-
-def fit(plan: Plan, progress: Progress, force: bool = False, engine: Engine | None = None) -> None:
+def fit(
+    plan: Plan, progress: Progress, force: bool = False, engine: "Engine | None" = None
+) -> None:
     """Fit in an MLflow run of its own, unless there is nothing to train.
 
     Args:
@@ -111,6 +78,10 @@ def fit(plan: Plan, progress: Progress, force: bool = False, engine: Engine | No
         if not force and (settled := plan.settled()):
             progress(f"{plan.asset}: {settled}")
             return
+        # Here, because Lightning takes seconds to import.
+        from cxr_assets.curves import Curves
+        from cxr_assets.learning.fit import fit as untracked_fit
+
         settings = plan.experiment.model_dump()
         # The server may be shared, and paths may name people.
         settings["data"] = plan.experiment.data.without_places().model_dump()

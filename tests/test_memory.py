@@ -20,8 +20,7 @@ from cxr_assets.evaluation import (
 from cxr_assets.evaluation.scanners import SCANNERS
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning import backbone, embeddings, gate
-from cxr_assets.learning import export as exporting
+from cxr_assets.learning import backbone, bundling, embeddings, gate
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import plan as make_plan
@@ -83,7 +82,7 @@ def test_a_report_never_holds_the_test_split(
 def test_an_export_never_holds_the_validation_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "_BATCH", 2)
+    monkeypatch.setattr(bundling, "_BATCH", 2)
     # A gate's matrices and altered images are the same for any number of images, and large.
     monkeypatch.setattr(gate, "_FEWEST", (1000, 1000))
     overrides = (*tiny.NETWORKS, "trainer.max_epochs=1", "data.in_memory_limit=0")

@@ -29,8 +29,16 @@ READING = {
             ],
             COMPUTING | {"kagglehub"},
         ),
+        (
+            ["cxr_assets.training", "cxr_assets.learning.export", "cxr_assets.learning.plan"],
+            {
+                *("cleanlab", "kagglehub", "lightning", "matplotlib", "mlflow", "onnx"),
+                *("onnxruntime", "sklearn", "scipy", "torchmetrics"),
+                "transformers.modeling_utils",
+            },
+        ),
     ],
-    ids=["the definitions", "steps and commands without a network"],
+    ids=["the definitions", "steps and commands without a network", "a training to reuse"],
 )
 def test_libraries_that_are_not_needed_are_not_imported(
     modules: list[str], absent: set[str]

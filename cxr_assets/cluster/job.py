@@ -15,7 +15,7 @@ from cxr_assets import presence, tracking, training
 from cxr_assets.cluster import images, ranks
 from cxr_assets.cluster.call import Answer, Call, Job
 from cxr_assets.layout import Layout
-from cxr_assets.learning.checkpoints import TrainingError
+from cxr_assets.learning.lock import TrainingError
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs import decoding, raw

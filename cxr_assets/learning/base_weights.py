@@ -5,18 +5,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.logging import (
     disable_progress_bar,
     enable_progress_bar,
@@ -25,6 +20,9 @@ from transformers.utils.logging import (
 
 from cxr_serving.model.bundle import WEIGHTS_FILE
 from cxr_serving.model.places import expanded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CONFIG_FILE = "config.json"
 
@@ -146,7 +144,7 @@ def config(kind: type[PreTrainedConfig], pretrained: str, revision: str | None) 
     return found
 
 
-def load(network: PreTrainedModel, pretrained: str, revision: str | None) -> None:
+def load(network: "PreTrainedModel", pretrained: str, revision: str | None) -> None:
     """Copy pretrained weights into ``network``; its classification head stays as it is.
 
     Raises:
@@ -169,7 +167,7 @@ def load(network: PreTrainedModel, pretrained: str, revision: str | None) -> Non
     network.load_state_dict(state, strict=False)
 
 
-def read(directory: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+def read(directory: Path, config: PreTrainedConfig) -> tuple["PreTrainedModel", dict[str, Any]]:
     """Read weights in the hub's format into a network of ``config``.
 
     Returns:
@@ -179,6 +177,9 @@ def read(directory: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, di
     Raises:
         PretrainedError: the file of the weights is damaged.
     """
+    # Here, because a plan needs configurations alone, and this takes a second to import.
+    from transformers import AutoModelForImageClassification
+
     try:
         with _quietly():
             source, report = AutoModelForImageClassification.from_pretrained(

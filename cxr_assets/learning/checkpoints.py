@@ -2,8 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from cxr_assets.learning.lock import writing
 from cxr_assets.progress import Progress
 from cxr_serving.model.atomic import set_aside, write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE
@@ -19,22 +19,6 @@ LAST_FILE = "last.ckpt"
 
 # Of every checkpoint that Lightning resumes from.
 _KEYS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"}
-
-
-class TrainingError(Exception):
-    """A training cannot continue; the message says why and what to do."""
-
-
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into a :class:`TrainingError` that names the place."""
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"{error.filename or place} cannot be written: {error.strerror}. Free space or make "
-            "the data root writable, then run the same again: it resumes from the last checkpoint"
-        ) from error
 
 
 class WholeCheckpoints(TorchCheckpointIO):

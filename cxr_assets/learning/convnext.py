@@ -1,24 +1,23 @@
 """The main model: ConvNeXt V2."""
 
-from typing import Any
-
-import lightning as L
+from typing import TYPE_CHECKING, Any
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.layout import Layout
-from cxr_assets.learning import base_weights, distillation, networks
-from cxr_assets.learning.backbone import MakesEmbedder, embedder
-from cxr_assets.learning.ema import Ema
-from cxr_assets.learning.module import Classifier
+from cxr_assets.learning import base_weights, networks
 from cxr_assets.learning.recipe import Recipe, balanced
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs.datamodule import RadiographsDataModule
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from cxr_assets.learning.backbone import MakesEmbedder
+    from cxr_assets.learning.module import Classifier
 
 
 class ConvNext(Recipe):
     """Fine-tuned from the hub's weights, or trained from scratch."""
 
-    module = Classifier
     onnx = True
 
     def __init__(self, experiment: Experiment) -> None:
@@ -47,11 +46,17 @@ class ConvNext(Recipe):
         network: dict[str, Any],
         layout: Layout,
         progress: Progress,
-        embedder: MakesEmbedder = embedder,
-    ) -> tuple[Classifier, L.LightningDataModule]:
+        embedder: "MakesEmbedder | None" = None,
+    ) -> tuple["Classifier", "L.LightningDataModule"]:
+        # Here, because a plan needs none of it, and Lightning takes seconds to import.
+        from cxr_assets.learning import backbone, distillation
+        from cxr_assets.radiographs.datamodule import RadiographsDataModule
+
         settings, targets = self.experiment.trainer, None
         if settings.distillation:
-            targets = distillation.targets(self.experiment, layout, progress, embedder)
+            targets = distillation.targets(
+                self.experiment, layout, progress, embedder or backbone.embedder
+            )
         images = RadiographsDataModule(
             layout.processed,
             batch_size=settings.batch_size,
@@ -66,7 +71,7 @@ class ConvNext(Recipe):
         classes, weights = len(self.experiment.classes), None
         if settings.class_balance == "weights":
             weights = balanced(images.images("train").labels, classes)
-        module = Classifier(
+        module = self.module()(
             model_name=self.experiment.model.name,
             num_classes=classes,
             network=network,
@@ -89,6 +94,13 @@ class ConvNext(Recipe):
             module.add_regressor(targets.shape[1])
         return module, images
 
-    def callbacks(self) -> list[L.Callback]:
+    def module(self) -> "type[Classifier]":
+        from cxr_assets.learning.module import Classifier
+
+        return Classifier
+
+    def callbacks(self) -> list["L.Callback"]:
+        from cxr_assets.learning.ema import Ema
+
         decay = self.experiment.trainer.ema_decay
         return [Ema(decay)] if decay else []

@@ -28,8 +28,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.interruption import Signals
+from cxr_assets.learning.lock import TrainingError
 from cxr_assets.progress import Progress
 
 # Imported once, by the server that the processes are forked from.

@@ -3,15 +3,13 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import lightning as L
 import pandas as pd
 import torch
-from filelock import FileLock
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.strategies import Strategy
@@ -24,13 +22,13 @@ from cxr_assets.learning.checkpoints import (
     Kept,
     WholeCheckpoints,
     resumable,
-    writing,
 )
 from cxr_assets.learning.history import History
 from cxr_assets.learning.interruption import Interruption, Signals
+from cxr_assets.learning.lock import locked, writing
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.learning.plan import FINISHED_FILE, Plan
-from cxr_assets.progress import Progress, acquire
+from cxr_assets.progress import Progress
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE
 
@@ -38,27 +36,6 @@ from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE
 Engine = Callable[
     [Callable[..., pd.DataFrame], int, Progress, Logger | None, Callable[[], None]], pd.DataFrame
 ]
-
-
-@contextmanager
-def locked(plan: Plan, progress: Progress) -> Iterator[None]:
-    """Hold the training's lock, so that it runs only once at a time; waits for other processes.
-
-    The lock is reentrant. Check the state of the training after acquiring it, not before.
-
-    Raises:
-        TrainingError: the lock cannot be written.
-    """
-    lock = FileLock(plan.lock, is_singleton=True)
-    with writing(plan.lock):
-        acquire(lock, "the same training runs", progress)
-    try:
-        yield
-    finally:
-        # Only the holder may remove the file: a waiting process notices that it is gone.
-        if lock.lock_counter == 1 and not plan.work.exists():
-            plan.lock.unlink(missing_ok=True)
-        lock.release()
 
 
 def fit(

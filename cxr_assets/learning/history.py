@@ -8,8 +8,8 @@ import lightning as L
 import pandas as pd
 import torch
 
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.energy import Meter
+from cxr_assets.learning.lock import TrainingError
 from cxr_assets.learning.module import MONITOR
 from cxr_assets.progress import Progress
 from cxr_assets.radiographs.datamodule import epoch_seed

@@ -1,20 +1,15 @@
 """The two networks, with pretrained weights or from scratch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    ConvNextV2Config,
-    Dinov2Config,
-    PreTrainedModel,
-)
-from transformers.initialization import no_init_weights
+from transformers import AutoConfig, ConvNextV2Config, Dinov2Config
 
 from cxr_assets.experiment import Model, Probe
-from cxr_assets.learning import base_weights, depthwise, grn
+from cxr_assets.learning import base_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def convnext_config(model: Model, image_size: int, classes: Sequence[str]) -> dict[str, Any]:
@@ -60,12 +55,19 @@ def dinov2_config(probe: Probe, image_size: int, classes: Sequence[str]) -> dict
     return config
 
 
-def build(config: dict[str, Any]) -> PreTrainedModel:
+def build(config: dict[str, Any]) -> "PreTrainedModel":
     """Network with random weights, from its transformers configuration alone.
 
     Its weights are in ``channels_last`` format, which its blocks work in, except those that the
     images meet first: images are larger than what comes of them, and are not in that format.
     """
+    # Here, because a plan needs configurations alone, and these take seconds to import.
+    import torch
+    from transformers import AutoModelForImageClassification
+    from transformers.initialization import no_init_weights
+
+    from cxr_assets.learning import depthwise, grn
+
     settings = {key: value for key, value in config.items() if key != "model_type"}
     # Only once, below: transformers would initialise each nested network again.
     with no_init_weights():
@@ -80,7 +82,7 @@ def build(config: dict[str, Any]) -> PreTrainedModel:
     return network
 
 
-def dinov2(probe: Probe, image_size: int, classes: Sequence[str]) -> PreTrainedModel:
+def dinov2(probe: Probe, image_size: int, classes: Sequence[str]) -> "PreTrainedModel":
     """The probe's backbone with its pretrained weights, if it has any, else with random ones.
 
     Raises:

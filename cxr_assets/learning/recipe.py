@@ -2,24 +2,26 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
-
-import lightning as L
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxr_assets.experiment import Experiment
 from cxr_assets.groups import Precision
 from cxr_assets.layout import Layout
-from cxr_assets.learning.backbone import MakesEmbedder, embedder
-from cxr_assets.learning.module import Classification
 from cxr_assets.progress import Progress
+
+# A plan needs neither: Lightning takes seconds to import.
+if TYPE_CHECKING:
+    import lightning as L
+    import torch
+
+    from cxr_assets.learning.backbone import MakesEmbedder
+    from cxr_assets.learning.module import Classification
 
 
 class Recipe(ABC):
     """The training of one model: network, data, settings, length.
 
     Attributes:
-        module: its Lightning module.
         experiment: all settings.
         base: hub id or directory of the base weights, and revision; None when from scratch.
         teacher: the same of the network whose embeddings it learns, too; None without distillation.
@@ -34,7 +36,6 @@ class Recipe(ABC):
         onnx: whether its bundles include the network as ONNX.
     """
 
-    module: ClassVar[type[Classification]]
     onnx: ClassVar[bool] = False
     embeds: bool = False
     experiment: Experiment
@@ -68,32 +69,43 @@ class Recipe(ABC):
         network: dict[str, Any],
         layout: Layout,
         progress: Progress,
-        embedder: MakesEmbedder = embedder,
-    ) -> tuple[Classification, L.LightningDataModule]:
-        """The module, with base weights loaded, and its data; ``embedder`` embeds the images."""
+        embedder: "MakesEmbedder | None" = None,
+    ) -> tuple["Classification", "L.LightningDataModule"]:
+        """The module, with base weights loaded, and its data.
 
-    def restore(self, checkpoint: Path) -> Classification:
+        Args:
+            network: transformers configuration.
+            layout: where the dataset lies.
+            progress: called with lines about embeddings.
+            embedder: what embeds the images, where they are embedded; None for this machine.
+        """
+
+    @abstractmethod
+    def module(self) -> "type[Classification]":
+        """Its Lightning module."""
+
+    def restore(self, checkpoint: Path) -> "Classification":
         """The module with all weights of a checkpoint.
 
         Raises:
             PretrainedError: base weights are not available.
         """
-        module: Classification = self.module.load_from_checkpoint(
+        restored: Classification = self.module().load_from_checkpoint(
             checkpoint, map_location="cpu", weights_only=True
         )
-        return module
+        return restored
 
-    def callbacks(self) -> list[L.Callback]:
+    def callbacks(self) -> list["L.Callback"]:
         """Lightning callbacks that only this recipe needs."""
         return []
 
 
-def balanced(labels: torch.Tensor, classes: int) -> list[float]:
+def balanced(labels: "torch.Tensor", classes: int) -> list[float]:
     """Weights inversely proportional to class frequency, 1 on average over the images.
 
     Args:
         labels: int64 [N] class indices; every class occurs.
         classes: number of classes.
     """
-    counts = torch.bincount(labels, minlength=classes)
+    counts = labels.bincount(minlength=classes)
     return [float(weight) for weight in len(labels) / (classes * counts)]

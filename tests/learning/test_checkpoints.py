@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from cxr_assets.learning.checkpoints import LAST_FILE, TrainingError, WholeCheckpoints, resumable
+from cxr_assets.learning.checkpoints import LAST_FILE, WholeCheckpoints, resumable
+from cxr_assets.learning.lock import TrainingError
 from cxr_serving.model.bundle import CHECKPOINT_FILE
 
 

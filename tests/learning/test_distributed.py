@@ -18,9 +18,9 @@ from learning.probing import teacher
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from cxr_assets.layout import Layout
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.history import DivergedError
+from cxr_assets.learning.lock import TrainingError
 from cxr_assets.learning.plan import Plan
 
 # The last batch of an epoch has one image, and so none for the second process.

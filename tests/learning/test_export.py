@@ -15,10 +15,11 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from cxr_assets.layout import Layout
-from cxr_assets.learning import export as exporting
+from cxr_assets.learning import bundling
 from cxr_assets.learning import plan as plans
 from cxr_assets.learning.export import ExportError, ParityError, export, prune
-from cxr_assets.learning.fit import fit, locked
+from cxr_assets.learning.fit import fit
+from cxr_assets.learning.lock import locked
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.radiographs import dataset
 from cxr_serving.model import reference, store
@@ -96,7 +97,7 @@ def test_int8_is_kept_where_it_costs_little(layout, monkeypatch):
     difference = np.abs(rounded.predict(images) - Predictor(directory).predict(images)).max()
     assert record.int8.difference == pytest.approx(difference, abs=1e-5)
 
-    monkeypatch.setattr(exporting, "INT8_TOLERANCE", record.int8.difference / 2)
+    monkeypatch.setattr(bundling, "INT8_TOLERANCE", record.int8.difference / 2)
     monkeypatch.setattr(plans, "code_version", lambda *modules: "other code")
     costly, _ = train("convnext_model", layout, "trainer.max_epochs=1")
     rejected = store.verify(costly)
@@ -182,7 +183,7 @@ def test_a_clock_that_is_ahead_of_the_file_system_abandons_no_training(layout, m
         def now(cls, tz: tzinfo | None = None) -> "Ahead":
             return super().now(tz) + timedelta(days=365)
 
-    monkeypatch.setattr(exporting, "datetime", Ahead)
+    monkeypatch.setattr(bundling, "datetime", Ahead)
     monkeypatch.setattr(time, "time", lambda: Ahead.now().timestamp())
     prune(plan)
     assert (plan.work / "last.ckpt").exists()

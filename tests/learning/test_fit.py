@@ -17,12 +17,12 @@ from transformers import AutoModelForImageClassification
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import energy, networks
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit, in_bf16
+from cxr_assets.learning.linear_probe import LinearProbe
+from cxr_assets.learning.lock import TrainingError
 from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.plan import plan as make_plan
-from cxr_assets.learning.probe import LinearProbe
 from cxr_serving.model import bundle, store
 from cxr_serving.model.predictor import Predictor
 

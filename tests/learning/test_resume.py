@@ -17,10 +17,10 @@ from killing import Training
 from learning.probing import teacher
 
 from cxr_assets.layout import Layout
-from cxr_assets.learning.checkpoints import TrainingError
 from cxr_assets.learning.export import ExportError, export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.interruption import Interruption
+from cxr_assets.learning.lock import TrainingError
 from cxr_assets.learning.plan import Plan
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError

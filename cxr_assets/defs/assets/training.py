@@ -48,7 +48,7 @@ def model_asset(asset: str, **metadata: Any) -> dg.AssetsDefinition:
         from cxr_assets.cluster.call import ClusterError
         from cxr_assets.defs import cluster
         from cxr_assets.learning.base_weights import PretrainedError, UnreachableError
-        from cxr_assets.learning.checkpoints import TrainingError
+        from cxr_assets.learning.lock import TrainingError
         from cxr_assets.learning.plan import plan as make_plan
         from cxr_assets.radiographs.dataset import DatasetError
 
