@@ -17,19 +17,20 @@ from cxr_assets.defs.schedules import weekly_retrain
 from cxr_assets.defs.sensors import killed_runs
 from cxr_assets.defs.triggers import triggers
 
+assets = [
+    raw_kaggle,
+    processed_dataset,
+    convnext_model,
+    dinov2_probe,
+    metrics_report,
+    hf_release,
+]
 definitions = dg.Definitions(
-    assets=[
-        raw_kaggle,
-        processed_dataset,
-        convnext_model,
-        dinov2_probe,
-        metrics_report,
-        hf_release,
-    ],
+    assets=assets,
     asset_checks=checks,
     jobs=[retrain],
     schedules=[weekly_retrain],
     sensors=[killed_runs, *notifications, *triggers],
     resources={"experiment": Experiment(), "data_root": DataRoot(), "mlflow": mlflow},
-    executor=chosen(),
+    executor=chosen(*assets, *checks),
 )

@@ -125,8 +125,11 @@ def tracked_in_process(context: dg.InitExecutorContext) -> dg.Executor:
     return TrackedExecutor(InProcessExecutor(RetryMode.ENABLED))
 
 
-def chosen() -> dg.ExecutorDefinition:
+def chosen(*steps: dg.AssetsDefinition) -> dg.ExecutorDefinition:
     """The executor of this installation: the one of the setting ``step_pods``, if there is one.
+
+    Args:
+        steps: assets and checks, which it runs.
 
     Raises:
         SettingsError: it cannot be used.
@@ -135,4 +138,5 @@ def chosen() -> dg.ExecutorDefinition:
         return tracked_in_process
     from cxr_assets.defs import pods
 
-    return pods.executor(settings)
+    ops = {node.name for step in steps for node in step.node_def.iterate_op_defs()}
+    return pods.executor(settings, ops)

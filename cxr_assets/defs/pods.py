@@ -1,5 +1,7 @@
 """Steps in pods of their own: the one module that knows Kubernetes."""
 
+import difflib
+from collections.abc import Collection
 from importlib.util import find_spec
 
 import dagster as dg
@@ -11,15 +13,16 @@ from cxr_assets.defs.executor import TrackedExecutor
 from cxr_assets.settings import Settings, SettingsError
 
 
-def executor(settings: Settings) -> dg.ExecutorDefinition:
+def executor(settings: Settings, ops: Collection[str]) -> dg.ExecutorDefinition:
     """The executor that runs each step in a pod.
 
     Args:
         settings: with ``step_pods``, the settings of dagster-k8s' executor as YAML.
+        ops: names of all that may have settings of its own.
 
     Raises:
-        SettingsError: dagster-k8s is not installed or rejects them, or the pods would share no
-            data root.
+        SettingsError: dagster-k8s is not installed or rejects them, they name no op, or the pods
+            would share no data root.
     """
     if find_spec("dagster_k8s") is None:
         raise SettingsError(
@@ -42,6 +45,11 @@ def executor(settings: Settings) -> dg.ExecutorDefinition:
     if not checked.success:
         problems = "; ".join(error.message for error in checked.errors or ())
         raise SettingsError(f"CXR_STEP_PODS: {problems}")
+    for name in (checked.value or {}).get("per_step_k8s_config", {}):
+        if name not in ops:  # dagster-k8s would leave the step in a pod like all others
+            near = difflib.get_close_matches(name, ops, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ops))}"
+            raise SettingsError(f"CXR_STEP_PODS: per_step_k8s_config has no op {name}: {hint}")
 
     @dg.executor(
         name="tracked_pods",

@@ -170,6 +170,10 @@ def test_every_pod_has_the_volume_and_secrets_and_no_right_that_it_does_not_need
     [
         ({"step_pods": "["}, "is not YAML"),
         ({"step_pods": "per_step: {}"}, 'unexpected config entry "per_step"'),
+        (
+            {"step_pods": "per_step_k8s_config: {convnext_model: {}}"},
+            "per_step_k8s_config has no op convnext_model: did you mean convnext_model_fit?",
+        ),
         ({"step_pods": "{}", "data_root": "s3://hospital/cxr"}, "all pods mount"),
     ],
 )
@@ -177,4 +181,4 @@ def test_settings_that_cannot_work_stop_the_code_location(
     given: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        pods.executor(Settings(**given))
+        pods.executor(Settings(**given), ["convnext_model_fit", "metrics_report"])
