@@ -1,18 +1,14 @@
-"""Access: API keys from a file, and a rate limit."""
+"""Access: API keys from a file."""
 
 import hashlib
 import hmac
 import logging
-import math
-import time
 from pathlib import Path
 
-import limits
 from fastapi import Request
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from cxr_serving.http.errors import ServiceError
+from cxr_serving.http.limiter import Limiter
 from cxr_serving.http.metrics import Metrics
 
 # Random characters, as `openssl rand -hex 16` writes them, cannot be guessed at this length.
@@ -82,13 +78,12 @@ class Guard:
         self,
         keys: Keys | None,
         admin_keys: Keys | None,
-        rate_limit: str | None,
+        limiter: Limiter | None,
         metrics: Metrics,
     ) -> None:
         self._keys = keys
         self._admin_keys = admin_keys
-        self._rate_limit = None if rate_limit is None else limits.parse(rate_limit)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = limiter
         self._metrics = metrics
 
     async def user(self, request: Request) -> None:
@@ -101,14 +96,13 @@ class Guard:
             owner = request.client.host if request.client else ""
         else:
             owner = _authenticate(request, self._keys)
-        if self._rate_limit is not None and not self._limiter.hit(self._rate_limit, owner):
+        if self._limiter is not None and (wait := await self._limiter.wait(owner)):
             self._metrics.rejections.labels("rate_limit").inc()
-            reset = self._limiter.get_window_stats(self._rate_limit, owner).reset_time
             raise ServiceError(
                 429,
                 "rate_limited",
-                f"more than {self._rate_limit}: try again later",
-                {"Retry-After": str(max(1, math.ceil(reset - time.time())))},
+                f"more than {self._limiter.rate}: try again later",
+                {"Retry-After": str(wait)},
             )
 
     async def admin(self, request: Request) -> None:

@@ -51,6 +51,11 @@ class Metrics:
         )
         for reason in ("queue_full", "deadline", "rate_limit"):
             self.rejections.labels(reason)
+        self.rate_limit_fallbacks = Counter(
+            "cxr_rate_limit_fallbacks",
+            "Requests that this replica counted for itself, while its Redis could not be used.",
+            registry=registry,
+        )
         self.decode_seconds = Histogram(
             "cxr_decode_seconds",
             "Decoding and resizing an image.",

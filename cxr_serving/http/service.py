@@ -15,6 +15,7 @@ from cxr_serving.http.batching import Batcher
 from cxr_serving.http.classifier import Classified, Classifier
 from cxr_serving.http.errors import ServiceError
 from cxr_serving.http.keys import Guard, Keys
+from cxr_serving.http.limiter import Limiter
 from cxr_serving.http.metrics import Metrics
 from cxr_serving.http.schemas import Classification, Repaired
 from cxr_serving.http.settings import ASSET, Settings
@@ -31,7 +32,8 @@ class Service:
     Attributes:
         settings: of this service.
         metrics: what Prometheus reads.
-        guard: checks keys and rate limits.
+        limiter: counts requests, where there is a rate limit.
+        guard: checks keys and the rate limit.
         watcher: finds and loads the model that serves.
         batcher: bounds the images in flight and runs the forward passes.
         classifier: decodes images and passes them to the batcher.
@@ -46,10 +48,11 @@ class Service:
         """
         self.settings = settings
         self.metrics = Metrics()
+        self.limiter = _limiter(settings, self.metrics)
         self.guard = Guard(
             Keys(settings.keys_file) if settings.keys_file else None,
             Keys(settings.admin_keys_file) if settings.admin_keys_file else None,
-            settings.rate_limit,
+            self.limiter,
             self.metrics,
         )
         self.watcher = Watcher(
@@ -76,6 +79,8 @@ class Service:
 
     async def start(self) -> None:
         """Start to look for a model and to compute."""
+        if self.limiter is not None:
+            await self.limiter.start()
         self._computing = asyncio.create_task(self.batcher.run())
         self.watcher.start()
         self.classifier.start(after=self.watcher.polled)
@@ -88,6 +93,8 @@ class Service:
             await asyncio.wait([self._computing])
         self.batcher.close()
         self.classifier.close()
+        if self.limiter is not None:
+            await self.limiter.close()
 
     def model(self) -> Predictor:
         """The model that serves; a request takes it once and keeps it.
@@ -185,6 +192,14 @@ async def _of(request: Request) -> Service:
 
 ServiceDependency = Annotated[Service, Depends(_of)]
 """A parameter of this type of a route receives the service of its application."""
+
+
+def _limiter(settings: Settings, metrics: Metrics) -> Limiter | None:
+    if settings.rate_limit is None:
+        return None
+    storage = settings.rate_limit_storage
+    redis = None if storage is None else storage.get_secret_value()
+    return Limiter(settings.rate_limit, redis, metrics)
 
 
 def _load(directory: Path, settings: Settings) -> Predictor:

@@ -1,10 +1,20 @@
 """Settings of the service, read from ``CXR_*`` environment variables."""
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import limits
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    RedisDsn,
+    Secret,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_serving.model import CONFIDENCE, bundle, extras, places, processors, store, validation
@@ -14,12 +24,22 @@ from cxr_serving.model.replica import Replica
 
 ASSET = "convnext_model"
 
+_NO_REDIS = (
+    "not the URL of a Redis, as redis://host:6379 is, or with TLS "
+    "rediss://user:password@host:6379/0; in a password write % / ? # as %25 %2F %3F %23"
+)
+
 
 class Settings(BaseSettings):
     """Where the service finds its model, where it listens, and what it accepts."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CXR_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
+        env_prefix="CXR_",
+        env_ignore_empty=True,
+        frozen=True,
+        allow_inf_nan=False,
+        # Of a rejected URL, the password.
+        hide_input_in_errors=True,
     )
 
     data_root: Root = Field(
@@ -123,6 +143,11 @@ class Settings(BaseSettings):
         default=None,
         description="Rate limit per key, or per address without keys: `100/minute`.",
     )
+    rate_limit_storage: Secret[RedisDsn] | None = Field(
+        default=None,
+        description="Redis in which replicas count requests together: `redis://host:6379`. Without "
+        "it each counts for itself.",
+    )
 
     @field_validator("device")
     @classmethod
@@ -137,6 +162,26 @@ class Settings(BaseSettings):
         if value is not None:
             limits.parse(value)
         return value
+
+    @field_validator("rate_limit_storage", mode="wrap")
+    @classmethod
+    def _is_a_redis(
+        cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Secret[RedisDsn] | None:
+        if value is None:
+            return None
+        try:
+            storage: Secret[RedisDsn] = validate(value)
+        except ValidationError:
+            raise ValueError(_NO_REDIS) from None
+        url = storage.get_secret_value()
+        if url.query or url.fragment or not re.fullmatch("/[0-9]*", url.path or "/"):
+            raise ValueError(_NO_REDIS)
+        if missing := extras.redis_missing():
+            raise ValueError(missing)
+        if info.data.get("rate_limit", "") is None:
+            raise ValueError("has no rate limit to count for: set CXR_RATE_LIMIT, too")
+        return storage
 
     @field_validator("pin")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the extras ``cuda`` and ``s3`` bring, and how to get them."""
+"""What the extras ``cuda``, ``s3`` and ``redis`` bring, and how to get them."""
 
 from importlib.util import find_spec
 
@@ -21,3 +21,10 @@ def client_missing() -> str | None:
     if find_spec("boto3") is not None:
         return None
     return "needs boto3: install the extra `s3` with pip install 'cxr-retraining[s3]'"
+
+
+def redis_missing() -> str | None:
+    """What is missing to share a rate limit, and how to install it; None where nothing is."""
+    if find_spec("redis") is not None:
+        return None
+    return "needs redis: install the extra `redis` with pip install 'cxr-retraining[redis]'"

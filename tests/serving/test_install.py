@@ -74,7 +74,7 @@ def test_neither_torch_nor_transformers_nor_their_dependencies_are_installed(
 ) -> None:
     assert {"numpy", "onnxruntime", "fastapi", "pydicom"} <= packages
     unwanted = {"torch", "transformers", "tokenizers", "huggingface-hub", "triton", "sympy"}
-    unwanted |= {"boto3", "botocore", "s3fs", "fsspec"}
+    unwanted |= {"boto3", "botocore", "s3fs", "fsspec", "redis"}
     assert packages & unwanted == set()
 
 

@@ -6,7 +6,7 @@ import pytest
 from command import CXR, without
 from pydantic import ValidationError
 
-from cxr_serving.http.settings import Settings
+from cxr_serving.http.settings import Settings, problems
 from cxr_serving.model.preprocessing import MAX_PIXELS
 
 
@@ -105,3 +105,45 @@ def test_bucket_without_its_client_says_how_to_install_it(tmp_path: Path) -> Non
     done = subprocess.run([CXR, "serve"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "pip install 'cxr-retraining[s3]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter/2@host:6379",
+        "redis://:hunter2@host:port",
+        "redis://:hunter2@host/first",
+        "redis://host?password=hunter2",
+        "http://:hunter2@host",
+        "hunter2",
+    ],
+)
+def test_what_is_no_url_of_a_redis_is_rejected_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("CXR_RATE_LIMIT", "100/minute")
+    monkeypatch.setenv("CXR_RATE_LIMIT_STORAGE", url)
+    with pytest.raises(ValidationError, match="as redis://host:6379 is") as caught:
+        Settings()
+    assert "hunter" not in str(caught.value) + problems(caught.value)
+
+
+def test_shared_rate_limit_hides_its_password_and_needs_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CXR_RATE_LIMIT_STORAGE", "rediss://cxr:hunter%2F2@host:6380/1")
+    with pytest.raises(ValidationError, match="set CXR_RATE_LIMIT, too"):
+        Settings()
+    monkeypatch.setenv("CXR_RATE_LIMIT", "100/minute")
+    assert "hunter" not in repr(Settings())
+
+
+def test_shared_rate_limit_without_its_client_says_how_to_install_it(tmp_path: Path) -> None:
+    shared = {"CXR_RATE_LIMIT": "9/minute", "CXR_RATE_LIMIT_STORAGE": "redis://:hunter2@host"}
+    environment = {**without(tmp_path, "redis"), **shared}
+    done = subprocess.run([CXR, "serve"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "CXR_RATE_LIMIT_STORAGE: needs redis: install the extra `redis` with "
+        "pip install 'cxr-retraining[redis]'\n"
+    )
