@@ -24,7 +24,7 @@ COPY pyproject.toml constraints.txt deploy/k8s/pins.txt README.md LICENSE NOTICE
 FROM build AS build-serving
 # ONNX Runtime computes: neither torch nor transformers is installed.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
-    pip install -c constraints.txt ".[serving,dicom,s3]"
+    pip install -c constraints.txt ".[serving,dicom,s3,redis]"
 COPY cxr cxr
 COPY cxr_serving cxr_serving
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf pip install --no-deps --force-reinstall .

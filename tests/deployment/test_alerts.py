@@ -120,6 +120,8 @@ CASES: list[tuple[str, list[dict[str, str]], str, int]] = [
         0,
     ),
     ("ImagesRejected", [series("cxr_rejections_total", "0+9x60", reason="rate_limit")], "30m", 0),
+    ("RateLimitNotShared", [series("cxr_rate_limit_fallbacks_total", "0+9x60")], "30m", 1),
+    ("RateLimitNotShared", [series("cxr_rate_limit_fallbacks_total", "0x20 9x40")], "35m", 0),
     ("GateRejects", gate("0+9x120", "0+1x120"), "30m", 1),
     ("GateRejects", gate("0+98x120", "0+2x120"), "30m", 0),
     # Too few images to tell.

@@ -77,7 +77,10 @@ def test_image_installs_its_own_extra_at_pinned_versions(
     ]
     arguments, extras = {
         "pipeline": ('-c constraints.txt -c pins.txt ".[$EXTRAS]"', "pipeline,s3,k8s"),
-        "serving": ('-c constraints.txt ".[serving,dicom,s3]"', "serving,dicom,s3"),
+        "serving": (
+            '-c constraints.txt ".[serving,dicom,s3,redis]"',
+            "serving,dicom,s3,redis",
+        ),
     }[image]
     assert f"pip install {arguments}" in installs[0]
     assert set(extras.split(",")) <= project["project"]["optional-dependencies"].keys()
