@@ -99,7 +99,10 @@ def test_every_pin_is_audited_with_each_change_and_each_week() -> None:
     workflow = load("audit.yml")
     assert workflow[True].keys() == {"push", "pull_request", "schedule"}
     *_, audit = steps(workflow)
-    assert re.search(r"pip-audit==\S+ --requirement constraints.txt --no-deps", audit["run"])
+    assert re.search(r"pip-audit==\S+ --no-deps", audit["run"])
+    pins = re.findall(r"--requirement (\S+)", audit["run"])
+    assert pins == ["constraints.txt", "deploy/k8s/pins.txt", "benchmarks/cluster/ray.txt"]
+    assert workflow[True]["pull_request"]["paths"] == [*pins, ".github/workflows/audit.yml"]
 
 
 def test_ci_builds_and_starts_the_images_by_the_command_that_everyone_has() -> None:
