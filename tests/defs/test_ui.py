@@ -15,57 +15,40 @@ import dagster as dg
 import httpx
 import pytest
 import torch
+from dagster_graphql import DagsterGraphQLClient
 from filelock import FileLock
 from net import free_port, wait_for_server
 
 REPOSITORY = Path(__file__).parents[2]
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
 
 
 class UI:
-    """A client of the webserver's GraphQL."""
+    """A client of the webserver."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=60)
+    def __init__(self, port: int) -> None:
+        self._dagster = DagsterGraphQLClient("127.0.0.1", port_number=port)
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        response = self._client.post("/graphql", json={"query": query, "variables": variables})
-        body = response.json()
+        sent = {"query": query, "variables": variables}
+        body = self._http.post("/graphql", json=sent).json()
         assert "errors" not in body, body
         return body["data"]
 
     def launch(self, job: str, assets: list[str] | None = None, config: dict | None = None) -> str:
-        selector: dict[str, Any] = {
-            "repositoryLocationName": "cxr",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
-        if assets is not None:
-            selector["assetSelection"] = [{"path": [name]} for name in assets]
-        result = self.query(
-            LAUNCH,
-            params={
-                "selector": selector,
-                "mode": "default",
-                "runConfigData": json.dumps(config or {}),
-            },
-        )["launchRun"]
-        assert result["__typename"] == "LaunchRunSuccess", result
-        return result["run"]["runId"]
+        return self._dagster.submit_job_execution(
+            job,
+            repository_location_name="cxr",
+            repository_name="__repository__",
+            run_config=config or {},
+            asset_selection=assets,
+        )
+
+    def terminate(self, run_id: str) -> None:
+        self._dagster.terminate_run(run_id)
 
     def status(self, run_id: str) -> str:
-        return self.query(
-            "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id
-        )["runOrError"]["status"]
+        return self._dagster.get_run_status(run_id).value
 
     def wait(self, run_id: str, seconds: float = 200) -> str:
         deadline = time.monotonic() + seconds
@@ -108,7 +91,7 @@ def ui(workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
         )
         try:
             wait_for_server(process, f"http://127.0.0.1:{port}/server_info", log)
-            yield UI(f"http://127.0.0.1:{port}")
+            yield UI(port)
         finally:
             # Dagster's own shutdown is not what is tested here: it gets a while, then an end.
             process.send_signal(signal.SIGINT)
@@ -180,10 +163,7 @@ def stopped_and_next(ui, workplace, tmp_path_factory) -> tuple[str, str]:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert ui.status(waiting) == "QUEUED", "there is one slot for runs"
-    result = ui.query(
-        "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }", id=stopped
-    )
-    assert result["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    ui.terminate(stopped)
     assert ui.wait(stopped, 120) == "CANCELED"
     assert ui.wait(waiting) == "FAILURE"
     return stopped, waiting
