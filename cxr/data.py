@@ -16,7 +16,9 @@ def check(
     table: Annotated[
         Path,
         typer.Argument(
-            help="CSV or Parquet file, one row per image.", metavar="TABLE", parser=place
+            help="CSV or Parquet file, one row per image, or a folder of such.",
+            metavar="TABLE",
+            parser=place,
         ),
     ],
     overrides: Annotated[

@@ -15,7 +15,7 @@ from cxr_assets.evaluation.templates import environment
 from cxr_assets.experiment import ExperimentError, compose
 from cxr_assets.overrides import split
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs import raw, withdrawal
+from cxr_assets.radiographs import listing, raw, withdrawal
 from cxr_assets.radiographs.raw import RawDataError
 from cxr_assets.radiographs.withdrawal import Withdrawal, WithdrawalError
 from cxr_assets.sampling import evenly
@@ -30,7 +30,7 @@ from cxr_serving.model.preprocessing import ImageError, Preprocessing
 _SAMPLES = 6
 _SIZES = 6
 # As the inventory writes it: "kind: reason (row 7)".
-_PROBLEM = r"(?s)(?P<kind>[^:]*): (?P<reason>.*?)(?: \(row (?P<row>\d+)\))?$"
+_PROBLEM = rf"(?s)(?P<kind>[^:]*): (?P<reason>.*?)(?:{listing.PLACE})?$"
 # Reasons of each kind that are printed.
 _EXAMPLES = 3
 # Settings of the pipeline that concern any table; which table, the command says.
@@ -150,7 +150,7 @@ def check(
     """List what a table holds. Of images only the headers are read.
 
     Args:
-        table: a CSV or Parquet file.
+        table: a CSV or Parquet file, or a folder of such.
         data: settings with the names of its columns and the meaning of its labels.
         classes: of the experiment.
         withdrawn: the record of withdrawn patients, whose images a run leaves out, too.
@@ -218,7 +218,7 @@ def main(table: Path, overrides: Sequence[str], csv: Path | None) -> None:
     """Print what a table holds and write its page; exit with 1 if no image can be used.
 
     Args:
-        table: a CSV or Parquet file.
+        table: a CSV or Parquet file, or a folder of such.
         overrides: Hydra overrides, applied after those of ``CXR_OVERRIDES`` that concern tables.
         csv: file for all rows that cannot be used, if any.
     """

@@ -61,7 +61,7 @@ class Source(Group):
         folder: for ``folder``: with ``train/`` and ``test/``; it is never written to.
         dataset: for ``kaggle``: owner and name of the data set.
         synthetic_patients: for ``synthetic``: patients per class.
-        table: for ``table``: a CSV or Parquet file with one row per image.
+        table: for ``table``: a CSV or Parquet file with one row per image, or a folder of such.
         columns: for ``table``: the names of its columns.
         labels: class by the source's own word for it; null for a word that is left out. A word
             that is the name of a class needs no entry.

@@ -191,3 +191,20 @@ def test_a_patient_who_withdrew_consent_is_neither_counted_nor_shown(
     assert "images/b.png" in page
     assert "images/a.png" not in page.split("cannot be used")[0]
     assert image not in page
+
+
+def test_a_folder_of_partitions_is_checked_as_one_table(
+    tmp_path: Path, layout: Layout, said
+) -> None:
+    table = tables.write(tmp_path, *tables.ROWS, "gone.png,normal,p8,,,,,,")
+    header, *rows = table.read_text().splitlines()
+    table.unlink()
+    for month, some in (("01", rows[:4]), ("02", rows[4:])):
+        part = tmp_path / "labels" / f"month=2024-{month}" / "part-0.csv"
+        part.parent.mkdir(parents=True)
+        part.write_text("\n".join([header, *some, ""]))
+    text, status = said(tmp_path / "labels", *LABELS)
+    assert status == 0
+    assert "7 rows, 6 usable images of 6 patients" in text
+    assert "gone.png (row 8, row 4 of month=2024-02/part-0.csv): " in text
+    assert str(layout.checks / "labels.html") in text

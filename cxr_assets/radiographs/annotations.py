@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_assets.progress import Progress
-from cxr_assets.radiographs import table
+from cxr_assets.radiographs import partitions
 from cxr_assets.radiographs.inventory import RawDataError
 from cxr_assets.radiographs.naming import SPLITS, pseudonym, spellings
-from cxr_assets.radiographs.table import Wanted
+from cxr_assets.radiographs.partitions import Partition
+from cxr_assets.radiographs.table import FIRST, Wanted
 from cxr_assets.sources import Source
 from cxr_serving.model.places import expanded
 
@@ -36,15 +37,18 @@ _OLDEST = 130
 
 
 def root(source: Source) -> Path:
-    """The folder of the table, which paths are relative to.
+    """The folder that the table lies in, file or folder, which paths are relative to.
 
     Raises:
         RawDataError: there is no such table.
     """
     assert source.table is not None  # Source checks it
     path = source.table
-    if not path.is_file():
-        raise RawDataError(f"no table {path.absolute()}: {source.setting('table')} must be a file")
+    if not (path.is_file() or path.is_dir()):
+        raise RawDataError(
+            f"no table {path.absolute()}: {source.setting('table')} must be a file, or a folder "
+            "of its parts"
+        )
     return path.parent.resolve()
 
 
@@ -57,22 +61,38 @@ def read(source: Source, progress: Progress, *, renamed: bool = True) -> pd.Data
         renamed: whether a setting says how columns are named.
 
     Returns:
-        The columns of the inventory but those that the file or the classes decide, and ``row``, the
-        row's number in a spreadsheet. ``path`` is below :func:`root`, or absolute where it lies
-        outside. ``problem`` is that of the first value that cannot be used.
+        The columns of the inventory but those that the file or the classes decide; ``row``, the
+        row's number in a spreadsheet; and, where the table is a folder, ``file``, one of its files,
+        and ``line``, the row's number in that. ``path`` is below :func:`root`, or absolute where it
+        lies outside. ``problem`` is that of the first value that cannot be used.
 
     Raises:
-        TableError: see :func:`table.read`.
+        TableError: see :func:`partitions.read`.
     """
     assert source.table is not None
     setting = source.setting("columns.{}") if renamed else None
     wanted = Wanted(source.columns.model_dump(), _NEEDED, setting)
-    given = table.read(source.table, wanted, progress)
-    given = given.reindex(columns=list(source.columns.model_dump()), fill_value="")
-    rows = pd.DataFrame({"source": source.name, "row": given.index}, index=given.index)
-    rows["path"] = _paths(given["path"], root(source))
+    folder = root(source)
+    rows = pd.concat(
+        [
+            _interpreted(source, folder, partition)
+            for partition in partitions.read(source.table, wanted, progress)
+        ],
+        ignore_index=True,
+    )
+    _report_alike(rows["patient"].dropna().str.removeprefix(f"{source.name}/"), progress)
+    return rows
+
+
+def _interpreted(source: Source, root: Path, partition: Partition) -> pd.DataFrame:
+    given = partition.rows.reindex(columns=list(source.columns.model_dump()), fill_value="")
+    number = given.index - FIRST + partition.first
+    rows = pd.DataFrame({"source": source.name, "row": number}, index=given.index)
+    if partition.name is not None:
+        rows["file"], rows["line"] = partition.name, given.index
+    rows["path"] = _paths(given["path"], root)
     rows["given_label"] = given["label"]
-    patients = _patients(given["patient"], progress)
+    patients = given["patient"].map({name: pseudonym(name) for name in given["patient"].unique()})
     rows["patient"] = (source.name + "/" + patients).where(patients != "", None)
     rows["site"] = _or_none(given["site"])
     rows["sex"] = _or_none(given["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
@@ -88,12 +108,8 @@ def read(source: Source, progress: Progress, *, renamed: bool = True) -> pd.Data
     return rows.astype({"problem": object})
 
 
-def _patients(given: pd.Series, progress: Progress) -> pd.Series:
-    """Pseudonyms in one spelling.
-
-    What else may be one patient under two names is reported, but not decided here.
-    """
-    patients = given.map({name: pseudonym(name) for name in given.unique()})
+def _report_alike(patients: pd.Series, progress: Progress) -> None:
+    """What else may be one patient under two names is reported, but not decided here."""
     names = patients.drop_duplicates()
     alike = names.str.normalize("NFKC").str.casefold().str.replace(_NO_MATTER, "", regex=True)
     doubtful = names[alike.duplicated(keep=False) & (alike != "")]
@@ -104,7 +120,6 @@ def _patients(given: pd.Series, progress: Progress) -> pd.Series:
             f"or signs, such as {' and '.join(map(repr, first[:2]))}: they count as different "
             "patients. If they are one, write the name in one way"
         )
-    return patients
 
 
 def _paths(given: pd.Series, root: Path) -> list[str]:

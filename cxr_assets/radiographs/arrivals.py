@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from cxr_assets.radiographs import hive
 from cxr_assets.sources import Data
 
 # Images are copied one after the other, and a table is edited for a while.
@@ -30,7 +31,7 @@ class Seen(BaseModel):
 
 
 def content(data: Data) -> str | None:
-    """sha256 over name, size and time of each file in a folder, of each table and of corrections.
+    """sha256 over name, size and time of each file of a folder or a table, and of corrections.
 
     An image that is replaced under an unchanged table is left to the weekly run.
 
@@ -38,16 +39,18 @@ def content(data: Data) -> str | None:
         None where no source is a folder or a table.
 
     Raises:
-        OSError: one of them is out of reach.
+        OSError: one of them is out of reach, or the folder of a table is empty.
     """
     folders = [source.folder for source in data.listed if source.source == "folder"]
     tables = [source.table for source in data.listed if source.source == "table"]
-    places = [place for place in (*folders, *tables) if place is not None]
-    if not places:
+    if not folders and not tables:
         return None
     digest = hashlib.sha256()
-    for place in (*places, *filter(None, [data.corrections])):
-        for path, stat in _files(place) if place in folders else [(place, place.stat())]:
+    for found in (
+        *map(_files, filter(None, folders)),
+        *map(_parts, filter(None, [*tables, data.corrections])),
+    ):
+        for path, stat in found:
             digest.update(os.fsencode(path))
             digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()
@@ -71,6 +74,11 @@ def follow(seen: Seen | None, content: str, now: datetime) -> tuple[Seen, bool]:
     if now - seen.since < SETTLED:
         return seen, False
     return Seen(content=content), True
+
+
+def _parts(table: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in hive.files(table):
+        yield path, path.stat()
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

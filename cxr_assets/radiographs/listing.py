@@ -13,6 +13,10 @@ from cxr_assets.radiographs.naming import EXTERNAL
 from cxr_assets.radiographs.withdrawal import WITHDRAWN, Withdrawal
 from cxr_assets.sources import Source
 
+# How a problem ends: with the number of its row, and where a table has several files, that in one.
+_IN_FILE = r", row \d+ of (?:(?! \(row ).)*"
+PLACE = rf" \(row (?P<row>\d+(?:{_IN_FILE})?)\)$"
+
 
 def listed(
     source: Source,
@@ -31,7 +35,8 @@ def listed(
         progress: called with a line per stage.
 
     Returns:
-        The columns of the inventory, and ``row``, its number in a spreadsheet, for a table.
+        The columns of the inventory, and where a row of a table stands, see
+        :func:`annotations.read`.
 
     Raises:
         RawDataError: a table cannot be read.
@@ -68,11 +73,23 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     # A number helps to find a row that has to be corrected.
     mendable = rows["problem"].notna() & (rows["problem"] != WITHDRAWN)
     numbered = rows["row"].notna() & mendable
-    numbers = rows.loc[numbered, "row"].astype("int64").astype(str)
-    rows.loc[numbered, "problem"] += " (row " + numbers + ")"
+    rows.loc[numbered, "problem"] += " (row " + _places(rows[numbered]) + ")"
     rows = rows[list(COLUMNS)]
     texts = rows.select_dtypes(object).columns
     return rows.assign(**{name: rows[name].where(rows[name].notna(), None) for name in texts})
+
+
+def of_one_file(problems: pd.Series) -> pd.Series:
+    """Problems as of a table in one file: how its rows are divided into files is no content."""
+    return problems.str.replace(rf"(?s)( \(row \d+){_IN_FILE}\)$", r"\1)", regex=True)
+
+
+def _places(rows: pd.DataFrame) -> pd.Series:
+    numbers = rows["row"].astype("int64").astype(str)
+    if "file" not in rows:
+        return numbers
+    lines = rows["line"].fillna(0).astype("int64").astype(str)
+    return numbers.where(rows["file"].isna(), numbers + ", row " + lines + " of " + rows["file"])
 
 
 def require(

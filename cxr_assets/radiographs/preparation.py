@@ -272,7 +272,8 @@ def _reject_corrupt(images: pd.DataFrame, data: Data) -> None:
 
 def _version(images: pd.DataFrame, raw: RawImages, data: Data, classes: Sequence[str]) -> str:
     """Version of the dataset: a digest of its plan, and of all that shapes its pixels."""
-    rows = images.drop(columns="unknown").to_json(orient="values", double_precision=15)
+    planned = images.drop(columns="unknown").assign(reason=listing.of_one_file(images["reason"]))
+    rows = planned.to_json(orient="values", double_precision=15)
     content = {
         "images": sha256(rows.encode()).hexdigest(),
         "columns": MANIFEST_COLUMNS,

@@ -32,6 +32,8 @@ _DELIMITERS = ",;\t"
 # How R, SQL and pandas write that there is no value; a path or a label may be such a word.
 _NOTHING = ("na", "n/a", "#n/a", "nan", "null", "none", "<na>")
 _VERBATIM = ("path", "label")
+# Number of the first row in a spreadsheet: the one before has the names of the columns.
+FIRST = 2
 
 
 class TableError(RawDataError):
@@ -83,7 +85,7 @@ class Wanted:
 
     def _remedy(self, key: str, name: str) -> str:
         if self.setting is None:
-            return f"rename the right one to {key!r}"
+            return f"rename the right one to {self.columns[key]!r}"
         return f"set {self.setting.format(key)}={name!r}"
 
 
@@ -108,40 +110,53 @@ def read(path: Path, wanted: Wanted, progress: Progress) -> pd.DataFrame:
         TableError: there is no such table, it is neither CSV nor Parquet, it lacks a column or has
             one twice, it has no rows, or it is broken.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TableError(f"the table {path.absolute()} cannot be read: {error.strerror}") from error
-    for start, what in _OTHERS.items():
-        if content.startswith(start):
-            raise TableError(f"{path} is {what}")
-    if content.startswith(_PARQUET):
-        names, columns = _parquet(path, content)
-    else:
-        names, columns = _csv(path, content)
-    rows = pd.DataFrame(
-        {key: columns(place) for place, key in wanted.choose(path, names, progress).items()}
-    )
-    rows.index = pd.RangeIndex(2, 2 + len(rows))
-    for name in rows:
-        text = rows[name].fillna("").str.strip()
-        nothing = text.str.lower().isin([] if name in _VERBATIM else _NOTHING)
-        rows[name] = text.mask(nothing, "")
-    rows = rows[(rows != "").any(axis=1)]
+    rows = part(path, wanted, progress)
     if rows.empty:
         raise TableError(f"the table {path} has no rows below the names of its columns")
     return rows
 
 
+def part(path: Path, wanted: Wanted, progress: Progress) -> pd.DataFrame:
+    """As :func:`read`, but of a file that may have no rows."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(max(map(len, (*_OTHERS, _PARQUET))))
+    except OSError as error:
+        raise TableError(f"the table {path.absolute()} cannot be read: {error.strerror}") from error
+    for other, what in _OTHERS.items():
+        if start.startswith(other):
+            raise TableError(f"{path} is {what}")
+    names, columns = _parquet(path) if start.startswith(_PARQUET) else _csv(path)
+    rows = pd.DataFrame(
+        {key: columns(place) for place, key in wanted.choose(path, names, progress).items()}
+    )
+    rows.index = pd.RangeIndex(FIRST, FIRST + len(rows))
+    for name in rows:
+        rows[name] = said(str(name), rows[name])
+    return rows[(rows != "").any(axis=1)]
+
+
+def said(name: str, values: pd.Series) -> pd.Series:
+    """Text as :func:`read` returns it.
+
+    Args:
+        name: of the column, here.
+        values: text as it stands in the file, or None.
+    """
+    text = values.fillna("").str.strip()
+    nothing = text.str.lower().isin([] if name in _VERBATIM else _NOTHING)
+    return text.mask(nothing, "")
+
+
 _Columns = Callable[[int], pd.Series]
 
 
-def _parquet(path: Path, content: bytes) -> tuple[list[str], _Columns]:
+def _parquet(path: Path) -> tuple[list[str], _Columns]:
     def broken(error: Exception) -> TableError:
         return TableError(f"{path} cannot be read as Parquet ({_short(error)}): write it again")
 
     try:
-        table = pq.ParquetFile(BytesIO(content))
+        table = pq.ParquetFile(path)
         names = table.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(error) from error
@@ -158,8 +173,8 @@ def _parquet(path: Path, content: bytes) -> tuple[list[str], _Columns]:
     return [name.strip() for name in names], column
 
 
-def _csv(path: Path, content: bytes) -> tuple[list[str], _Columns]:
-    text = _decoded(path, content)
+def _csv(path: Path) -> tuple[list[str], _Columns]:
+    text = _decoded(path, path.read_bytes())
     delimiter, names = _header(path, text)
     try:
         # The names as a row, and no choice of columns: only so is a row with more values than there
