@@ -96,16 +96,16 @@ def _interpreted(source: Source, root: Path, partition: Partition) -> pd.DataFra
     rows["patient"] = (source.name + "/" + patients).where(patients != "", None)
     rows["site"] = _or_none(given["site"])
     rows["sex"] = _or_none(given["sex"].map(lambda sex: _SEXES.get(sex.lower(), sex)))
-    problems = [_no_path(given["path"])]
+    first = _no_path(given["path"])
     for name, interpret in _INTERPRET.items():
         distinct = pd.Index(given[name].unique())
         value, problem = interpret(distinct.to_series())
         place = distinct.get_indexer(given[name])
         rows[name] = value.to_numpy()[place]
-        problems.append(pd.Series(problem.to_numpy()[place], index=given.index))
+        first = first.where(first.notna(), problem.to_numpy()[place])
     rows["age"] = rows["age"].astype("float64")
-    rows["problem"] = pd.concat(problems, axis=1).bfill(axis=1).iloc[:, 0].astype(object)
-    return rows.astype({"problem": object})
+    rows["problem"] = first
+    return rows
 
 
 def _report_alike(patients: pd.Series, progress: Progress) -> None:

@@ -19,15 +19,18 @@ def between(before: pd.DataFrame, after: pd.DataFrame, since: str, made_on: date
         since: data version of the first one.
         made_on: when the second one was made.
     """
-    old, new = (one[one["kept"]].set_index(_KEY) for one in (before, after))
-    both = old.index.intersection(new.index)
-    older, newer = old.loc[both], new.loc[both]
+    columns = [*_KEY, "class", "site", "split", "sha256"]
+    old, new = (one.loc[one["kept"], columns] for one in (before, after))
+    every = old.merge(new, "outer", _KEY, suffixes=("_before", ""), indicator="in")
+    removed, both = every["in"] == "left_only", every["in"] == "both"
+    for name in ("class", "site"):
+        every[name] = every[name].mask(removed, every[f"{name}_before"])
     differing = {
-        "added": new.loc[new.index.difference(old.index)],
-        "removed": old.loc[old.index.difference(new.index)],
-        "relabelled": newer[newer["class"] != older["class"]],
-        "moved": newer[newer["split"] != older["split"]],
-        "replaced": newer[newer["sha256"] != older["sha256"]],
+        "added": every[every["in"] == "right_only"],
+        "removed": every[removed],
+        "relabelled": every[both & (every["class"] != every["class_before"])],
+        "moved": every[both & (every["split"] != every["split_before"])],
+        "replaced": every[both & (every["sha256"] != every["sha256_before"])],
     }
 
     def by(column: str) -> dict[str, Change]:

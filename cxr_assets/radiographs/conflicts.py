@@ -25,15 +25,17 @@ def mark(rows: pd.DataFrame) -> pd.Series:
     kind = problem.str.partition(":")[0].where(problem.notna(), "") if len(rows) else problem
     counted = kind.isin(["", "label", "excluded"]) & rows["sha256"].notna()
     counted &= rows["label"].notna() | (rows["given_label"].fillna("") != "")
-    seen = rows[counted]
+    seen = rows.loc[
+        counted, ["source", "path", "sha256", "split", "patient", "label", "given_label"]
+    ]
     label = seen["label"].where(seen["label"].notna(), seen["given_label"].str.casefold())
     label = label.mask(kind[counted] == "excluded", "left out")
     # Of several contradictions the last one is reported.
-    by_source = seen["source"] + " " + seen["sha256"]
-    _contradictions(problem, seen, seen["split"], seen["source"] + " " + seen["path"], "split")
-    _contradictions(problem, seen, seen["patient"], by_source, "patient")
-    _contradictions(problem, seen, label, seen["sha256"], "label")
-    usable = rows[problem.isna()]
+    _contradictions(problem, seen["split"], seen[["source", "path"]], "split")
+    _contradictions(problem, seen["patient"], seen[["source", "sha256"]], "patient")
+    _contradictions(problem, label, seen[["sha256"]], "label")
+    usable = rows.loc[problem.isna(), ["source", "path", "patient", "split"]]
+    usable = usable[usable.duplicated(["source", "path"], keep=False)]
     # Rows that say patient and split come before those that do not.
     silent = usable[["patient", "split"]].isna().sort_values(["patient", "split"], kind="stable")
     ordered = usable.loc[silent.index, ["source", "path"]]
@@ -42,20 +44,21 @@ def mark(rows: pd.DataFrame) -> pd.Series:
     return problem
 
 
-def _contradictions(
-    problem: pd.Series, rows: pd.DataFrame, stated: pd.Series, image: pd.Series, what: str
-) -> None:
-    disagreeing = image.map(stated.groupby(image).nunique()) > 1
-    if not disagreeing.any():
+def _contradictions(problem: pd.Series, stated: pd.Series, images: pd.DataFrame, what: str) -> None:
+    """Fill in the problem of rows that state different things of one image, of the same values."""
+    keys = [images[name] for name in images]
+    stated = stated[stated.groupby(keys, sort=False).transform("nunique") > 1]
+    if stated.empty:
         return
-    every = stated[disagreeing].dropna().groupby(image[disagreeing]).unique()
+    image = images.loc[stated.index].agg(" ".join, axis=1)
+    every = stated.dropna().groupby(image).unique()
     others = every.map(_listed)
     remedy = "the source"
     if what == "label":
         remedy += ", or data.corrections of the pipeline,"
-    problem[rows.index[disagreeing]] = (
+    problem[stated.index] = (
         f"conflict: the same image has the {what}s "
-        + image[disagreeing].map(others)
+        + image.map(others)
         + f": {remedy} must say which is right"
     )
 

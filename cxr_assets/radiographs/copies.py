@@ -20,10 +20,10 @@ def leave_out(images: pd.DataFrame, sources: Sequence[Source]) -> None:
             ``reason``, which is filled.
         sources: all sources.
     """
-    kept = images[images["kept"]]
-    rank = kept["split"].map({"test": 0, EXTERNAL: 1, "val": 2, "train": 3})
-    ordered = kept.assign(rank=rank).sort_values(["rank", "source", "path"])
-    ordered = ordered[ordered.duplicated("pixels", keep=False)]
+    kept = images.loc[images["kept"], ["source", "path", "split", "class", "pixels"]]
+    alike = kept[kept.duplicated("pixels", keep=False)]
+    rank = alike["split"].map({"test": 0, EXTERNAL: 1, "val": 2, "train": 3})
+    ordered = alike.assign(rank=rank).sort_values(["rank", "source", "path"])
     same = ordered.groupby("pixels", sort=False)
     first, last = same["path"].transform("first"), same["path"].transform("last")
     other = last.where(ordered["path"] == first, first)

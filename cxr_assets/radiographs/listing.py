@@ -31,7 +31,7 @@ def listed(
         source: which one.
         root: folder that its paths are relative to.
         words: what its labels mean.
-        known: its rows in an earlier inventory with the same root.
+        known: of its files, see :func:`examine`.
         progress: called with a line per stage.
 
     Returns:
@@ -59,11 +59,11 @@ def labelled(rows: pd.DataFrame, words: Words) -> pd.DataFrame:
 
 
 def withdraw(rows: pd.DataFrame, withdrawals: Mapping[str, Withdrawal]) -> None:
-    """Mark, in place, all images of patients; also where another row or source has them."""
+    """Mark all images of patients in a new column of problems; also where another row has them."""
     theirs = rows["patient"].isin(withdrawals)
     images = set(rows.loc[theirs, "sha256"].dropna())
     images.update(*(withdrawal.images for withdrawal in withdrawals.values()))
-    rows.loc[theirs | rows["sha256"].isin(images), "problem"] = WITHDRAWN
+    rows["problem"] = rows["problem"].mask(theirs | rows["sha256"].isin(images), WITHDRAWN)
 
 
 def finished(rows: pd.DataFrame) -> pd.DataFrame:
@@ -74,9 +74,12 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     mendable = rows["problem"].notna() & (rows["problem"] != WITHDRAWN)
     numbered = rows["row"].notna() & mendable
     rows.loc[numbered, "problem"] += " (row " + _places(rows[numbered]) + ")"
-    rows = rows[list(COLUMNS)]
     texts = rows.select_dtypes(object).columns
-    return rows.assign(**{name: rows[name].where(rows[name].notna(), None) for name in texts})
+    columns = {
+        name: rows[name].where(rows[name].notna(), None) if name in texts else rows[name]
+        for name in COLUMNS
+    }
+    return pd.DataFrame(columns, copy=False)
 
 
 def of_one_file(problems: pd.Series) -> pd.Series:
@@ -118,11 +121,12 @@ def require(
                 "every source in data.sources is for train or test alone: test images are drawn "
                 "from one with use=all"
             )
-        rows = inventory[(use != "test") & (drawn | split_of.isin(splits))]
+        fitting = (use != "test") & (drawn | split_of.isin(splits))
         for label in classes:
-            if not (rows["label"] == label).any():
-                given = split_of.mask(use == "test", EXTERNAL)[inventory["label"] == label]
-                raise RawDataError(_absent(label, split, rows, given, needed, roots))
+            of_class = inventory["label"] == label
+            if not (of_class & fitting).any():
+                given = split_of.mask(use == "test", EXTERNAL)[of_class]
+                raise RawDataError(_absent(label, split, inventory[fitting], given, needed, roots))
 
 
 def _absent(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +15,12 @@ from cxr_assets import written
 from cxr_assets.experiment import Data
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress, held
-from cxr_assets.provenance import fingerprint
 from cxr_assets.radiographs import (
     changes,
     copies,
     dataset,
     decoding,
+    identity,
     listing,
     membership,
     withdrawal,
@@ -84,7 +83,7 @@ def prepare(
             not read on this machine.
     """
     with held(layout.processed_lock, "images are being prepared", progress):
-        inventory = raw.inventory.copy()
+        inventory = raw.inventory.copy(deep=False)  # the column of problems is replaced
         listing.withdraw(inventory, withdrawal.read(layout))  # it may be older than a withdrawal
         raw = replace(raw, inventory=inventory)
         previous, fault = _previous(layout.processed)
@@ -96,7 +95,7 @@ def prepare(
         except (ShrunkError, SplitError) as error:
             raise PreparationError(str(error)) from error
         _count(images, classes, raw)  # fail before decoding if a class is already missing
-        version = _version(images, raw, data, classes)
+        version = identity.of(images, raw, data, classes)
         if previous is not None and previous.record.data_version == version:
             try:
                 record = dataset.verify(layout.processed)
@@ -143,7 +142,7 @@ def _reusable(directory: Path, previous: Previous | None, data: Data) -> pd.Data
     if previous is None:
         return pd.DataFrame(columns=columns, dtype=object)
     made = (previous.record.image_size, previous.record.decoding)
-    rows = previous.kept.drop_duplicates("sha256").set_index("sha256")[columns]
+    rows = previous.kept[["sha256", *columns]].drop_duplicates("sha256").set_index("sha256")
     if made != (data.image_size, decoding.version()):
         return rows.iloc[:0]
     return rows[rows["file"].isin(written.intact(directory))]
@@ -160,32 +159,19 @@ def _write_images(
     write: Writer,
 ) -> None:
     """Write the PNGs of all planned images; fills ``kept``, ``pixels``, ``colour``, ``reason``."""
-    planned = images[images["reason"].isna()]
-    for folder in {(directory / file).parent for file in planned["file"]}:
-        folder.mkdir(parents=True, exist_ok=True)
+    columns = ["source", "path", "sha256", "file"]
+    planned = images.loc[images["reason"].isna(), columns]
+    for folder in {file.rpartition("/")[0] for file in planned["file"]}:
+        (directory / folder).mkdir(parents=True, exist_ok=True)
     known = planned["sha256"].isin(reusable.index)
     for image, file in planned.loc[known, ["sha256", "file"]].itertuples(index=False):
         written.link(old / reusable.at[image, "file"], directory / file)
     new = planned[~known]
     if known.any():
         progress(f"{known.sum():,} images are unchanged, {len(new):,} are new")
-    places = pd.DataFrame(
-        {
-            "source": [
-                raw.locate(source, path)
-                for source, path in new[["source", "path"]].itertuples(index=False)
-            ],
-            "sha256": new["sha256"].to_numpy(),
-            "target": [directory / file for file in new["file"]],
-        }
-    )
-    try:
-        done = write(places, data.image_size, progress)
-    except DecodingError as error:
-        raise PreparationError(str(error)) from error
     for name in ("pixels", "colour"):
         images[name] = planned["sha256"].map(reusable[name]).astype(object)
-    made = pd.DataFrame(done, index=new.index, columns=decoding.Written._fields, dtype=object)
+    made = _made(directory, new, raw, data, progress, write)
     images.loc[new.index, made.columns] = made
     images["kept"] = images["reason"].isna()
     _reject_corrupt(images, data)
@@ -197,6 +183,32 @@ def _write_images(
     images["colour"] = images["colour"].astype(float)
 
 
+def _made(
+    directory: Path,
+    new: pd.DataFrame,
+    raw: RawImages,
+    data: Data,
+    progress: Progress,
+    write: Writer,
+) -> pd.DataFrame:
+    """What became of each new image."""
+    places = pd.DataFrame(
+        {
+            "source": [
+                str(raw.locate(source, path))  # a path takes thrice the memory
+                for source, path in new[["source", "path"]].itertuples(index=False)
+            ],
+            "sha256": new["sha256"].to_numpy(),
+            "target": [f"{directory}/{file}" for file in new["file"]],
+        }
+    )
+    try:
+        done = write(places, data.image_size, progress)
+    except DecodingError as error:
+        raise PreparationError(str(error)) from error
+    return pd.DataFrame(done, index=new.index, columns=decoding.Written._fields, dtype=object)
+
+
 def _describe(
     images: pd.DataFrame,
     version: str,
@@ -205,7 +217,7 @@ def _describe(
     classes: Sequence[str],
     previous: Previous | None,
 ) -> DatasetRecord:
-    kept = images[images["kept"]]
+    kept = images.loc[images["kept"], ["source", "site", "split", "unknown"]]
     changed = None
     if previous is not None and previous.record.data_version == version:
         changed = previous.record.changes  # made again: these are what it was made for
@@ -268,21 +280,3 @@ def _reject_corrupt(images: pd.DataFrame, data: Data) -> None:
             f"data.max_corrupt_fraction={data.max_corrupt_fraction:g} allows: "
             "replace them, or raise the limit"
         )
-
-
-def _version(images: pd.DataFrame, raw: RawImages, data: Data, classes: Sequence[str]) -> str:
-    """Version of the dataset: a digest of its plan, and of all that shapes its pixels."""
-    planned = images.drop(columns="unknown").assign(reason=listing.of_one_file(images["reason"]))
-    rows = planned.to_json(orient="values", double_precision=15)
-    content = {
-        "images": sha256(rows.encode()).hexdigest(),
-        "columns": MANIFEST_COLUMNS,
-        "classes": list(classes),
-        "synthetic": raw.synthetic,
-        "image_size": data.image_size,
-        "val_fraction": data.val_fraction,
-        "test_fraction": data.test_fraction,
-        "seed": data.seed,
-        "decoding": decoding.version(),
-    }
-    return fingerprint(content)

@@ -1,7 +1,7 @@
 """Raw images: downloaded, synthetic or read in place, then verified and listed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,7 @@ from cxr_assets.radiographs import (
     withdrawal,
 )
 from cxr_assets.radiographs.corrections import Corrected
-from cxr_assets.radiographs.inventory import COLUMNS, data_version, stat
+from cxr_assets.radiographs.inventory import COLUMNS, KNOWN, data_version, stat
 from cxr_assets.radiographs.inventory import RawDataError as RawDataError
 from cxr_assets.radiographs.labels import Words
 from cxr_assets.radiographs.withdrawal import Withdrawal
@@ -76,12 +76,11 @@ def collect(data: Data, classes: Sequence[str], layout: Layout, progress: Progre
         WithdrawalError: the record of withdrawn patients is broken.
     """
     with held(layout.raw_lock, "images are being collected", progress):
-        previous = load(layout)
-        if previous is None and (layout.raw / INVENTORY_FILE).exists():
-            progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")
         roots = {source.name: _root(source, data, layout, progress) for source in data.listed}
+        version, known = _earlier(layout, roots, progress)
         withdrawn = withdrawal.read(layout)
-        images = _list(data.listed, roots, classes, previous, data.corrections, withdrawn, progress)
+        images = _list(data.listed, roots, classes, known, data.corrections, withdrawn, progress)
+        images = replace(images, unchanged=images.data_version == version)
         listing.require(images.inventory, data.listed, roots, classes)
         _save(images, layout)
     skipped = int(images.inventory["problem"].notna().sum())
@@ -110,7 +109,7 @@ def check(
         RawDataError: there is no such folder or table, or it cannot be read.
     """
     roots = {source.name: _place(source)}
-    return _list((source,), roots, classes, None, None, withdrawn, progress)
+    return _list((source,), roots, classes, {}, None, withdrawn, progress)
 
 
 def read(layout: Layout) -> RawImages:
@@ -138,7 +137,7 @@ def _list(
     sources: tuple[Source, ...],
     roots: dict[str, Path],
     classes: Sequence[str],
-    previous: RawImages | None,
+    known: Mapping[str, pd.DataFrame],
     corrected: Path | None,
     withdrawn: Mapping[str, Withdrawal],
     progress: Progress,
@@ -146,29 +145,42 @@ def _list(
     words = {
         source.name: Words(source.labels, classes, source.setting("labels")) for source in sources
     }
-    parts = []
-    for source in sources:
-        known = None
-        if previous is not None and previous.roots.get(source.name) == roots[source.name]:
-            known = previous.inventory[previous.inventory["source"] == source.name]
-        parts.append(
-            listing.listed(source, roots[source.name], words[source.name], known, progress)
-        )
-    rows = pd.concat(parts, ignore_index=True)
+    rows = pd.concat(
+        [
+            listing.listed(
+                source, roots[source.name], words[source.name], known.get(source.name), progress
+            )
+            for source in sources
+        ],
+        ignore_index=True,
+    )
     done = Corrected()
     if corrected is not None:
         done = corrections.apply(corrected, rows, words, roots, progress)
     listing.withdraw(rows, withdrawn)
-    inventory = listing.finished(rows)
-    version = data_version(inventory)
+    rows = listing.finished(rows)
     return RawImages(
         sources=sources,
         roots=roots,
-        data_version=version,
-        unchanged=previous is not None and previous.data_version == version,
-        inventory=inventory,
+        data_version=data_version(rows),
+        unchanged=False,
+        inventory=rows,
         corrected=done,
     )
+
+
+def _earlier(
+    layout: Layout, roots: Mapping[str, Path], progress: Progress
+) -> tuple[str | None, dict[str, pd.DataFrame]]:
+    """Version of the last inventory, and what it says of the files of sources that did not move."""
+    images = load(layout)
+    if images is None:
+        if (layout.raw / INVENTORY_FILE).exists():
+            progress(f"{layout.raw / INVENTORY_FILE} is broken: all files are read again")
+        return None, {}
+    rows = images.inventory[["source", *KNOWN]]
+    names = [name for name, root in roots.items() if images.roots.get(name) == root]
+    return images.data_version, {name: rows[rows["source"] == name] for name in names}
 
 
 def _root(source: Source, data: Data, layout: Layout, progress: Progress) -> Path:

@@ -103,7 +103,8 @@ def select(
     recorded = {} if trained is None else _by_image(trained, images, raw.sources)
     if previous is not None and previous.record.draw == draw(data):
         recorded |= _by_image(previous.kept, images, raw.sources) | previous.splits(images)
-    usable = images[images["reason"].isna()].rename(columns={"class": "label"})
+    columns = {"source": "source", "split": "split", "class": "label", "patient": "patient"}
+    usable = images.loc[images["reason"].isna(), list(columns)].rename(columns=columns)
     splits = assign_splits(usable, raw.sources, data, classes, recorded)
     images["split"] = splits.reindex(images.index).astype(object)
     images.loc[splits.index[splits.isna()], "reason"] = "leak: the patient has images in test"
@@ -147,15 +148,20 @@ def _leave_out_duplicates(
     kept before, else one with a known patient and the shortest name: copies have longer names.
     Kaggle's test split is unchanged.
     """
-    usable = images[images["reason"].isna()]
+    key = ["source", "path", "sha256"]
+    usable = images.loc[images["reason"].isna(), [*key, "split", "unknown"]]
+    usable = usable[usable.duplicated("sha256", keep=False)]
     if usable.empty:
         return
     external = usable["source"].isin([one.name for one in sources if one.use == "test"])
     training = usable["source"].isin([one.name for one in sources if one.use == "train"])
     given = (usable["split"] == "test") & ~training
     rank = pd.Series(2, index=usable.index).mask(given, 0).mask(external, 1)
-    key = ["source", "path", "sha256"]
-    kept = set() if previous is None else set(previous.kept[key].itertuples(index=False, name=None))
+    kept = set()
+    if previous is not None:
+        before = previous.kept[key]
+        before = before[before["sha256"].isin(usable["sha256"])]
+        kept = set(before.itertuples(index=False, name=None))
     ordered = usable.assign(
         rank=rank,
         new=[row not in kept for row in usable[key].itertuples(index=False, name=None)],
@@ -175,7 +181,7 @@ def _leave_out_duplicates(
 
 def _files(images: pd.DataFrame) -> pd.Series:
     """Where the PNG of each kept image lies, below the dataset."""
-    kept = images[images["reason"].isna()]
+    kept = images.loc[images["reason"].isna(), ["path", "split", "class", "sha256"]]
     if kept.empty:
         return pd.Series(None, index=images.index, dtype=object)
     stems = kept["path"].map(lambda path: PurePosixPath(path).stem[:_STEM])

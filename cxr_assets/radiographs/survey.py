@@ -12,6 +12,7 @@ from cxr_assets.progress import Progress
 from cxr_assets.radiographs import annotations, folder, listing, naming
 from cxr_assets.radiographs.inventory import RawDataError, examine
 from cxr_assets.radiographs.labels import Words
+from cxr_assets.radiographs.threads import in_order
 from cxr_assets.sources import Source
 from cxr_serving.images.reader import ImageReader
 from cxr_serving.model.preprocessing import ImageError, Preprocessing
@@ -65,7 +66,7 @@ def read(
     named = inventory.index[inventory["problem"].isna()]
     with closing(ImageReader()) as reader, ThreadPoolExecutor() as pool:
         files = (root / path for path in inventory["path"][named])
-        problems = pool.map(lambda file: _undecodable(file, reader), files)
+        problems = in_order(pool, lambda file: _undecodable(file, reader), files)
         for index, problem in zip(named, problems, strict=True):
             inventory.loc[index, "problem"] = problem
     if inventory["problem"].notna().all():
