@@ -22,7 +22,13 @@ from cxr_assets.progress import Progress
 
 # A server that has imported the libraries once starts each process in no time.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["cxr_assets.learning.fit", "transformers.models.convnextv2"])
+_PROCESSES.set_forkserver_preload(
+    [
+        "cxr_assets.learning.bundling", "cxr_assets.learning.fit",
+        "cxr_assets.learning.ema", "cxr_assets.radiographs.datamodule",
+        "transformers.models.convnextv2.modeling_convnextv2",
+    ]
+)  # fmt: skip
 
 EPOCHS = 30
 OVERRIDES = (

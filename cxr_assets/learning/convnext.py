@@ -49,11 +49,12 @@ class ConvNext(Recipe):
         embedder: "MakesEmbedder | None" = None,
     ) -> tuple["Classifier", "L.LightningDataModule"]:
         # Here, because a plan needs none of it, and Lightning takes seconds to import.
-        from cxr_assets.learning import backbone, distillation
         from cxr_assets.radiographs.datamodule import RadiographsDataModule
 
         settings, targets = self.experiment.trainer, None
         if settings.distillation:
+            from cxr_assets.learning import backbone, distillation
+
             targets = distillation.targets(
                 self.experiment, layout, progress, embedder or backbone.embedder
             )

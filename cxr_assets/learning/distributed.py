@@ -33,7 +33,12 @@ from cxr_assets.learning.lock import TrainingError
 from cxr_assets.progress import Progress
 
 # Imported once, by the server that the processes are forked from.
-_PRELOADED = ["cxr_assets.learning.fit", "transformers.models.convnextv2"]
+_PRELOADED = [
+    "cxr_assets.learning.ema",
+    "cxr_assets.learning.fit",
+    "cxr_assets.radiographs.datamodule",
+    "transformers.models.convnextv2.modeling_convnextv2",
+]
 # Seconds between two looks at the signals that this process has received.
 _POLL = 0.2
 # Seconds that a process may take to end after another one has ended.

@@ -22,8 +22,10 @@ from cxr_assets.store import EXPERIMENT
 # A server that has imported the libraries once starts each process in no time.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["cxr_assets.definitions", "cxr_assets.training", "cxr_assets.store",
-     "transformers.models.convnextv2"]
+    ["cxr_assets.definitions", "cxr_assets.training", "cxr_assets.curves",
+     "cxr_assets.learning.fit", "cxr_assets.learning.bundling", "cxr_assets.learning.ema",
+     "cxr_assets.radiographs.datamodule", "cxr_assets.radiographs.preparation",
+     "transformers.models.convnextv2.modeling_convnextv2"]
 )  # fmt: skip
 
 OVERRIDES = (

@@ -10,15 +10,18 @@ from typing import Any
 
 _IMPORTED = [
     "cxr_assets.definitions",
-    "cxr_assets.store",
-    "cxr_assets.training",
+    "cxr_assets.curves",
     "cxr_assets.evaluation.assessment",
-    "cxr_assets.learning.export",
+    "cxr_assets.learning.bundling",
+    "cxr_assets.learning.ema",
+    "cxr_assets.learning.fit",
+    "cxr_assets.learning.linear_probe",
     "cxr_assets.radiographs.preparation",
     "cxr_assets.release.release",
+    "cxr_assets.training",
     "dagster_mlflow.resources",
-    "transformers.models.convnextv2",
-    "transformers.models.dinov2",
+    "transformers.models.convnextv2.modeling_convnextv2",
+    "transformers.models.dinov2.modeling_dinov2",
 ]
 _real = multiprocessing.get_context
 
