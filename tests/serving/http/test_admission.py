@@ -77,14 +77,17 @@ class Client:
 
     def send_until_answered(self, data: bytes, most: int) -> None:
         self._connection.setblocking(False)
+        rest = b""
         while self.sent < most:
             try:
                 self.received += self._connection.recv(65536)
                 break
             except BlockingIOError:
                 pass
+            rest = rest or data  # a chunk that was sent in part goes on where it stopped
             try:
-                self.sent += self._connection.send(data)
+                number = self._connection.send(rest)
+                self.sent, rest = self.sent + number, rest[number:]
             except BlockingIOError:
                 time.sleep(0.001)
         self._connection.settimeout(20)
