@@ -84,7 +84,7 @@ class Client:
                 break
             except BlockingIOError:
                 pass
-            rest = rest or data  # a chunk that was sent in part goes on where it stopped
+            rest = rest or data  # of a chunk that was sent in part
             try:
                 number = self._connection.send(rest)
                 self.sent, rest = self.sent + number, rest[number:]
