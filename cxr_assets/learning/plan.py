@@ -21,8 +21,8 @@ from cxr_serving.model.atomic import set_aside, write_file
 from cxr_serving.model.bundle import CHECKPOINT_FILE, HISTORY_FILE, BundleError
 
 FINISHED_FILE = "finished.json"
-# It imports all other code that shapes a bundle: fit, recipes, networks, data loading.
-SHAPED_BY = "cxr_assets.learning.export"
+# They import all other code that shapes a bundle: recipes, networks, data loading.
+SHAPED_BY = ("cxr_assets.learning.export", "cxr_assets.learning.fit")
 
 RECIPES: dict[str, type[Recipe]] = {"convnext_model": ConvNext, "dinov2_probe": Dinov2Probe}
 
@@ -182,7 +182,7 @@ def plan(asset: str, experiment: Experiment, layout: Layout) -> Plan:
     for key in ("_name_or_path", "transformers_version"):
         network.pop(key, None)
     weights, teacher = base_weights.identity(*recipe.base), base_weights.identity(*recipe.teacher)
-    code = code_version(SHAPED_BY)
+    code = code_version(*SHAPED_BY)
     identity = fingerprint(
         {
             "asset": asset,
