@@ -15,6 +15,7 @@ import torch
 
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
+from cxr_assets.learning.distributed import PRELOADED
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
@@ -22,13 +23,7 @@ from cxr_assets.progress import Progress
 
 # A server that has imported the libraries once starts each process in no time.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    [
-        "cxr_assets.learning.bundling", "cxr_assets.learning.fit",
-        "cxr_assets.learning.ema", "cxr_assets.radiographs.datamodule",
-        "transformers.models.convnextv2.modeling_convnextv2",
-    ]
-)  # fmt: skip
+_PROCESSES.set_forkserver_preload([*PRELOADED, "cxr_assets.learning.bundling"])
 
 EPOCHS = 30
 OVERRIDES = (

@@ -56,7 +56,7 @@ def write_report(
     """
     ours = BundleRecord.read(main)
     trend = past.trend(layout, ours.asset, progress)
-    identity = _identity(layout, main, baseline, rule, trend)
+    identity = _identity(layout, ours, (main, baseline), rule, trend)
     final = layout.reports / ours.version
     assessment = None
     if identity is not None and written.made_from(final, REPORT, identity):
@@ -77,13 +77,16 @@ def write_report(
 
 
 def _identity(
-    layout: Layout, main: Path, baseline: Path, rule: Rule | None, trend: Sequence[TrendPoint]
+    layout: Layout,
+    ours: BundleRecord,
+    pair: Sequence[Path],
+    rule: Rule | None,
+    trend: Sequence[TrendPoint],
 ) -> str | None:
     """Digest of all that shapes a report; None if a model is broken, so that the report says so."""
-    version = main.name
     try:
-        champion = past.champion(layout, BundleRecord.read(main).asset, version)
-        models = [main, baseline, *([champion] if champion else [])]
+        champion = past.champion(layout, ours.asset, ours.version)
+        models = [*pair, *([champion] if champion else [])]
         for directory in models:
             store.verify(directory)
     except BundleError:
@@ -94,7 +97,9 @@ def _identity(
             "dataset": DatasetRecord.read(layout.processed).model_dump(mode="json"),
             "rule": rule and rule.model_dump(mode="json"),
             # What is known of the model itself follows from the rest.
-            "trend": [point.model_dump(mode="json") for point in trend if point.version != version],
+            "trend": [
+                point.model_dump(mode="json") for point in trend if point.version != ours.version
+            ],
             "code": code_version("cxr_assets.evaluation.report"),
             "templates": [
                 sha256(file.read_bytes()).hexdigest()

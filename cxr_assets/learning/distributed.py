@@ -32,8 +32,8 @@ from cxr_assets.learning.interruption import Signals
 from cxr_assets.learning.lock import TrainingError
 from cxr_assets.progress import Progress
 
-# Imported once, by the server that the processes are forked from.
-_PRELOADED = [
+# What a training of the main model imports: once, by the server that processes are forked from.
+PRELOADED = [
     "cxr_assets.learning.ema",
     "cxr_assets.learning.fit",
     "cxr_assets.radiographs.datamodule",
@@ -112,7 +112,7 @@ def run(
         )
     # Not a plain fork, which would copy the threads and locks of this process.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(PRELOADED)
     signals = Signals()
     ranks: list[_Rank] = []
     with TemporaryDirectory() as folder, signals.handed_on():

@@ -19,7 +19,6 @@ from tiny import CLASSES
 
 from cxr_assets import written
 from cxr_assets.evaluation import plots
-from cxr_assets.evaluation import report as report_module
 from cxr_assets.evaluation.report import write_report
 from cxr_assets.evaluation.reports import latest_report
 from cxr_assets.layout import Layout
@@ -148,7 +147,7 @@ def _other_rule(layout: Layout, patch: pytest.MonkeyPatch) -> None:
 
 
 def _other_code(layout: Layout, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(report_module, "code_version", lambda *modules: "f" * 64)
+    patch.setattr("cxr_assets.evaluation.report.code_version", lambda *modules: "f" * 64)
 
 
 def _other_baseline(layout: Layout, patch: pytest.MonkeyPatch) -> None:

@@ -17,15 +17,14 @@ from mlflow.tracking import MlflowClient
 from cxr_assets import tracking
 from cxr_assets.defs.executor import fail_dead_runs
 from cxr_assets.layout import Layout
+from cxr_assets.learning.distributed import PRELOADED
 from cxr_assets.store import EXPERIMENT
 
 # A server that has imported the libraries once starts each process in no time.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["cxr_assets.definitions", "cxr_assets.training", "cxr_assets.curves",
-     "cxr_assets.learning.fit", "cxr_assets.learning.bundling", "cxr_assets.learning.ema",
-     "cxr_assets.radiographs.datamodule", "cxr_assets.radiographs.preparation",
-     "transformers.models.convnextv2.modeling_convnextv2"]
+    [*PRELOADED, "cxr_assets.curves", "cxr_assets.definitions", "cxr_assets.learning.bundling",
+     "cxr_assets.radiographs.preparation", "cxr_assets.training"]
 )  # fmt: skip
 
 OVERRIDES = (
