@@ -18,7 +18,8 @@ from cxr_assets.progress import Progress, held
 from cxr_serving.model import hashes, store
 from cxr_serving.model.atomic import write_file
 from cxr_serving.model.bundle import POINTER_FILE, RECORD_FILE, BundleError
-from cxr_serving.model.remote import Bucket, ConflictError, DamagedError, RemoteError
+from cxr_serving.model.remote import Bucket
+from cxr_serving.model.remote_errors import ConflictError, DamagedError, RemoteError
 from cxr_serving.model.replica import SUFFIX, receive, send
 
 _LEASE = "locks/changes.json"

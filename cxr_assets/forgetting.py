@@ -23,7 +23,7 @@ from cxr_assets.radiographs.membership import MembershipError
 from cxr_assets.radiographs.naming import pseudonym
 from cxr_assets.radiographs.withdrawal import WithdrawalError
 from cxr_assets.settings import SettingsError, load
-from cxr_serving.model.remote import RemoteError
+from cxr_serving.model.remote_errors import RemoteError
 from cxr_serving.model.report import ReportError
 
 # Of names that differ in a letter or two.

@@ -8,7 +8,8 @@ from cxr_assets import lease
 from cxr_assets.layout import Layout
 from cxr_assets.progress import Progress
 from cxr_serving.model.atomic import write_file
-from cxr_serving.model.remote import Bucket, UnreachableError
+from cxr_serving.model.remote import Bucket
+from cxr_serving.model.remote_errors import UnreachableError
 from cxr_serving.model.replica import SUFFIX, receive, send
 
 

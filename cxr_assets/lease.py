@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pydantic import BaseModel, ValidationError
 
 from cxr_assets.progress import Progress
-from cxr_serving.model.remote import Bucket, ConflictError, NoConditionsError, Object, RemoteError
+from cxr_serving.model.remote import Bucket, Object
+from cxr_serving.model.remote_errors import ConflictError, NoConditionsError, RemoteError
 
 SECONDS = 60.0
 _NEVER = "0" * 32  # an etag that no object has

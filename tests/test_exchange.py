@@ -16,8 +16,8 @@ from cxr_assets.exchange import exchanged
 from cxr_assets.layout import Layout
 from cxr_serving.model import remote, store
 from cxr_serving.model.bundle import BundleError
-from cxr_serving.model.remote import (
-    Bucket,
+from cxr_serving.model.remote import Bucket
+from cxr_serving.model.remote_errors import (
     ConflictError,
     NoConditionsError,
     RemoteError,

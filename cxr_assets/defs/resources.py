@@ -82,7 +82,7 @@ class DataRoot(dg.ConfigurableResource[Layout]):
     def pull(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Layout:
         """The layout, with what is new in the bucket, if the data root is in one."""
         from cxr_assets import exchange
-        from cxr_serving.model.remote import UnreachableError
+        from cxr_serving.model.remote_errors import UnreachableError
 
         with reconnecting(context, UnreachableError):
             exchange.pull(self.layout, context.log.info)
@@ -94,7 +94,7 @@ class DataRoot(dg.ConfigurableResource[Layout]):
     ) -> Iterator[Layout]:
         """The same; what the body changes is left in the bucket."""
         from cxr_assets import exchange
-        from cxr_serving.model.remote import UnreachableError
+        from cxr_serving.model.remote_errors import UnreachableError
 
         with (
             reconnecting(context, UnreachableError),

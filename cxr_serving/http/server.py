@@ -14,7 +14,7 @@ from cxr_serving.http import logs
 from cxr_serving.http.app import create_app
 from cxr_serving.http.keys import KeysError
 from cxr_serving.http.settings import Settings, problems
-from cxr_serving.model.remote import RemoteError
+from cxr_serving.model.remote_errors import RemoteError
 
 
 class Server(uvicorn.Server):

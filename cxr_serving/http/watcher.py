@@ -11,7 +11,7 @@ from cxr_serving.http.metrics import Metrics
 from cxr_serving.model import bundle, store
 from cxr_serving.model.bundle import BundleError, BundleRecord, Pointer
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.remote import RemoteError
+from cxr_serving.model.remote_errors import RemoteError
 from cxr_serving.model.replica import Replica
 
 logger = logging.getLogger(__name__)

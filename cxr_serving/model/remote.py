@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr_serving.model import hashes
-from cxr_serving.model.bundle import BundleError
+from cxr_serving.model.remote_errors import (
+    ConflictError,
+    DamagedError,
+    NoConditionsError,
+    RemoteError,
+    UnreachableError,
+)
 
 _CHUNK = 2**20
 _LARGEST = 5 * 2**30  # of an object that one request writes; the protocol's limit
@@ -24,32 +30,6 @@ _SECONDS_TO_CONNECT = 5
 # Without a byte from the server.
 _SECONDS_OF_SILENCE = 30
 _ATTEMPTS = 3
-
-
-class RemoteError(BundleError):
-    """The bucket cannot be used; the message names the object and what to do."""
-
-
-class UnreachableError(RemoteError):
-    """The server does not answer, or the connection has ended: trying again may help."""
-
-
-class ConflictError(RemoteError):
-    """Another writer was first; nothing was written."""
-
-
-class DamagedError(RemoteError):
-    """An object is missing or is not what was written."""
-
-
-class NoConditionsError(RemoteError):
-    """The server does not write on conditions as Amazon's does: two writers would not notice."""
-
-    def __init__(self, name: str, fault: str) -> None:
-        super().__init__(
-            f"{name}: the server {fault}; use one with conditional writes (If-Match, "
-            "If-None-Match), such as Amazon's, or a newer version of MinIO or Ceph"
-        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from cxr_serving.model import atomic, bundle, store
 from cxr_serving.model.bundle import POINTER_FILE, BundleError
-from cxr_serving.model.remote import Bucket, DamagedError, Object, RemoteError
+from cxr_serving.model.remote import Bucket, Object
+from cxr_serving.model.remote_errors import DamagedError, RemoteError
 
 SUFFIX = ".tar"
 # Local versions: the one that serves, the one before, and one to spare.

@@ -6,8 +6,8 @@ import pytest
 import s3
 
 from cxr_serving.model import remote
-from cxr_serving.model.remote import (
-    Bucket,
+from cxr_serving.model.remote import Bucket
+from cxr_serving.model.remote_errors import (
     ConflictError,
     DamagedError,
     RemoteError,

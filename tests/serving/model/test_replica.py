@@ -7,7 +7,8 @@ import pytest
 import s3
 
 from cxr_serving.model import store
-from cxr_serving.model.remote import Bucket, ConflictError, DamagedError
+from cxr_serving.model.remote import Bucket
+from cxr_serving.model.remote_errors import ConflictError, DamagedError
 from cxr_serving.model.replica import receive, send
 
 
