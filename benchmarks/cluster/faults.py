@@ -55,13 +55,28 @@ def _node(strike: Strike) -> None:
     strike.cluster.kill("worker")
 
 
-FAULTS: dict[str, Callable[[Strike], None]] = {
-    "run is killed": _driver,
-    "run is canceled": _cancel,
-    "worker is killed": _worker,
-    "head node is lost": _head,
-    "head node is frozen": _frozen,
-    "other node is lost": _node,
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a training, and when.
+
+    Attributes:
+        happen: what happens.
+        early: as its workers start, before there is a checkpoint; else within the first epochs.
+    """
+
+    happen: Callable[[Strike], None]
+    early: bool = False
+
+
+FAULTS = {
+    "run is killed": Fault(_driver),
+    "run is canceled": Fault(_cancel),
+    "worker is killed": Fault(_worker),
+    "worker is killed as it starts": Fault(_worker, early=True),
+    "head node is lost": Fault(_head),
+    "head node is lost as workers start": Fault(_head, early=True),
+    "head node is frozen": Fault(_frozen),
+    "other node is lost": Fault(_node),
 }
 
 
@@ -92,15 +107,19 @@ def strike(cluster: Nodes, place: Place, fault: str, chance: Random) -> Outcome:
         chance: of the moment.
 
     Raises:
-        AssertionError: a job or worker is left, the run has not ended, or the training was begun
-            anew.
+        AssertionError: a job or worker is left, the run has not ended, or a training that had
+            a checkpoint was begun anew.
     """
     place.overrides = (*place.overrides, *LONG)
     run = place.launch(["convnext_model"])
-    place.wait_for("epoch ")
-    time.sleep(chance.uniform(0, 5))
+    early = FAULTS[fault].early
+    if early:
+        _wait_for_workers()
+    else:
+        place.wait_for("epoch ")
+    time.sleep(chance.uniform(0, 3 if early else 5))
     started = time.monotonic()
-    FAULTS[fault](Strike(cluster, run))
+    FAULTS[fault].happen(Strike(cluster, run))
     gone = _gone(cluster, started)
     run.wait(PATIENCE)
     ended = time.monotonic() - started
@@ -112,9 +131,17 @@ def strike(cluster: Nodes, place: Place, fault: str, chance: Random) -> Outcome:
         said = place.log.read_text()
     status = place.statuses()[struck]
     assert status in ("FAILURE", "CANCELED", "SUCCESS"), status
-    assert "resuming from" in said, said[-5000:]
+    assert early or "resuming from" in said, said[-5000:]
     assert not list(place.layout.jobs.iterdir()), "files of a job are left"
     return Outcome(fault, status, gone, ended)
+
+
+def _wait_for_workers() -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not any("RayTrainWorker" in words for words in working().values()):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no worker has started")
+        time.sleep(0.1)
 
 
 def _gone(cluster: Nodes, since: float) -> float:
