@@ -10,6 +10,8 @@ COMPUTING = {
     "cleanlab", "lightning", "matplotlib", "mlflow", "onnx", "onnxruntime", "sklearn", "torch",
     "torchmetrics", "transformers",
 }  # fmt: skip
+# On one machine nothing of it is imported, whatever is installed.
+SEVERAL = {"boto3", "botocore", "dagster_k8s", "dagster_ray", "kubernetes", "ray", "redis"}
 READING = {
     "PIL", "dagster_mlflow", "kagglehub", "numpy", "pandas", "pyarrow", "requests", "safetensors",
     "scipy", "sqlalchemy",
@@ -45,4 +47,4 @@ def test_libraries_that_are_not_needed_are_not_imported(
 ) -> None:
     program = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
-    assert not absent & set(loaded)
+    assert not (absent | SEVERAL) & set(loaded)

@@ -47,12 +47,17 @@ def installed(requirements: list[str]) -> set[str]:
     return names
 
 
+def required(extras: tuple[str, ...]) -> set[str]:
+    """Names of the packages that come with these extras."""
+    optional = PROJECT["optional-dependencies"]
+    return installed(
+        [*PROJECT["dependencies"], *(line for name in extras for line in optional[name])]
+    )
+
+
 @pytest.fixture(scope="module")
 def packages() -> set[str]:
-    extras = PROJECT["optional-dependencies"]
-    return installed(
-        [*PROJECT["dependencies"], *(line for name in EXTRAS for line in extras[name])]
-    )
+    return required(EXTRAS)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +79,14 @@ def test_neither_torch_nor_transformers_nor_their_dependencies_are_installed(
 ) -> None:
     assert {"numpy", "onnxruntime", "fastapi", "pydicom"} <= packages
     unwanted = {"torch", "transformers", "tokenizers", "huggingface-hub", "triton", "sympy"}
-    unwanted |= {"boto3", "botocore", "s3fs", "fsspec", "redis"}
+    unwanted |= {"fsspec", "universal-pathlib"}
     assert packages & unwanted == set()
+
+
+@pytest.mark.parametrize("extras", [(), EXTRAS, ("pipeline",)], ids=["none", "service", "pipeline"])
+def test_what_one_machine_needs_is_free_of_what_many_need(extras: tuple[str, ...]) -> None:
+    several = {"boto3", "botocore", "s3fs", "redis", "ray", "dagster-ray", "kubernetes"}
+    assert not required(extras) & (several | {"dagster-k8s"})
 
 
 def environment(site: Path, **settings: object) -> dict[str, str]:
