@@ -1,8 +1,10 @@
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
+from net import served
 
 from cxr_assets import drift
 from cxr_serving.http.metrics import Metrics
@@ -34,26 +36,36 @@ def test_a_restarted_service_is_no_second_drift_but_one_after_calm_is() -> None:
     assert acts((0, HIGH), (60, HIGH), (70, LOW), (80, HIGH), (140, HIGH)) == [60, 140]
 
 
-def test_the_metrics_of_the_service_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics = Metrics()
+class Service(BaseHTTPRequestHandler):
+    """Answers /metrics as the service does, and nothing else."""
 
-    class Response:
-        text = ""
+    metrics: Metrics
 
-        def raise_for_status(self) -> None: ...
+    def do_GET(self) -> None:
+        known = self.path == "/metrics"
+        self.send_response(200 if known else 404)
+        self.end_headers()
+        self.wfile.write(self.metrics.render() if known else b"")
 
-    def get(url: str, timeout: float) -> Response:
-        assert url == "http://serving:8000/metrics"
-        Response.text = metrics.render().decode()
-        return Response()
+    def log_message(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(drift.requests, "get", get)
-    assert drift.measured("http://serving:8000") is None
-    metrics.drift_psi.labels("intensity").set(0.5)
-    metrics.drift_images.set(drift.FEWEST - 1)
-    assert drift.measured("http://serving:8000") is None
-    metrics.drift_images.set(drift.FEWEST)
-    assert drift.measured("http://serving:8000") == {"intensity": 0.5}
+
+def test_the_metrics_of_the_service_are_read() -> None:
+    metrics = Service.metrics = Metrics()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Service)) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert drift.measured(url) is None
+        metrics.drift_psi.labels("intensity").set(0.5)
+        metrics.drift_images.set(drift.FEWEST - 1)
+        assert drift.measured(url) is None
+        metrics.drift_images.set(drift.FEWEST)
+        assert drift.measured(url) == {"intensity": 0.5}
+        with pytest.raises(drift.NotMeasured, match="does not answer: 404"):
+            drift.measured(f"{url}/elsewhere")
+    with pytest.raises(drift.NotMeasured, match="does not answer"):
+        drift.measured(url)
+    with pytest.raises(drift.NotMeasured, match="CXR_SERVICE_URL"):
+        drift.measured(None)
 
 
 def test_the_limits_are_those_of_the_alert() -> None:
