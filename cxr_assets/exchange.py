@@ -1,8 +1,9 @@
 """A data root in a bucket: what a step brings from there before, and leaves there after it.
 
 Steps compute in a local folder, as ever. Models, reports, releases, decisions and withdrawals are
-shared: each version is one object of the bucket, and each other file one. Images, embeddings and
-MLflow's file stay local, and are made again on another machine.
+shared: each version is one object of the bucket, and each other file one. Images, embeddings, the
+copies of metrics that a service reads and MLflow's file stay local, and are made again on another
+machine.
 """
 
 import shutil

@@ -80,11 +80,16 @@ class Layout:
     @property
     def reports(self) -> Path:
         """``<version>/`` for each report; ``metrics.json`` at the top is the newest one's."""
-        return store.reports_directory(self.root)
+        return self.root / "reports"
+
+    @property
+    def metrics(self) -> Path:
+        """``<version>.json`` for each report, its metrics alone, which the service reads."""
+        return store.metrics_directory(self.root)
 
     @property
     def reports_lock(self) -> Path:
-        """Lock held while reports change."""
+        """Lock held while reports and their metrics change."""
         return self.root / ".reports.lock"
 
     @property

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from cxr_serving.model import store
 from cxr_serving.model.bundle import Provenance
 from cxr_serving.model.comparison import Comparison, Difference, McNemar
 from cxr_serving.model.dataset import Change, Changes, Dataset
@@ -163,5 +164,13 @@ def write(directory: Path, content: bytes | None = None) -> Path:
     """``metrics.json`` in a new directory, of :func:`report` by default."""
     directory.mkdir(parents=True)
     path = directory / METRICS_FILE
+    path.write_bytes(report().content() if content is None else content)
+    return path
+
+
+def publish(data_root: Path, version: str, content: bytes | None = None) -> Path:
+    """The metrics of a report as the service reads them, of :func:`report` by default."""
+    path = store.metrics_file(data_root, version)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(report().content() if content is None else content)
     return path

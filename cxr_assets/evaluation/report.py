@@ -32,8 +32,9 @@ def write_report(
     ``report.html``, ``predictions.csv``, ``label_audit.csv`` where labels could be audited,
     ``external-<source>.csv`` with the predictions on each source that is only for evaluation, and
     the plots with the numbers of each. It is written aside and moved into place whole, where it
-    replaces an earlier report on the same main bundle; then ``<reports>/metrics.json``,
-    ``report.html`` and ``latest.json`` follow.
+    replaces an earlier report on the same main bundle; then its metrics are published for the
+    service, and ``<reports>/metrics.json``, ``report.html`` and ``latest.json`` follow. What a kill
+    in between has left out, the next run completes.
 
     An earlier report that is intact is reused if models, images, rule, earlier trainings and code
     are those that it was made from.
@@ -70,7 +71,10 @@ def write_report(
     with held(layout.reports_lock, "reports are being written", progress):
         if assessment is not None:
             write(assessment, final, REPORT, layout.set_aside, identity)
-        write_file(layout.reports / METRICS_FILE, (final / METRICS_FILE).read_bytes())
+        metrics = (final / METRICS_FILE).read_bytes()
+        layout.metrics.mkdir(exist_ok=True)
+        write_file(store.metrics_file(layout.root, ours.version), metrics)
+        write_file(layout.reports / METRICS_FILE, metrics)
         write_file(layout.reports / PAGE_FILE, (final / PAGE_FILE).read_bytes())
         store.write_pointer(layout.reports, ours.version)
     return final

@@ -1,8 +1,9 @@
 """The report on a model: the contents of ``metrics.json``, and the one place that knows its keys.
 
-The pipeline writes ``<reports>/<version>/metrics.json``; a release carries a copy. The top level
-holds the metrics of the main model, ``baseline`` the same of the model it is compared with.
-Conventions are those of :mod:`cxr_serving.model.metrics`.
+The pipeline writes ``<reports>/<version>/metrics.json``, and a copy for the service, which sees no
+report, as these show images; a release carries its own. The top level holds the metrics of the main
+model, ``baseline`` the same of the model it is compared with. Conventions are those of
+:mod:`cxr_serving.model.metrics`.
 """
 
 import json
@@ -238,18 +239,22 @@ class Report(ModelReport):
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read ``metrics.json`` in the directory of a report, of all reports, or of a release.
+        """As :meth:`load`, in the directory of a report, of all reports, or of a release."""
+        return cls.load(directory / METRICS_FILE)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file with the contents of ``metrics.json``.
 
         Raises:
             MissingReport: there is none.
             ReportError: it cannot be read, or is not a report of this format.
         """
-        path = directory / METRICS_FILE
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             raise MissingReport(
-                f"no report in {directory}: materialise metrics_report first"
+                f"no report in {path.parent}: materialise metrics_report first"
             ) from error
         except OSError as error:
             raise ReportError(
@@ -273,17 +278,17 @@ class Report(ModelReport):
 def find_report(data_root: Path, bundle_directory: Path) -> Report | None:
     """The report on a bundle or a release; None where there is none yet.
 
-    A release has its report beside it; those on other bundles are below the data root, by version.
+    A release has its metrics beside it; those of other bundles are below the data root, by version.
 
     Raises:
         ReportError: it cannot be read, or is not a report of this format.
     """
-    for directory in (
-        bundle_directory,
-        store.reports_directory(data_root) / bundle_directory.name,
+    for path in (
+        bundle_directory / METRICS_FILE,
+        store.metrics_file(data_root, bundle_directory.name),
     ):
         try:
-            return Report.read(directory)
+            return Report.load(path)
         except MissingReport:
             continue
     return None

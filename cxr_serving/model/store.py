@@ -44,9 +44,14 @@ def releases_directory(data_root: Path) -> Path:
     return data_root / "releases"
 
 
-def reports_directory(data_root: Path) -> Path:
-    """Where reports lie below the data root, each named after the version that it evaluates."""
-    return data_root / "reports"
+def metrics_directory(data_root: Path) -> Path:
+    """Where the metrics of reports lie below the data root, apart from pictures and tables."""
+    return data_root / "metrics"
+
+
+def metrics_file(data_root: Path, version: str) -> Path:
+    """Where the metrics of the report on ``version`` lie below the data root."""
+    return metrics_directory(data_root) / f"{version}.json"
 
 
 def verify(directory: Path) -> BundleRecord:

@@ -22,9 +22,9 @@ def follow(stack: Stack, phase: Phase) -> None:
         AssertionError: something is not as it should be.
         TimeoutError: it does not become so.
     """
-    with phase("the service sees models, releases and reports alone"):
+    with phase("the service sees models, releases and metrics alone"):
         _, listed = stack.containers["serving"].run(["ls", "/data"], 30)
-        assert listed.split() == ["models", "releases", "reports"], listed
+        assert listed.split() == ["metrics", "models", "releases"], listed
     with phase("Prometheus scrapes, the alert of a service without a model fires"):
         stack.until(lambda: stack.alert(_ALERT) == "firing", 300, "the alert fires")
     with phase("a retraining, launched through the webserver"):

@@ -14,7 +14,7 @@ from composition import DAGSTER, ROOT, SERVICES, Services, listening_port, optio
 
 from cxr_assets.settings import Settings as PipelineSettings
 from cxr_serving.http.settings import Settings as ServiceSettings
-from cxr_serving.model.store import asset_directory, releases_directory, reports_directory
+from cxr_serving.model.store import asset_directory, metrics_directory, releases_directory
 
 DATA = Path("/data")
 
@@ -186,13 +186,13 @@ def test_service_reads_what_training_writes(services: Services) -> None:
     assert services["serving"]["environment"]["CXR_DATA_ROOT"] == "/data"
 
 
-def test_service_sees_models_releases_and_reports_alone(services: Services) -> None:
+def test_service_sees_models_releases_and_metrics_alone(services: Services) -> None:
     folders = {
         path.relative_to(DATA).parts[0]
         for path in (
             asset_directory(DATA, "convnext_model"),
             releases_directory(DATA),
-            reports_directory(DATA),
+            metrics_directory(DATA),
         )
     }
     mounts = [mount for mount in services["serving"]["volumes"] if isinstance(mount, dict)]

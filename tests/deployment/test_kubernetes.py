@@ -121,9 +121,9 @@ def test_it_has_no_rights_and_writes_nothing(
     assert f"--uid {pod['securityContext']['runAsUser']} " in (ROOT / "Dockerfile").read_text()
 
 
-def test_it_sees_models_releases_and_reports_alone(container: dict[str, Any]) -> None:
+def test_it_sees_models_releases_and_metrics_alone(container: dict[str, Any]) -> None:
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    assert mounts.keys() == {"/data/models", "/data/releases", "/data/reports", "/keys", "/tmp"}
+    assert mounts.keys() == {"/data/models", "/data/releases", "/data/metrics", "/keys", "/tmp"}
     for path, mount in mounts.items():
         assert mount.get("readOnly", False) is (path != "/tmp")
         assert path.partition("/data/")[2] == mount.get("subPath", "")

@@ -60,12 +60,12 @@ def test_command_is_one_that_its_program_understands(unit: Path) -> None:
     assert directives(unit, "ProtectSystem") == ["strict"]
 
 
-def test_the_service_sees_models_releases_and_reports_alone() -> None:
+def test_the_service_sees_models_releases_and_metrics_alone() -> None:
     [unit] = [unit for unit in UNITS if unit.stem == "cxr-serving"]
     [root] = re.findall(r"CXR_DATA_ROOT=(\S+)", unit.read_text())
     assert directives(unit, "TemporaryFileSystem") == [root]
     assert directives(unit, "BindReadOnlyPaths") == [
-        f"{root}/models {root}/releases {root}/reports"
+        f"{root}/models {root}/releases {root}/metrics"
     ]
     assert directives(unit, "ReadWritePaths") == []
     [seconds] = directives(unit, "TimeoutStopSec")

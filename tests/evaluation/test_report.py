@@ -26,9 +26,18 @@ from cxr_assets.progress import StorageError
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 from cxr_serving.model.predictor import Predictor
-from cxr_serving.model.report import Report, ReportError
+from cxr_serving.model.report import Report, ReportError, find_report
 
 PICTURES = ("confusion_matrix.png", "roc_curves.png", "learning_curves.png")
+
+
+def seen_by_the_service(layout: Layout) -> Report | None:
+    """The report on the newest main model, as a service finds it that sees no reports."""
+    reports = layout.reports.rename(layout.root / "out-of-sight")
+    try:
+        return find_report(layout.root, store.latest(layout.models("convnext_model")))
+    finally:
+        reports.rename(layout.reports)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -72,6 +81,29 @@ def test_the_newest_report_is_at_the_top(reported: Layout) -> None:
             with Image.open(report / f"{prefix}{name}") as picture:
                 picture.verify()
                 assert picture.format == "PNG"
+
+
+def test_the_service_finds_the_metrics_and_no_picture(reported: Layout) -> None:
+    assert seen_by_the_service(reported) == Report.read(latest_report(reported))
+    assert [path.name for path in reported.metrics.iterdir()] == [
+        f"{latest_report(reported).name}.json"
+    ]
+
+
+def test_the_metrics_are_there_before_a_pointer_names_the_report(
+    reported: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = latest_report(reported).name
+    (reported.reports / "latest.json").unlink()
+    shutil.rmtree(reported.metrics)
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "write_pointer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        report_on(reported)
+    assert store.metrics_file(reported.root, version).exists()
 
 
 def test_a_second_report_on_the_same_pair_replaces_the_first(reported: Layout) -> None:
@@ -130,6 +162,7 @@ def test_a_report_is_reused_while_nothing_that_shapes_it_has_changed(reported: L
     before = {path: path.stat().st_mtime_ns for path in report.iterdir()}
     for name in ("latest.json", "metrics.json", "report.html"):
         (reported.reports / name).unlink()
+    store.metrics_file(reported.root, report.name).unlink()
     lines: list[str] = []
     assert report_on(reported, lines.append) == report
     assert lines == [
@@ -139,6 +172,7 @@ def test_a_report_is_reused_while_nothing_that_shapes_it_has_changed(reported: L
     assert latest_report(reported) == report
     for name in ("metrics.json", "report.html"):
         assert (reported.reports / name).read_bytes() == (report / name).read_bytes()
+    assert seen_by_the_service(reported) == Report.read(report)
 
 
 def _other_rule(layout: Layout, patch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,14 @@
 """Asset ``metrics_report``: both models, measured on the test split."""
 
 from contextlib import suppress
-from functools import partial
 
 import dagster as dg
 
-from cxr_assets import written
 from cxr_assets.defs.assets import GROUP, OWNERS, WEEKLY
 from cxr_assets.defs.assets.convnext_model import convnext_model
 from cxr_assets.defs.assets.dinov2_probe import dinov2_probe
 from cxr_assets.defs.resources import DataRoot, Experiment
-from cxr_assets.evaluation.reports import REPORT
+from cxr_assets.evaluation import reports
 from cxr_assets.evaluation.wording import rejection, suspicions
 from cxr_assets.release import promotion
 from cxr_assets.tracking import Run
@@ -50,8 +48,7 @@ def metrics_report(
             promotion.complete(layout, main.name)
         repeated = store.read_pointer(layout.reports) == main.name
         directory = write_report(layout, main, baseline, context.log.info, rule)
-        foreign = partial(written.foreign, kind=REPORT)
-        store.prune(layout.reports, resolved.keep_versions, foreign=foreign)
+        reports.prune(layout, resolved.keep_versions, context.log.info)
     report = Report.read(directory)
     headline = {
         f"{prefix}{name}": getattr(model, name)

@@ -27,10 +27,16 @@ def test_a_model_without_a_report_has_none(tmp_path: Path) -> None:
         Report.read(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["reports", "releases"])
-def test_the_report_is_found_by_version_or_beside_the_release(tmp_path: Path, place: str) -> None:
-    reports.write(tmp_path / place / reports.VERSION)
-    report = find_report(tmp_path, tmp_path / "releases" / reports.VERSION)
+@pytest.mark.parametrize("released", [False, True])
+def test_the_report_is_found_by_version_or_beside_the_release(
+    tmp_path: Path, released: bool
+) -> None:
+    release = tmp_path / "releases" / reports.VERSION
+    if released:
+        reports.write(release)
+    else:
+        reports.publish(tmp_path, reports.VERSION)
+    report = find_report(tmp_path, release if released else tmp_path / BUNDLE)
     assert report is not None
     shown = Shown.of(report)
     assert shown.images == 624
@@ -57,7 +63,7 @@ def test_a_metric_that_is_not_defined_is_left_out() -> None:
 def test_a_broken_report_is_named_with_the_place(
     tmp_path: Path, content: bytes, place: str
 ) -> None:
-    path = reports.write(tmp_path / "reports" / reports.VERSION, content)
+    path = reports.publish(tmp_path, reports.VERSION, content)
     with pytest.raises(ReportError, match="materialise metrics_report again") as caught:
         find_report(tmp_path, tmp_path / BUNDLE)
     assert str(caught.value).startswith(f"{path} is not a report of this format ({place}")

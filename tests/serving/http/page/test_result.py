@@ -241,7 +241,7 @@ def test_new_model_is_announced_and_can_classify_the_image_again(
         "For frontal chest radiographs: bacterial pneumonia, normal or viral pneumonia."
     )
     new = publish_bundle(page.server.data_root, seed=2, classes=FIVE).name
-    reports.write(page.server.data_root / "reports" / new)
+    reports.publish(page.server.data_root, new)
 
     page.until(lambda: page.text("news") == f"A new model serves: {new}.", 60)
     assert page.get("news").get_attribute("role") == "status"

@@ -31,7 +31,7 @@ def test_keys_rate_limit_pins_and_report(
     server = serve(tmp_path, keys_file=keys, admin_keys_file=admins, rate_limit="12/minute")
     older = publish_bundle(server.data_root, seed=1)
     newer = publish_bundle(server.data_root, seed=2)
-    report = reports.write(server.data_root / "reports" / newer.name)
+    report = reports.publish(server.data_root, newer.name)
     server.wait_for_version(newer.name)
 
     def ask(method: str, path: str, key: str = "a" * 16, **options: Any) -> httpx.Response:
