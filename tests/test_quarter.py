@@ -38,7 +38,7 @@ def test_a_week_is_lived_and_one_that_goes_another_way_is_named(tmp_path: Path) 
     assert week.served == week.released
     (run,) = week.runs
     assert run.by == "weekly_retrain"
-    assert other.wrong == ["decided: None"]
+    assert other.wrong == ["decided: None", "messages: ['The model is stale'], planned: []"]
     assert not operation.pipeline.processes
 
 

@@ -27,7 +27,8 @@ class Week:
         released: version that is released at its end.
         pinned: whether the service is pinned.
         age: days since a run made or confirmed the model that serves, when the next Sunday begins.
-        messages: titles of the notifications.
+        expected: titles of the messages that it must have, each as often as it stands here.
+        messages: titles of those that it has.
         wrong: what did not go as planned.
     """
 
@@ -41,6 +42,7 @@ class Week:
     released: str | None = None
     pinned: bool = False
     age: float = 0
+    expected: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
