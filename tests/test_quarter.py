@@ -1,9 +1,13 @@
 """The short form of `make quarter`: one week, and what is said of a week that goes another way."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
 import tiny
 
 from benchmarks.unattended import page, quarter
@@ -24,6 +28,8 @@ MADE = {
     "dinov2_probe": {"outcome": "reused 20261206T030000Z-0123abcd"},
 }
 
+REUSED = {"processed_dataset": {"reused": True}}
+
 
 def test_a_week_is_lived_and_one_that_goes_another_way_is_named(tmp_path: Path) -> None:
     def unplanned(operation: Operation) -> None:
@@ -38,12 +44,29 @@ def test_a_week_is_lived_and_one_that_goes_another_way_is_named(tmp_path: Path) 
     assert week.served == week.released
     (run,) = week.runs
     assert run.by == "weekly_retrain"
+    # It has imported torch.
+    assert run.processor_seconds > 1
     assert other.wrong == ["decided: None", "messages: ['The model is stale'], planned: []"]
     assert not operation.pipeline.processes
 
 
+@pytest.mark.parametrize(
+    ("seconds", "processor_seconds", "wrong"),
+    [(29, 11, None), (31, 11, None), (61, 11, "61 s in all"), (31, 31, "31 s of processor time")],
+)
+def test_patience_is_not_for_processor_time(
+    seconds: float, processor_seconds: float, wrong: str | None
+) -> None:
+    run = Run("id", None, "SUCCESS", seconds, REUSED, processor_seconds)
+    week = Week(1, SUNDAY, "")
+    operation = SimpleNamespace(pipeline=SimpleNamespace(patience=2), week=week)
+    with nullcontext() if wrong is None else pytest.raises(quarter.Deviation, match=wrong):
+        quarter._reused(cast(Operation, operation), run)
+    assert bool(week.notes) == (seconds > 30)
+
+
 def test_the_page_shows_what_ran_what_serves_and_what_went_wrong(tmp_path: Path) -> None:
-    run = Run("id", "weekly_retrain", "SUCCESS", 20.4, MADE)
+    run = Run("id", "weekly_retrain", "SUCCESS", 20.4, MADE, 11.3)
     good = Week(1, SUNDAY, "New <images>.", runs=[run], decision="released")
     good.served, good.age = "20261206T030000Z-0123abcd", 6.98
     failed = replace(run, status="FAILURE", assets={})
@@ -53,7 +76,7 @@ def test_the_page_shows_what_ran_what_serves_and_what_went_wrong(tmp_path: Path)
     text = (tmp_path / "page.html").read_text()
     for said in (
         *("New &lt;images&gt;.", "90 images, changed, dataset prepared, convnext_model trained"),
-        *("weekly_retrain, 20 s", "7.0", "0123abcd", "failure"),
+        *("weekly_retrain, 20 s, 11 s of processor time", "7.0", "0123abcd", "failure"),
         *("retrain failed", "another model serves", "2 weeks"),
     ):
         assert said in text

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +25,7 @@ _KEY = "0123456789abcdef0123456789abcdef"
 _SCHEDULE = "weekly_retrain"
 # As ModelOld of deploy/alerts.yml and the freshness policies say.
 STALE_DAYS = 9
-# What a week without changes may take on a quiet machine.
+# What a run without changes may take, of processor time and on a quiet machine.
 UNCHANGED_SECONDS = 30
 
 
@@ -109,8 +110,12 @@ class Operation:
         return self.follow()
 
     def follow(self) -> Run:
-        """The next run that the daemon starts, when it has ended."""
-        run = self.pipeline.next_run(self._known)
+        """The next run that the daemon starts, when it and its process have ended."""
+        pipeline = self.pipeline
+        before = pipeline.processor_seconds
+        run = pipeline.next_run(self._known)
+        pipeline.until(lambda: pipeline.processor_seconds > before, 60, "the end of its process")
+        run = replace(run, processor_seconds=pipeline.processor_seconds - before)
         self._known.append(run.id)
         self.week.runs.append(run)
         if release := run.assets.get("hf_release"):

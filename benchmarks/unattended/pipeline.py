@@ -48,6 +48,7 @@ class Run:
         status: of Dagster.
         seconds: from its entry into the queue to its end, of real time.
         assets: metadata by name of each asset that it materialised.
+        processor_seconds: of its process; 0 where it was not measured.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Run:
     status: str
     seconds: float
     assets: dict[str, dict[str, Any]]
+    processor_seconds: float = 0
 
     @property
     def trained(self) -> list[str]:
@@ -200,6 +202,13 @@ class Pipeline:
                 raise Late(f"{what}: not within {seconds * self.patience:g} s")
             time.sleep(_POLL_SECONDS)
 
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of all runs that the code location has started, once they are gone."""
+        stat = Path(f"/proc/{self.processes[_CODE].pid}/stat").read_text().rpartition(")")[2]
+        # User and system time of the children that it has waited for: see proc(5).
+        return sum(map(int, stat.split()[13:15])) / os.sysconf("SC_CLK_TCK")
+
     def known(self) -> list[str]:
         """Ids of all runs, oldest first."""
         return [run.run_id for run in reversed(list(self.instance.get_runs()))]
@@ -214,6 +223,11 @@ class Pipeline:
         (new,) = set(self.known()) - set(known)
         return self.ended(new, seconds)
 
+    def finished(self, run_id: str) -> bool:
+        """Whether a run has ended."""
+        run = self.instance.get_run_by_id(run_id)
+        return run is not None and run.is_finished
+
     def ended(self, run_id: str, seconds: float = 300) -> Run:
         """A run, when it has ended.
 
@@ -221,12 +235,7 @@ class Pipeline:
             Late: it does not end.
         """
         started = time.monotonic()
-
-        def finished() -> bool:
-            run = self.instance.get_run_by_id(run_id)
-            return run is not None and run.is_finished
-
-        self.until(finished, seconds, f"the end of run {run_id}")
+        self.until(lambda: self.finished(run_id), seconds, f"the end of run {run_id}")
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
         events = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)

@@ -55,12 +55,22 @@ def _trained(operation: Operation, run: Run) -> None:
 
 
 def _reused(operation: Operation, run: Run) -> None:
-    """Everything is reused, says so, costs seconds, and confirms the model."""
+    """Everything is reused, says so, costs seconds, and confirms the model.
+
+    The processor time does not depend on what else the machine does, so it needs no patience.
+    """
     _require(run.status == "SUCCESS", f"the run ended with {run.status}")
     _require(not run.trained, f"trained: {run.trained}")
     _require(run.assets["processed_dataset"]["reused"], "the dataset was prepared again")
-    limit = UNCHANGED_SECONDS * operation.pipeline.patience
-    _require(run.seconds <= limit, f"it took {run.seconds:.0f} s, more than {limit:.0f}")
+    if run.seconds > UNCHANGED_SECONDS:
+        operation.week.notes.append(
+            f"unchanged, but took {run.seconds:.0f} s; {UNCHANGED_SECONDS} s are the goal"
+        )
+    for seconds, kind, limit in (
+        (run.processor_seconds, "of processor time", UNCHANGED_SECONDS),
+        (run.seconds, "in all", UNCHANGED_SECONDS * operation.pipeline.patience),
+    ):
+        _require(seconds <= limit, f"it took {seconds:.0f} s {kind}, more than {limit:.0f}")
 
 
 def _released(operation: Operation) -> None:
@@ -257,10 +267,13 @@ def main() -> None:
             weeks.append(week)
             print(f"{week.number:2} {week.plan}")
             for run in week.runs:
-                print(f"   {run.status}, {run.by}, {run.seconds:.0f} s: {', '.join(did(run))}")
+                took = f"{run.seconds:.0f} s, {run.processor_seconds:.0f} s of processor time"
+                print(f"   {run.status}, {run.by}, {took}: {', '.join(did(run))}")
             print(
                 f"   {week.decision or 'nothing released'}; serves {week.served}; {week.messages}"
             )
+            for line in week.notes:
+                print(f"   {line}")
             for line in week.wrong:
                 print(f"   NOT AS PLANNED: {line}", flush=True)
             print(f"   load {os.getloadavg()[0]:.1f}", flush=True)
