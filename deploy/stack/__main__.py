@@ -149,13 +149,12 @@ def main() -> int:
         try:
             with phase("start, each service once its dependencies are healthy"):
                 supervisor.start(options.patience * _STARTING_SECONDS)
+            data, overrides = folder / "volumes" / "data", _ENVIRONMENT["CXR_OVERRIDES"]
             if options.faults is not None:
                 _say(f"--seed {options.seed}")
-                data = folder / "volumes" / "data"
-                overrides = _ENVIRONMENT["CXR_OVERRIDES"]
                 Faults(stack, data, overrides, options.faults, options.seed).follow(phase)
             elif not options.start:
-                retraining.follow(stack, phase)
+                retraining.follow(stack, data, overrides, phase)
         finally:
             with phase("stop"):
                 killed = supervisor.stop()

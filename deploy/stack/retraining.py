@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from deploy.stack import upkeep
 from deploy.stack.client import ENDED, Stack
+from deploy.stack.load import Load
 
 # Fires when the service has had no model for two minutes, as before the first retraining.
 _ALERT = "ServiceNotReady"
 Phase = Callable[[str], AbstractContextManager[None]]
 
 
-def follow(stack: Stack, phase: Phase) -> None:
+def follow(stack: Stack, data: Path, overrides: str, phase: Phase) -> None:
     """Do everything once.
 
     Args:
         stack: which has started.
+        data: the data root, as it lies on this machine.
+        overrides: of the experiment.
         phase: measures one, by its name.
 
     Raises:
@@ -44,6 +48,16 @@ def follow(stack: Stack, phase: Phase) -> None:
         stack.report(f"the service answers with {version}")
         stack.until(lambda: stack.alert(_ALERT) is None, 120, "the alert clears")
         assert stack.value("cxr_model_ready") == "1"
+    with phase("another seed: the service swaps to another model, and answers all requests"):
+        image = min(data.glob("raw/**/*.jpeg"))
+        with Load(image, 60 * stack.patience) as load:
+            _follow(stack, stack.launch(*overrides.split(), "seed=2"))
+            stack.until(lambda: stack.model() != version, 60, "another model serves")
+            before, version = version, stack.model()
+            stack.until(lambda: version in load.answered, 60, "it answers")
+        stack.report(f"answers by version: {load.answered}")
+        assert not load.failed, load.failed
+        assert load.answered.keys() == {before, version}, load.answered
     with phase("backup and restore of Postgres"):
         rows = upkeep.back_up_and_restore(stack.containers, 120 * stack.patience)
         stack.report(", ".join(f"{n} rows of {database}" for database, n in rows.items()))
