@@ -16,7 +16,7 @@ from benchmarks.unattended import faults, soak, watching
 from benchmarks.unattended.soak import Soak
 from benchmarks.unattended.watching import Measure
 
-MEASURE = Measure({1: "daemon"}, {"daemon": 30}, 0, 0, 1000)
+MEASURE = Measure({1: "daemon"}, {"daemon": 30}, 0, 0, {watching.ROOT: 1000})
 
 
 def test_a_retraining_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -24,12 +24,27 @@ def test_a_retraining_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -
     with Soak(tmp_path / "soak", 10, False, lines.append) as soaked:
         soaked.follow([faults.TERMINATED], Random(0))
     assert not soaked.breaches
-    assert [line.split(" | ")[1] for line in lines if line.startswith("| 1 |")] == ["SIGTERM"]
+    # Dagster says canceled only if a person has terminated the run in the UI.
+    row = [line.split(" | ") for line in lines if line.startswith("| 1 |")][-1]
+    assert (row[1], row[3]) == ("SIGTERM", "failure")
     assert " 0 failed" in lines[-1]
     deadline = time.monotonic() + 30  # what was killed last may take a moment
     while left := watching.working(tmp_path / "soak" / "data"):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+def test_a_fault_waits_for_a_process_and_is_none_once_the_run_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soaked = Soak(tmp_path, 1, False, lambda line: None)
+    soaked.site = faults.Site(soaked.pipeline, None)
+    monkeypatch.setattr(soaked.pipeline, "queued", lambda run_id: False)
+    for found, said in (([None, "hit"], "hit after 0.0 s"), ([None, None], None)):
+        ended, strikes = iter([False, False, True]), iter(found)
+        monkeypatch.setattr(soaked.pipeline, "finished", lambda run_id, ended=ended: next(ended))
+        fault = faults.Fault("none", lambda site, chance, strikes=strikes: next(strikes))
+        assert soaked._strike(fault, "id", Random(0), usual=0) == said
 
 
 def test_half_of_the_retrainings_are_struck_each_kind_as_often() -> None:
@@ -72,10 +87,24 @@ def test_what_stays_behind_is_a_breach(
     assert said in breach
 
 
-def test_a_data_root_that_grows_after_pruning_is_a_breach(tmp_path: Path) -> None:
-    soaked = Soak(tmp_path, 1, False, lambda line: None)
-    sizes = [100, 200, 300, 400, 500, 510, 490, 520]
-    soaked.flat([replace(MEASURE, disk=size) for size in sizes])
-    assert not soaked.breaches
-    soaked.flat([replace(MEASURE, disk=size) for size in (*sizes, 600)])
-    assert len(soaked.breaches) == 1
+@pytest.mark.parametrize(("last", "breaches"), [(520, 0), (600, 1)])
+def test_a_data_root_that_grows_after_pruning_is_a_breach(last: int, breaches: int) -> None:
+    measures = [replace(MEASURE, disk={watching.ROOT: size}) for size in (500, 510, 490, last)]
+    assert len(watching.flat(measures, print)) == breaches
+
+
+@pytest.mark.parametrize(("mebibytes", "breaches"), [(3, 0), (9, 1)])
+def test_records_may_grow_a_little_with_each_retraining(mebibytes: int, breaches: int) -> None:
+    lines: list[str] = []
+    measures = [replace(MEASURE, disk={"Dagster": n * mebibytes << 20}) for n in range(8)]
+    assert len(watching.flat(measures, lines.append)) == breaches
+    assert lines == [f"Dagster: {mebibytes}.00 MiB more with each retraining"]
+
+
+def test_all_that_lies_below_the_root_is_measured(tmp_path: Path) -> None:
+    for place in ("data/models/a", "dagster/storage/run/a", "mlflow/a", "daemon.log"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(bytes(1 << 20))
+    found = watching.sizes(tmp_path)
+    assert set(found) == {watching.ROOT, "Dagster", "MLflow", "logs"}
+    assert {size >> 20 for size in found.values()} == {1}

@@ -48,14 +48,14 @@ class Fault:
 
     Attributes:
         name: for people.
-        strike: does it, and says what exactly.
+        strike: does it, and says what exactly; None if there is nothing to strike yet.
         repair: undoes it when the retraining has ended.
         survived: whether the retraining must succeed all the same.
         before: whether it strikes before the retraining starts.
     """
 
     name: str
-    strike: Callable[[Site, Random], str]
+    strike: Callable[[Site, Random], str | None]
     repair: Callable[[Site], None] = _nothing
     survived: bool = False
     before: bool = False
@@ -78,12 +78,12 @@ def _parent(pid: int) -> int | None:
         return None
 
 
-def _signalled(number: signal.Signals) -> Callable[[Site, Random], str]:
-    def strike(site: Site, chance: Random) -> str:
+def _signalled(number: signal.Signals) -> Callable[[Site, Random], str | None]:
+    def strike(site: Site, chance: Random) -> str | None:
         runs = _runs(site)
         for pid in runs:
             os.kill(pid, number)
-        return "" if runs else "no process"
+        return "" if runs else None
 
     return strike
 

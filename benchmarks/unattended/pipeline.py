@@ -223,6 +223,11 @@ class Pipeline:
         (new,) = set(self.known()) - set(known)
         return self.ended(new, seconds)
 
+    def queued(self, run_id: str) -> bool:
+        """Whether a run still waits."""
+        run = self.instance.get_run_by_id(run_id)
+        return run is not None and run.status is dg.DagsterRunStatus.QUEUED
+
     def finished(self, run_id: str) -> bool:
         """Whether a run has ended."""
         run = self.instance.get_run_by_id(run_id)

@@ -1,10 +1,20 @@
 """What a retraining leaves behind: processes, file handles, temporary and other files."""
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.unattended.pipeline import Pipeline
+
+# Folders below the root of a pipeline, and what they hold.
+ROOT = "data root"
+_PARTS = {"data": ROOT, "dagster": "Dagster", "mlflow": "MLflow"}
+_ELSE = "logs"
+# Of the data root, once as many versions are kept as ever: histories and decisions stay.
+_GROWTH = 1.1
+# Records of Dagster and MLflow, and logs, which stay: most bytes that a retraining adds.
+_RECORDS = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -16,14 +26,14 @@ class Measure:
         handles: open files by name of each process that stays.
         temporary: files in the temporary folder.
         locks: of runs that have not ended.
-        disk: bytes of the data root.
+        disk: bytes of the data root, of the records of Dagster and MLflow, and of all else.
     """
 
     processes: dict[int, str]
     handles: dict[str, int]
     temporary: int
     locks: int
-    disk: int
+    disk: dict[str, int]
 
 
 def measure(pipeline: Pipeline, service: int) -> Measure:
@@ -43,8 +53,32 @@ def measure(pipeline: Pipeline, service: int) -> Measure:
         },
         sum(1 for _ in (pipeline.root / "tmp").rglob("*")),
         len(list(running.iterdir())) if running.exists() else 0,
-        _size(pipeline.layout.root),
+        sizes(pipeline.root),
     )
+
+
+def flat(measures: Sequence[Measure], say: Callable[[str], None]) -> list[str]:
+    """The data root must not grow, and records, of which there are some of each run, little.
+
+    Args:
+        measures: one after each retraining, once as many versions are kept as ever.
+        say: takes a line.
+
+    Returns:
+        What grows more than it should.
+    """
+    breaches = []
+    for part in measures[0].disk if measures else ():
+        first, last = measures[0].disk[part], measures[-1].disk[part]
+        if part == ROOT:
+            if last > _GROWTH * first:
+                breaches.append(f"the {part} has grown from {first:,} to {last:,} bytes")
+            continue
+        each = (last - first) / max(len(measures) - 1, 1)
+        say(f"{part}: {each / 2**20:.2f} MiB more with each retraining")
+        if each > _RECORDS:
+            breaches.append(f"{part} grows by {each:,.0f} bytes with each retraining")
+    return breaches
 
 
 def working(data_root: Path) -> dict[int, str]:
@@ -60,9 +94,10 @@ def working(data_root: Path) -> dict[int, str]:
     return found
 
 
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
+def sizes(root: Path) -> dict[str, int]:
+    """Bytes below the root of a pipeline, by what they are."""
+    sizes = dict.fromkeys((*_PARTS.values(), _ELSE), 0)
+    for path in root.rglob("*"):
         with suppress(FileNotFoundError):
-            total += path.lstat().st_size
-    return total
+            sizes[_PARTS.get(path.relative_to(root).parts[0], _ELSE)] += path.lstat().st_size
+    return sizes
