@@ -229,6 +229,7 @@ class Watcher:
         rejection = self._rejections.get(version)
         if rejection is not None and rejection.seen == seen:
             raise BundleError(rejection.reason)
+        logger.info("loading", extra={"asset": self._asset, "version": version})
         try:
             if self._replica is not None:
                 self._replica.require(version)

@@ -137,15 +137,40 @@ class Stack:
         ).json()["data"]["result"]
         return found[0]["value"][1] if found else None
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, after: Callable[[], object] = lambda: None) -> None:
         """Kill a service by SIGKILL, and see it come back healthy.
 
+        Args:
+            name: of the service.
+            after: called once it is killed, before it is restarted.
+
         Raises:
-            TimeoutError: it does not.
+            TimeoutError: it does not come back.
         """
+        restarts = self._services[name].restarts
+        self._services[name].container.kill()
+        after()
+        self._comes_back(name, restarts)
+
+    def restart(self, name: str, after: Callable[[], object]) -> None:
+        """Stop a service as ``docker restart`` does, and see it come back healthy.
+
+        Args:
+            name: of the service.
+            after: called once it has ended.
+
+        Raises:
+            AssertionError: it did not end within its grace period, and was killed.
+            TimeoutError: it does not come back.
+        """
+        restarts, started = self._services[name].restarts, time.monotonic()
+        assert self._services[name].container.stop(), f"{name} had to be killed"
+        self.report(f"{name} has ended {time.monotonic() - started:.1f} s after SIGTERM")
+        after()
+        self._comes_back(name, restarts)
+
+    def _comes_back(self, name: str, restarts: int) -> None:
         service = self._services[name]
-        restarts = service.restarts
-        service.container.kill()
         self.until(lambda: service.restarts > restarts, 60, f"{name} is restarted")
         self.until(lambda: service.healthy, 240, f"{name} is healthy again")
 

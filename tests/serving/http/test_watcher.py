@@ -1,3 +1,4 @@
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -25,8 +26,13 @@ def test_nothing_published_yet(watcher: Watcher, metrics: Metrics) -> None:
 
 
 def test_each_new_version_is_swapped_in(
-    tmp_path: Path, watcher: Watcher, metrics: Metrics, publish_bundle: PublishBundle
+    tmp_path: Path,
+    watcher: Watcher,
+    metrics: Metrics,
+    publish_bundle: PublishBundle,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "cxr_serving")
     for seed in (1, 2):
         version = publish_bundle(tmp_path, seed).name
         watcher.poll()
@@ -38,6 +44,9 @@ def test_each_new_version_is_swapped_in(
     assert watcher.state.model is first
     assert value(metrics, "cxr_model_ready") == 1
     assert f'version="{version}"' in metrics.render().decode()
+    # Its log says when loading began, too.
+    said = [record.msg for record in caplog.records if vars(record).get("version") == version]
+    assert said == ["loading", "serving"]
 
 
 def test_pointer_set_back_serves_the_older_version(
