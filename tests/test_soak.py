@@ -93,7 +93,7 @@ def test_a_data_root_that_grows_after_pruning_is_a_breach(last: int, breaches: i
     assert len(watching.flat(measures, print)) == breaches
 
 
-@pytest.mark.parametrize(("mebibytes", "breaches"), [(3, 0), (9, 1)])
+@pytest.mark.parametrize(("mebibytes", "breaches"), [(3, 0), (17, 1)])
 def test_records_may_grow_a_little_with_each_retraining(mebibytes: int, breaches: int) -> None:
     lines: list[str] = []
     measures = [replace(MEASURE, disk={"Dagster": n * mebibytes << 20}) for n in range(8)]

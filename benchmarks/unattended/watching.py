@@ -13,8 +13,8 @@ _PARTS = {"data": ROOT, "dagster": "Dagster", "mlflow": "MLflow"}
 _ELSE = "logs"
 # Of the data root, once as many versions are kept as ever: histories and decisions stay.
 _GROWTH = 1.1
-# Records of Dagster and MLflow, and logs, which stay: most bytes that a retraining adds.
-_RECORDS = 8 << 20
+# Most bytes that a retraining adds to what stays: logs, Dagster's records, MLflow's checkpoint.
+_RECORDS = 16 << 20
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,13 @@ class Faults:
         for name, strike in (
             ("the run is killed", self._kill_run),
             ("the code location is killed", lambda run: self._stack.kill("code-location")),
-            ("the code location gets SIGTERM", self._terminate),
         ):
             with phase(f"{name} in fit: the run is marked, launched again, and resumes"):
                 for _ in range(self._tries):
-                    self._dies(strike)
+                    self._resumes(self._dies(strike))
+        with phase("the code location gets SIGTERM in fit: the run ends, the next one resumes"):
+            for _ in range(self._tries):
+                self._is_stopped()
         with phase("daemon, webserver and MLflow are killed in fit: the run goes on"):
             for _ in range(self._tries):
                 self._goes_on()
@@ -82,7 +84,7 @@ class Faults:
             f"process was gone; promised are {_PROMISED_SECONDS} s"
         )
 
-    def _dies(self, strike: Callable[[str], None]) -> None:
+    def _dies(self, strike: Callable[[str], None]) -> str:
         run = self._in_fit()
         struck = time.monotonic()
         strike(run)
@@ -92,7 +94,16 @@ class Faults:
         tracked = self._stack.tracked(run)
         assert tracked, "MLflow does not know the run"
         assert set(tracked.values()) <= {"KILLED", "FAILED"}, tracked
-        self._resumes(run)
+        return run
+
+    def _is_stopped(self) -> None:
+        run = self._dies(self._terminate)
+        said: list[str] = []
+        # The daemon launches it again, in vain if the code location is still about to end.
+        for again in self._stack.retries(run):
+            self._ends(again)
+            said += self._said(again)
+        self._completes(self._stack.launch(*self._overrides, f"seed={self._trainings}"), said)
 
     def _terminate(self, run: str) -> None:
         """Stop the code location; the run in fit must have written a checkpoint before its end."""
@@ -177,8 +188,12 @@ class Faults:
         """The daemon launches a killed run again, and that one resumes."""
         self._stack.until(lambda: bool(self._stack.retries(run)), 120, "it is launched again")
         [again] = self._stack.retries(run)
+        self._completes(again, [])
+
+    def _completes(self, again: str, before: list[str]) -> None:
+        """A run succeeds; it, or one that has said something before, has resumed."""
         self._ends(again)
-        said = self._said(again)
+        said = [*before, *self._said(again)]
         assert self._stack.status(again) == "SUCCESS", said
         # Or the fit had ended before the kill.
         trained = any(line.startswith("epoch") for line in said)
