@@ -1,4 +1,6 @@
+import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,18 @@ def test_both_configurations_differ_in_storage_only() -> None:
     local, deployed = map(load, CONFIGURATIONS)
     assert deployed.keys() - local.keys() == {"storage", "local_artifact_storage", "compute_logs"}
     assert {key: deployed[key] for key in local} == local
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=["local", "deployed"])
+def test_every_setting_says_what_it_is_for(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    above = {
+        line.partition(":")[0]: before
+        for before, line in pairwise(["", *lines])
+        if re.match(r"\w+:", line)
+    }
+    assert above.keys() == load(path).keys()
+    assert {key for key, before in above.items() if not before.startswith("# ")} == set()
 
 
 def test_local_instance_lives_below_its_home(tmp_path: Path) -> None:
