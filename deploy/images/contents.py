@@ -7,15 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CHANGES_THE_USER = "changes the user who runs it"
+# Of a distribution of Debian or of CUDA, with the platform before and the version after.
+_COMPILERS = (
+    r"([\w.]+-[\w.-]+-)?(c(89|99)(-gcc)?|gcc|g\+\+|c\+\+|cpp|cc|clang(\+\+)?|tcc|gfortran|f(77|95)"
+    r"|gccgo|gnat|ld(\.(bfd|gold|lld|mold))?|as|nvcc|rustc|go)(-[\d.]+)?"
+)
+# What they start, which is a compiler without the program of its name, too.
+_PASSES = r"(cc1(plus|obj)?|lto1|f951|go1|gnat1|collect2|as|ld)"
+_SECRETS = (
+    # Of the shell and of services.
+    r"\.env(\.(?!example$|sample$|template$)[\w.-]+)?|\.netrc|\.pgpass|\.my\.cnf|\.htpasswd|\.vault-token"
+    # Of package indexes and of version control.
+    r"|pip\.conf|\.pypirc|\.npmrc|\.yarnrc\.yml|\.git-credentials|\.cargo/credentials(\.toml)?"
+    # Of clouds and clusters.
+    r"|\.aws/.*|\.azure/.*|\.config/gcloud/.*|application_default_credentials\.json|\.s3cfg|\.boto"
+    r"|\.docker/config\.json|\.dockercfg|\.kube/config"
+    # Of those that this project calls, and what docs/deploy.md has people write.
+    r"|kaggle\.json|hf_token|huggingface/(stored_tokens|token)|postgres_(password|service)"
+    r"|\.ssh/.*|id_(rsa|ecdsa|ed25519)"
+)
+# Packages have such names for code, and for the servers of their tests.
+_SECRETS_BUT_OF_PACKAGES = (
+    r"(?!.*/(site|dist)-packages/)(.*/)?(secrets/.*|[\w.-]+\.(key|p12|pfx|jks)|[\w.-]*key\.pem)"
+)
 _NAMES = {
-    "compiles programs": re.compile(
-        r"(.*/)?s?bin/([\w.]+-[\w.-]+-)?(gcc|g\+\+|c\+\+|cpp|cc|clang(\+\+)?|tcc|ld(\.(bfd|gold|lld))?|as|nvcc|rustc|go)(-[\d.]+)?"
-    ),
-    "holds a secret": re.compile(
-        r"(.*/)?(\.env|\.netrc|\.pgpass|\.pypirc|\.git-credentials|kaggle\.json|hf_token|\.ssh/.*"
-        r"|\.aws/.*|\.docker/config\.json|\.kube/config|huggingface/token|id_(rsa|ecdsa|ed25519)"
-        r"|postgres_(password|service)|pip\.conf)"
-    ),
+    "compiles programs": re.compile(rf"(.*/)?(s?bin/{_COMPILERS}|lib(exec)?/gcc/.+/{_PASSES})"),
+    "holds a secret": re.compile(rf"(.*/)?({_SECRETS})|{_SECRETS_BUT_OF_PACKAGES}"),
 }
 
 
