@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from copy import copy
 from pathlib import Path
 
-from deploy.stack.composition import Mount, Service
+from deploy.stack.composition import Service
 from deploy.stack.images import CHECKOUT, Image
 from deploy.stack.limits import Limits
+from deploy.stack.mounts import Mounts, bind
 from deploy.stack.network import Network
 
 # Passes signals on and ends what is left behind, as with `init: true`.
@@ -21,10 +23,6 @@ INIT = Path("/usr/bin/tini-static")
 PYTHON = Path(sys.executable).resolve()
 _SECRETS = "/run/secrets"
 _STARTING_SECONDS = 20
-
-
-class ContainerError(Exception):
-    """A container cannot be started as docker-compose.yml says."""
 
 
 class Container:
@@ -54,8 +52,7 @@ class Container:
         self.log = folder / "logs" / f"{name}.log"
         self._service = service
         self._image = image
-        self._folder = folder
-        self._project = project
+        self._mounts = Mounts(folder / "volumes", project)
         self._secrets = secrets
         self._network = network
         self._limits = Limits(name, service.mem_limit, service.pids_limit)
@@ -65,7 +62,7 @@ class Container:
         """Start its command in a new root.
 
         Raises:
-            ContainerError: a folder that it mounts does not exist.
+            MountError: a folder that it mounts does not exist.
         """
         # On a file system of its own, which goes away with the container.
         layers = Path("/run/stack") / self.name
@@ -112,27 +109,66 @@ class Container:
             if process is not None:
                 os.kill(process, signal.SIGKILL)
 
-    def run(self, command: Sequence[str], timeout: float) -> tuple[int, str]:
+    def run(
+        self,
+        command: Sequence[str],
+        timeout: float,
+        source: Path | None = None,
+        target: Path | None = None,
+    ) -> tuple[int, str]:
         """Run a command inside, as ``docker exec`` does.
 
+        Args:
+            command: and its arguments.
+            timeout: most seconds.
+            source: a file of this machine that it reads as standard input.
+            target: a file of this machine for its standard output.
+
         Returns:
-            Its exit status and what it wrote; 124 if it took longer than ``timeout`` seconds.
+            Its exit status and what it wrote, without what went to ``target``; 124 if it took
+            longer than ``timeout`` seconds.
         """
         first = self._first()
         if first is None:
             return 125, "the container does not run"
         enter = ["nsenter", f"--target={first}", "--mount", "--pid", "--ipc", "--uts", "--net"]
-        with subprocess.Popen(
-            [*enter, "--root", *self._as_user(), *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True,
-        ) as process:  # fmt: skip
+        with ExitStack() as files:
+            given = files.enter_context(source.open("rb")) if source else subprocess.DEVNULL
+            taken = files.enter_context(target.open("wb")) if target else subprocess.PIPE
+            process = files.enter_context(subprocess.Popen(
+                [*enter, "--root", *self._as_user(), *command],
+                stdin=given, stdout=taken, stderr=subprocess.PIPE if target else subprocess.STDOUT,
+                text=True, start_new_session=True,
+            ))  # fmt: skip
             try:
-                output, _ = process.communicate(timeout=timeout)
+                output, errors = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 return 124, f"no answer in {timeout:g} s"
-            return process.returncode, output
+            return process.returncode, errors if target else output
+
+    def once(self, command: Sequence[str], timeout: float) -> tuple[int, str]:
+        """Run a command in a container of its own, as ``docker compose run --no-deps`` does.
+
+        Its place is this container's, which must not run meanwhile.
+
+        Returns:
+            As :meth:`run`.
+        """
+        other = copy(self)
+        other._service = self._service.model_copy(update={"command": tuple(command)})
+        other.log = self.log.with_name(f"{self.name}-once.log")
+        other.log.unlink(missing_ok=True)
+        other.start()
+        assert other._process is not None
+        try:
+            status = other._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = 124
+        finally:
+            other.stop()
+            other.remove()
+        return status, other.log.read_text(encoding="utf-8")
 
     def _first(self) -> int | None:
         """The process that is 1 inside, once it is what the container runs."""
@@ -200,57 +236,23 @@ class Container:
             )
         # Volumes that lie in others come after them.
         for mount in sorted(self._service.volumes, key=lambda mount: mount.target):
-            lines += _bind(self._source(mount), mount.target, mount.read_only)
+            source = self._mounts.source(self.name, mount, self._image)
+            lines += bind(source, mount.target, mount.read_only)
         for name in self._service.secrets:
-            lines += _bind(self._secrets[name], f"{_SECRETS}/{name}", read_only=True)
-        lines += _bind(INIT, str(INIT), read_only=True)
+            lines += bind(self._secrets[name], f"{_SECRETS}/{name}", read_only=True)
+        lines += bind(INIT, str(INIT), read_only=True)
         if self._image.root == Path("/"):
-            lines += _bind(CHECKOUT, str(CHECKOUT), read_only=True)
+            lines += bind(CHECKOUT, str(CHECKOUT), read_only=True)
             # The interpreter may lie in the home directory of whoever made the environment.
             lines += [f"chmod go+x {shlex.quote(f'.{folder}')}" for folder in _above(PYTHON)]
         if self._service.read_only:
             lines.append(f"mount -o remount,ro {root}")
         return lines
 
-    def _source(self, mount: Mount) -> Path:
-        """What is mounted; a volume that is new takes the owner of what it is mounted on."""
-        if mount.type == "bind":
-            known = CHECKOUT / mount.source
-            if known.is_file():
-                return known
-            place = self._project / mount.source
-            place.mkdir(parents=True, exist_ok=True)
-            return place
-        volume = self._folder / "volumes" / mount.source
-        if not volume.exists():
-            volume.mkdir(parents=True)
-            if mount.target in self._image.folders:
-                _, user, group, _ = self._image.user
-                os.chown(volume, user, group)
-        place = volume / mount.volume.subpath
-        if not place.exists():
-            raise ContainerError(
-                f"{self.name}: the volume {mount.source} has no folder {mount.volume.subpath}"
-            )
-        return place
-
     def remove(self) -> None:
         """Forget what the kernel keeps of it, once it has ended."""
         self._limits.remove()
         shutil.rmtree(Path("/run/stack") / self.name, ignore_errors=True)
-
-
-def _bind(source: Path, target: str, read_only: bool) -> list[str]:
-    """Shell commands that mount a file or folder below the working directory."""
-    place, origin = f"$(at {shlex.quote(target)})", shlex.quote(str(source))
-    if source.is_dir():
-        make = f"mkdir -p {place}"
-    else:
-        make = f"mkdir -p $(dirname {place}) && touch {place}"
-    lines = [f"{make} && mount --rbind {origin} {place}"]
-    if read_only:
-        lines.append(f"mount -o remount,ro,bind {place}")
-    return lines
 
 
 def _above(path: Path) -> list[Path]:

@@ -46,7 +46,9 @@ class Supervised:
         return self.healthy if condition == "service_healthy" else bool(self._threads)
 
     def start(self) -> None:
-        """Start it and follow it."""
+        """Start it and follow it; again, once it has been stopped."""
+        self._stopping.clear()
+        self.healthy, self.status, self.failure = False, None, None
         self.container.start()
         self._threads = [threading.Thread(target=self._follow, daemon=True)]
         if self._check is not None:
@@ -56,15 +58,21 @@ class Supervised:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether it has started, and neither ended for good nor been stopped."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> bool:
-        """Stop it for good; whether it ended within its grace period."""
+        """Stop it; whether it ended within its grace period."""
         self._stopping.set()
         by_itself = True
         # More than once, if the policy was just starting it again.
-        while any(thread.is_alive() for thread in self._threads):
+        while self.running:
             by_itself = self.container.stop() and by_itself
             for thread in self._threads:
                 thread.join(0.1)
+        self._threads = []
         self.container.remove()
         return by_itself
 
@@ -128,15 +136,19 @@ class Supervisor:
             for service in [composition.services[name]]
         }
 
-    def start(self, seconds: float) -> None:
+    def start(self, seconds: float, *names: str) -> None:
         """Start each service once its dependencies hold, and wait until all are as they should be.
+
+        Args:
+            seconds: after which it is given up.
+            names: of services that need no others than these; without names, all.
 
         Raises:
             Unhealthy: one is not, after so many seconds.
         """
         started = time.monotonic()
-        waiting = dict.fromkeys(self.services)
-        pending = dict.fromkeys(self.services)
+        pending = dict.fromkeys(names or self.services)
+        waiting = {name: None for name in pending if not self.services[name].running}
         while waiting or pending:
             for name in list(waiting):
                 needs = self._composition.services[name].depends_on

@@ -88,6 +88,24 @@ def test_services_start_after_what_they_need_and_stop_before_it() -> None:
     ]
 
 
+def test_some_services_start_without_the_others_and_all_start_again_after_a_stop() -> None:
+    events: list[str] = []
+    composition = described(
+        web={"depends_on": after("database")}, database={"healthcheck": CHECK}, folders={}
+    )
+    stands = {name: Stand(name, events) for name in composition.services}
+    supervisor = Supervisor(composition, stands, lambda _: None)  # type: ignore[arg-type]
+    supervisor.start(20, "database")
+    assert events == ["start database"]
+    supervisor.start(20)
+    assert sorted(events[1:]) == ["start folders", "start web"]
+    assert supervisor.stop() == []
+    events.clear()
+    supervisor.start(20)
+    assert sorted(events) == ["start database", "start folders", "start web"]
+    supervisor.stop()
+
+
 def test_what_does_not_become_healthy_is_named_with_what_its_check_said() -> None:
     composition = described(web={"healthcheck": CHECK})
     stand = Stand("web", [])
