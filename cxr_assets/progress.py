@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,36 @@ Progress = Callable[[str], None]
 # Of flock(2) on a file system that has no locks, such as NFS without a lock daemon.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
-
-# Of a file system that is full or read-only.
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Of a place that another user owns, as a volume does that root has made.
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+# And of a file system that is full or read-only.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, *_FORBIDDEN)
 
 
 class StorageError(Exception):
-    """A file system is full, read-only or has no locks; the message says where and what to do."""
+    """A place is full, read-only, another user's or has no locks; the message says what to do."""
+
+
+def remedy(error: OSError, place: Path) -> str:
+    """What is wrong with a place, and what mends it, without a full stop.
+
+    Args:
+        error: of the system.
+        place: that was to be read or written, where the error names none.
+    """
+    place = Path(error.filename or place).absolute()
+    if error.errno not in _FORBIDDEN:
+        return (
+            f"{place} cannot be written: {error.strerror or error}. Free space or make the data "
+            "root writable"
+        )
+    # Of what this user cannot see, the folder that hides it.
+    found = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    user = f"{os.geteuid()}:{os.getegid()}"
+    return (
+        f"{place}: {error.strerror}. Give it to the user of this process: chown -R {user} "
+        f"{shlex.quote(str(found))}"
+    )
 
 
 def acquire(lock: BaseFileLock, busy: str, progress: Progress) -> None:
@@ -54,7 +78,8 @@ def held(path: Path, busy: str, progress: Progress) -> Iterator[None]:
     """Hold the lock of a file, and make its folder; arguments as for :func:`acquire`.
 
     Raises:
-        StorageError: the file system has no locks, or is full or read-only: here, or in the body.
+        StorageError: the file system has no locks, is full or read-only, or the place is another
+            user's: here, or in the body.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +92,5 @@ def held(path: Path, busy: str, progress: Progress) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        raise StorageError(
-            f"{error.filename or path.parent} cannot be written: {os.strerror(error.errno)}. Free "
-            "space or make the data root writable, then run the same again"
-        ) from error
+        message = f"{remedy(error, path.parent)}, then run the same again"
+        raise StorageError(message) from error

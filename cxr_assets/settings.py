@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cxr_assets.layout import Layout
 from cxr_assets.notifications import Receivers
+from cxr_assets.progress import remedy
 from cxr_assets.ranges import is_repository
 from cxr_serving.model import places
 from cxr_serving.model.places import Place, Root
@@ -148,7 +149,7 @@ def load() -> Settings:
     """The checked settings; also checks the variables that the hub's client reads itself.
 
     Raises:
-        SettingsError: names each invalid variable.
+        SettingsError: names each invalid variable, or a file of the hub's token that is closed.
     """
     try:
         settings = Settings()
@@ -163,7 +164,10 @@ def load() -> Settings:
         ) from None
     if not _is_address(constants.ENDPOINT):
         raise SettingsError("HF_ENDPOINT must be an address, such as https://huggingface.co")
-    token = get_token()
+    try:
+        token = get_token()
+    except OSError as error:
+        raise SettingsError(remedy(error, Path(constants.HF_TOKEN_PATH))) from error
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise SettingsError("HF_TOKEN contains characters that no token has: copy it again")
     return settings

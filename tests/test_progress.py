@@ -1,13 +1,16 @@
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 from radiographs import prepared
 
 from cxr_assets.evaluation.removal import remove_absent
 from cxr_assets.layout import Layout
 from cxr_assets.learning import cache
-from cxr_assets.progress import Progress, held
+from cxr_assets.progress import Progress, StorageError, held
 from cxr_assets.radiographs import raw
 from cxr_assets.radiographs.naming import KAGGLE_CLASSES
 from cxr_assets.radiographs.preparation import prepare
@@ -62,3 +65,30 @@ def test_whoever_waits_for_another_process_says_so(tmp_path: Path) -> None:
     for path, step in steps.items():
         [line] = waiting(path, step)
         assert line.endswith(f"in another process: waiting for {path}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["read-only", "closed"])
+def test_a_volume_of_root_is_given_to_the_user_by_the_command_in_the_message(
+    mode: int, tmp_path: Path
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    volume = tmp_path / "data"
+    volume.mkdir(mode)
+
+    def step() -> None:
+        os.seteuid(1000)
+        try:
+            with held(volume / "raw" / ".lock", "something is done", print):
+                (volume / "raw" / "image").touch()
+        finally:
+            os.seteuid(0)
+
+    with pytest.raises(StorageError, match=rf"{volume}/raw: Permission denied") as error:
+        step()
+    command = re.search(r"chown -R 1000:\d+ \S+(?=,)", str(error.value))
+    assert command, error.value
+    assert os.system(command[0]) == 0
+    step()
+    assert (volume / "raw" / "image").exists()

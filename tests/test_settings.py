@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -44,6 +45,23 @@ def test_what_only_the_last_step_uses_is_checked_first(
     with pytest.raises(SettingsError, match=name) as caught:
         load()
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_token_that_is_closed_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    token = tmp_path / "token"
+    token.touch(0o600)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(token))
+    os.seteuid(1000)
+    try:
+        with pytest.raises(SettingsError, match=rf"{token}: Perm.*: chown -R 1000:0 {token}$"):
+            load()
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("endpoint", ["", "hub.local", "http//hub.local", "https://hub:port"])

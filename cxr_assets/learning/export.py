@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from cxr_assets.learning.lock import locked
 from cxr_assets.learning.plan import Plan
-from cxr_assets.progress import Progress, held
+from cxr_assets.progress import Progress, held, remedy
 from cxr_assets.radiographs import dataset
 from cxr_serving.model import hashes, store
 from cxr_serving.model.bundle import HISTORY_FILE
@@ -133,8 +133,7 @@ def _publishing(plan: Plan, progress: Progress) -> Iterator[None]:
         plan.bundles.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(
-            f"{plan.bundles} cannot be written: {error.strerror}. Make the data root writable, "
-            "then run the same again: the finished fit is kept"
+            f"{remedy(error, plan.bundles)}, then run the same again: the finished fit is kept"
         ) from error
     with held(plan.bundles / ".lock", "a model is being published", progress):
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from cxr_assets.learning.plan import Plan
-from cxr_assets.progress import Progress, acquire
+from cxr_assets.progress import Progress, acquire, remedy
 
 
 class TrainingError(Exception):
@@ -16,13 +16,12 @@ class TrainingError(Exception):
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into a :class:`TrainingError` that names the place."""
+    """Turns a place that cannot be written into a :class:`TrainingError` that names it."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{error.filename or place} cannot be written: {error.strerror}. Free space or make "
-            "the data root writable, then run the same again: it resumes from the last checkpoint"
+            f"{remedy(error, place)}, then run the same again: it resumes from the last checkpoint"
         ) from error
 
 

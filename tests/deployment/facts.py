@@ -121,12 +121,23 @@ NOEXEC = Fact("noexec volume", setup=("mount -o remount,noexec,bind data",))
 ROOTS_VOLUME = Fact(
     "volume of root",
     setup=("chown 0:0 data", "chmod go-w data"),
-    failure="Permission denied: '/data/raw'",
+    failure=(
+        "/data/raw: Permission denied. "
+        "Give it to the user of this process: chown -R 1000:1000 /data,"
+    ),
 )
 CLOSED_VOLUME = Fact(
     "volume that only root reads",
     setup=("chown 0:0 data", "chmod go= data"),
+    # Dagster's own records are in a database, where there is one.
+    environment={"DAGSTER_HOME": "/home/cxr"},
     unready="Permission denied; this user needs the right to read it",
+    failure="Give it to the user of this process: chown -R 1000:1000 /data\n",
+)
+CLOSED_HOME = Fact(
+    "volume that only root reads, DAGSTER_HOME on it",
+    setup=CLOSED_VOLUME.setup,
+    unready=CLOSED_VOLUME.unready,
     # So says Dagster of what it may not see.
     failure='$DAGSTER_HOME "/data/dagster" is not a directory or does not exist',
 )
@@ -142,7 +153,7 @@ WORKING = (
     (UNREADABLE_COUNTERS, QUOTA_1, NO_HOME, SMALL_TMP, BEHIND),
     (NO_SYS, AHEAD),
 )
-FAILING = (HOMELESS, READ_ONLY_TMP, ROOTS_VOLUME, CLOSED_VOLUME)
+FAILING = (HOMELESS, READ_ONLY_TMP, ROOTS_VOLUME, CLOSED_VOLUME, CLOSED_HOME)
 FACTS = (*chain.from_iterable(WORKING), *FAILING)
 
 
