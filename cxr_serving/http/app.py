@@ -25,6 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         KeysError: a key file cannot be read.
+        TracingError: the file of headers of traces cannot be read.
         RemoteError: the client of the bucket is configured wrongly.
     """
     service = Service(settings)
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.draining = False
     app.add_middleware(RequestMiddleware, metrics=service.metrics)
-    tracer = tracing.install(app)
+    tracer = tracing.install(app, settings.traces_headers_file)
     errors.install(app)
     for router in (
         operations.router,

@@ -14,6 +14,7 @@ from cxr_serving.http import logs
 from cxr_serving.http.app import create_app
 from cxr_serving.http.keys import KeysError
 from cxr_serving.http.settings import Settings, problems
+from cxr_serving.http.tracing import TracingError
 from cxr_serving.model.remote_errors import RemoteError
 
 
@@ -69,6 +70,6 @@ def serve() -> None:
     logs.install()
     try:
         app = create_app(settings)
-    except (KeysError, RemoteError) as error:
+    except (KeysError, TracingError, RemoteError) as error:
         sys.exit(str(error))
     Server(app, settings).run()

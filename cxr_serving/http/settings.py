@@ -139,6 +139,11 @@ class Settings(BaseSettings):
         default=None,
         description="File of keys that may pin a model, in the same form. Without it nobody may.",
     )
+    traces_headers_file: Place | None = Field(
+        default=None,
+        description="File of headers that are sent with traces, such as a token: one line "
+        "`name: value` each.",
+    )
     rate_limit: str | None = Field(
         default=None,
         description="Rate limit per key, or per address without keys: `100/minute`.",
