@@ -1,6 +1,6 @@
 # Two images: `pipeline` (Dagster, its code location, MLflow) and `serving` (the HTTP service alone).
 # Both on this one, which has Python: a Debian of your own, say, with the certificates of your proxy.
-ARG BASE=python:3.12-slim
+ARG BASE=python:3.12.12-slim-trixie
 FROM ${BASE} AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

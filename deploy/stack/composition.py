@@ -138,6 +138,8 @@ class Service(_Part):
     security_opt: tuple[Literal["no-new-privileges:true"], ...] = ()
     mem_limit: Bytes | None = None
     pids_limit: int | None = None
+    # Not applied: on a machine with other work, a group would weigh as much as one process of it.
+    cpu_shares: int | None = None
 
 
 class Secret(_Part):

@@ -28,6 +28,7 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
 from cxr_serving.http.settings import Settings as ServiceSettings
+from deploy.stack.composition import read
 
 # Programs of images that are not built here.
 UNIT = ROOT / "deploy" / "systemd" / "cxr-code-location.service"
@@ -218,8 +219,22 @@ def test_container_gives_up_its_privileges(name: str, services: Services) -> Non
 @pytest.mark.parametrize("name", SERVICES)
 def test_container_takes_no_more_than_its_share(name: str, services: Services) -> None:
     assert services[name]["pids_limit"] == 1000
-    # What a training needs depends on its images.
-    assert ("mem_limit" in services[name]) is (name != "code-location")
+    assert "mem_limit" in services[name]
+
+
+def test_a_training_starves_nobody() -> None:
+    services = read(ROOT / "docker-compose.yml", {}).services
+    docker = 1024
+    shares = {name: service.cpu_shares or docker for name, service in services.items()}
+    assert 4 * shares.pop("code-location") <= min(shares.values())
+    # As on Kubernetes, where each fit has a pod of its own.
+    [fit] = re.findall(
+        r"convnext_model_fit:.*?limits: \{memory: (\d+)Gi",
+        (ROOT / "deploy" / "k8s" / "dagster.yaml").read_text(), re.DOTALL,
+    )  # fmt: skip
+    assert services["code-location"].mem_limit == int(fit) * 2**30
+    services = read(ROOT / "docker-compose.yml", {"TRAINING_MEMORY": "32g"}).services
+    assert services["code-location"].mem_limit == 32 * 2**30
 
 
 @pytest.mark.parametrize("name", SERVICES)

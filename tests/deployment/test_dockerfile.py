@@ -118,7 +118,7 @@ def test_python_is_one_that_the_package_admits(stages: Stages, project: dict[str
     [base] = arguments_of(stages["base"], "FROM")
     assert base == "${BASE} AS base"
     found = re.search(
-        r"^ARG BASE=python:(3\.\d+)-slim$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+        r"^ARG BASE=python:(3\.\d+)\.\d+-slim-\w+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
     )
     assert found
     assert f"Programming Language :: Python :: {found[1]}" in project["project"]["classifiers"]
