@@ -149,7 +149,7 @@ def test_the_chart_runs_what_compose_runs(chart: dict[str, Any], services: Servi
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
     for image in images:
-        assert image["image"]["repository"] == services["code-location"]["image"]
+        assert image["image"]["repository"] == f"{services['code-location']['image']}-k8s"
         assert image["image"]["tag"] == version[1]
     serving = (K8S / "serving.yaml").read_text()
     assert f"image: {services['serving']['image']}:{version[1]}" in serving

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,16 @@ def test_workflow_reads_only_unless_a_job_says_more(path: Path) -> None:
     writing = {
         name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job
     }
-    assert writing in ({}, {"image": {"contents": "read", "packages": "write"}})
+    allowed = {
+        "image": {
+            "contents": "read",
+            "packages": "write",
+            "attestations": "write",
+            "id-token": "write",
+        },
+        "release": {"contents": "write"},
+    }
+    assert writing == (allowed if path.name == "release.yml" else {})
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -72,11 +82,28 @@ def test_commands_of_ci_name_services_and_modules_that_exist() -> None:
     assert set(executed) <= services.keys()
 
 
+def images() -> dict[str, dict[str, str]]:
+    """Of a release: how each is built, by its name."""
+    matrix = load("release.yml")["jobs"]["image"]["strategy"]["matrix"]["include"]
+    return {one["name"]: one for one in matrix}
+
+
 def test_release_builds_every_image_of_the_compose_file() -> None:
-    matrix = load("release.yml")["jobs"]["image"]["strategy"]["matrix"]["target"]
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     built = {service["build"]["target"] for service in services.values() if "build" in service}
-    assert set(matrix) == built
+    assert {one["target"] for one in images().values()} == built
+    # The extras of these are the Dockerfile's.
+    assert {name for name, one in images().items() if "extras" not in one} == built
+
+
+def test_release_builds_the_image_that_kubernetes_is_given_as_the_page_does() -> None:
+    values = yaml.safe_load((ROOT / "deploy" / "k8s" / "dagster.yaml").read_text())
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    repository = deployment["image"]["repository"]
+    image = images()[repository.removeprefix("cxr-")]
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    command = f"--target {image['target']} --build-arg EXTRAS={image['extras']} --tag {repository}:"
+    assert command in page
 
 
 def test_release_waits_for_ci_and_runs_on_version_tags_only() -> None:
@@ -86,13 +113,47 @@ def test_release_waits_for_ci_and_runs_on_version_tags_only() -> None:
     assert (ROOT / workflow["jobs"]["ci"]["uses"]).is_file()
 
 
-def test_release_says_what_is_in_it_and_how_it_was_built() -> None:
+def test_release_says_what_is_in_each_image_and_how_it_was_built() -> None:
     workflow = load("release.yml")
-    [build] = [step["with"] for step in steps(workflow) if "build-push" in step.get("uses", "")]
+    steps_of = {name: workflow["jobs"][name]["steps"] for name in ("image", "release")}
+    using = {
+        step["uses"].partition("@")[0]: step.get("with", {})
+        for step in steps_of["image"]
+        if "uses" in step
+    }
+    build = using["docker/build-push-action"]
     assert (build["provenance"], build["sbom"]) == ("mode=max", True)
-    *_, write, keep = workflow["jobs"]["sbom"]["steps"]
-    assert "cyclonedx-py requirements constraints.txt" in write["run"]
-    assert write["run"].split()[-1] == keep["with"]["path"]
+    [write] = [step["run"] for step in steps_of["image"] if "cyclonedx-py" in step.get("run", "")]
+    file = "${{ matrix.name }}.cdx.json"
+    assert write.endswith(f"--output-file {file}")
+    # Both attestations are of what was pushed, by its digest.
+    for name in ("actions/attest-build-provenance", "actions/attest-sbom"):
+        assert using[name]["subject-name"] == "${{ steps.name.outputs.image }}"
+        assert using[name]["subject-digest"] == "${{ steps.build.outputs.digest }}"
+    assert using["actions/attest-sbom"]["sbom-path"] == file
+    assert using["actions/upload-artifact"]["path"] == file
+    *_, publish = steps_of["release"]
+    assert "gh release upload" in publish["run"]
+    assert publish["run"].strip().endswith("*.cdx.json")
+
+
+def test_the_packages_of_an_image_are_those_it_has_but_this_one(tmp_path: Path) -> None:
+    [command] = [
+        step["run"]
+        for step in load("release.yml")["jobs"]["image"]["steps"]
+        if "docker run" in step.get("run", "")
+    ]
+    # In place of the image, this environment.
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\nshift 4\nexec {sys.executable} "$@"\n')
+    docker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IMAGE": "image"}
+    subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", command], cwd=tmp_path, env=environment, check=True
+    )
+    found = (tmp_path / "packages.txt").read_text().splitlines()
+    assert f"torch=={version('torch')}" in found
+    assert not any(line.startswith("cxr") for line in found)
 
 
 def test_every_pin_is_audited_with_each_change_and_each_week() -> None:
@@ -115,7 +176,7 @@ def test_ci_builds_and_starts_the_images_by_the_command_that_everyone_has() -> N
 def test_release_rejects_a_tag_that_is_not_the_version(tag: str, status: int) -> None:
     [command] = [
         step["run"]
-        for step in steps(load("release.yml"))
+        for step in load("release.yml")["jobs"]["image"]["steps"]
         if "GITHUB_REF_NAME" in step.get("run", "")
     ]
     found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
