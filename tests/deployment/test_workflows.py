@@ -72,6 +72,69 @@ def test_ci_tests_the_python_versions_that_the_package_admits() -> None:
     assert "make test PYTHON=python" in [step.get("run") for step in job["steps"]]
 
 
+def installed(job: str) -> set[str]:
+    """Debian's packages that a job of ci.yml installs."""
+    commands = [step.get("run", "") for step in load("ci.yml")["jobs"][job]["steps"]]
+    return set(" ".join(re.findall("install --yes (.+)", "\n".join(commands))).split())
+
+
+def test_ci_skips_no_test_for_want_of_a_package_or_of_rights() -> None:
+    tests = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    named = re.findall(
+        r"\(Debian: ([\w-]+)\)|not installed: apt install ([\w-]+)", "".join(tests.values())
+    )
+    packages = {name for pair in named for name in pair if name}
+    assert {"nginx", "prometheus", "redis-server", "faketime"} <= packages
+    assert packages <= installed("test")
+    assert {"tini", "postgresql", "faketime"} <= installed("root")
+    [command] = [
+        step["run"] for step in load("ci.yml")["jobs"]["root"]["steps"] if "pytest" in str(step)
+    ]
+    places = [ROOT / place for place in re.findall(r"tests/[\w/]+(?:\.py)?", command)]
+    needing = {path for path, text in tests.items() if '"only root may' in text}
+    assert needing
+    assert [path for path in needing if not any(path.is_relative_to(one) for one in places)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("SKIPPED [1] tests/faults/test_disk.py:32: only root may mount a file system", 1),
+        ("SKIPPED [3] tests/deployment/test_alerts.py:167: promtool is not installed", 1),
+        ("SKIPPED [9] tests/deployment/test_facts.py:105: minutes for each: make facts", 0),
+    ],
+)
+def test_ci_fails_where_root_meets_a_skipped_test(line: str, status: int, tmp_path: Path) -> None:
+    [command] = [
+        step["run"] for step in load("ci.yml")["jobs"]["root"]["steps"] if "pytest" in str(step)
+    ]
+    (tmp_path / "sudo").write_text(f"#!/bin/sh\necho '{line}'\n")
+    (tmp_path / "sudo").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-e", "-c", command],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        check=False,
+    )
+    assert done.returncode == status
+
+
+def test_ci_starts_every_service_of_the_compose_file() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    profiles = {name for service in services.values() for name in service.get("profiles", [])}
+    [command] = [step["run"] for step in steps(load("ci.yml")) if " up " in step.get("run", "")]
+    assert set(re.findall(r"--profile (\S+)", command)) == profiles
+
+
+def test_the_long_commands_run_each_week() -> None:
+    workflow = load("weekly.yml")
+    assert workflow[True].keys() == {"schedule", "workflow_dispatch"}
+    commands = workflow["jobs"]["command"]["strategy"]["matrix"]["command"]
+    assert {"stack", "faults TRIES=2", "soak", "quarter"} <= set(commands)
+    targets = re.findall(r"^([\w-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {command.split()[0] for command in commands} <= set(targets)
+
+
 def test_commands_of_ci_name_services_and_modules_that_exist() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     commands = [step["run"] for step in steps(load("ci.yml")) if "run" in step]
