@@ -22,6 +22,7 @@ from deploy.stack.container import INIT, Container, children
 from deploy.stack.faults import Faults
 from deploy.stack.network import Network
 from deploy.stack.supervisor import Supervisor
+from deploy.stack.upkeep import Upkeep
 
 # Of util-linux, iproute2 and tini.
 _PROGRAMS = ("unshare", "nsenter", "setpriv", "chroot", "ip", "mount", str(INIT))
@@ -154,7 +155,8 @@ def main() -> int:
                 _say(f"--seed {options.seed}")
                 Faults(stack, data, overrides, options.faults, options.seed).follow(phase)
             elif not options.start:
-                retraining.follow(stack, data, overrides, phase)
+                run = retraining.follow(stack, data, overrides, phase)
+                Upkeep(stack, supervisor, folder).follow(run, phase)
         finally:
             with phase("stop"):
                 killed = supervisor.stop()

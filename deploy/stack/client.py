@@ -95,11 +95,23 @@ class Stack:
 
     def tracked(self, run: str) -> dict[str, str]:
         """Status in MLflow, by name, of the run of a Dagster run and of those within it."""
+        return {one["info"]["run_name"]: one["info"]["status"] for one in self._tracked(run)}
+
+    def metrics(self, run: str) -> dict[str, dict[str, float]]:
+        """The last value of each metric in MLflow, by the name of its run; runs as in `tracked`."""
+        return {
+            one["info"]["run_name"]: {
+                metric["key"]: metric["value"] for metric in one["data"].get("metrics", [])
+            }
+            for one in self._tracked(run)
+        }
+
+    def _tracked(self, run: str) -> list[dict[str, Any]]:
         api = "http://mlflow:5000/api/2.0/mlflow"
         name = {"experiment_name": "cxr-retraining"}
         found = self._client.get(f"{api}/experiments/get-by-name", params=name).json()
         if "experiment" not in found:
-            return {}
+            return []
         experiment = found["experiment"]["experiment_id"]
         all_runs = self._client.post(
             f"{api}/runs/search", json={"experiment_ids": [experiment], "max_results": 1000}
@@ -109,12 +121,12 @@ class Stack:
             for one in all_runs
         }
         parents = {identity for identity, values in tags.items() if run in values}
-        return {
-            one["info"]["run_name"]: one["info"]["status"]
+        return [
+            one
             for one in all_runs
             for identity in [one["info"]["run_id"]]
             if identity in parents or tags[identity] & parents
-        }
+        ]
 
     def model(self) -> str | None:
         """The version that serves, or None."""

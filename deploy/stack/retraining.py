@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from deploy.stack import upkeep
 from deploy.stack.client import ENDED, Stack
 from deploy.stack.load import Load
 
@@ -13,7 +12,7 @@ _ALERT = "ServiceNotReady"
 Phase = Callable[[str], AbstractContextManager[None]]
 
 
-def follow(stack: Stack, data: Path, overrides: str, phase: Phase) -> None:
+def follow(stack: Stack, data: Path, overrides: str, phase: Phase) -> str:
     """Do everything once.
 
     Args:
@@ -21,6 +20,9 @@ def follow(stack: Stack, data: Path, overrides: str, phase: Phase) -> None:
         data: the data root, as it lies on this machine.
         overrides: of the experiment.
         phase: measures one, by its name.
+
+    Returns:
+        The run of Dagster.
 
     Raises:
         AssertionError: something is not as it should be.
@@ -58,14 +60,10 @@ def follow(stack: Stack, data: Path, overrides: str, phase: Phase) -> None:
         stack.report(f"answers by version: {load.answered}")
         assert not load.failed, load.failed
         assert load.answered.keys() == {before, version}, load.answered
-    with phase("backup and restore of Postgres"):
-        rows = upkeep.back_up_and_restore(stack.containers, 120 * stack.patience)
-        stack.report(", ".join(f"{n} rows of {database}" for database, n in rows.items()))
-    with phase("migrations of Dagster and MLflow"):
-        upkeep.migrate(stack.containers, 120 * stack.patience)
     with phase("the service is killed and comes back with its model"):
         stack.kill("serving")
         stack.until(lambda: stack.model() == version, 120, "the model serves again")
+    return run
 
 
 def _follow(stack: Stack, run: str) -> set[str]:
