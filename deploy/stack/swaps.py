@@ -3,7 +3,9 @@
 import json
 import random
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploy.stack.client import Stack
@@ -28,9 +30,13 @@ class Swaps:
 
     def undisturbed(self) -> float:
         """Swap once, and kill nothing; the seconds that loading took."""
-        start, version = self._promote()
-        loading = self._until_logged("loading", version, start)
-        return self._until_logged("serving", version, start) - loading
+        # The model that served before stays in memory, and would not be loaded again.
+        self._stack.kill("serving")
+        with self._promoting() as (start, version):
+            loading = self._until_logged("loading", version, start)
+            seconds = self._until_logged("serving", version, start) - loading
+        self._stack.kill("serving")
+        return seconds
 
     def killed(self, usual: float) -> bool:
         """Kill the service at a random moment of a load, and see the new model serve all the same.
@@ -44,28 +50,37 @@ class Swaps:
         Raises:
             TimeoutError: the new model does not serve.
         """
-        start, version = self._promote()
-        self._until_logged("loading", version, start)
-        time.sleep(self._chance.uniform(0, usual))
         hit = []
-        self._stack.kill("serving", lambda: hit.append(not self._logged("serving", version, start)))
+        with self._promoting() as (start, version):
+            self._until_logged("loading", version, start)
+            time.sleep(self._chance.uniform(0, usual))
+            self._stack.kill(
+                "serving", lambda: hit.append(not self._logged("serving", version, start))
+            )
         self._stack.until(lambda: self._stack.model() == version, 120, "the new model serves")
         return hit[0]
 
-    def _promote(self) -> tuple[int, str]:
-        """Promote a release that does not serve; how long the log was before, and its version."""
+    @contextmanager
+    def _promoting(self) -> Iterator[tuple[int, str]]:
+        """Promote a release that does not serve; how long the log was before, and its version.
+
+        Meanwhile, because the command ends when the service may have loaded the model long ago.
+        """
         serves, start = self._stack.model(), self._log.stat().st_size
         other = next(
             path.name
             for path in sorted(self._releases.iterdir())
             if path.is_dir() and path.name[0] != "." and path.name != serves
         )
-        status, said = self._stack.containers["code-location"].run(
-            ["cxr", "release", "promote", other, "--because", "a rehearsal"],
-            120 * self._stack.patience,
-        )
+        with ThreadPoolExecutor(1) as pool:
+            promoting = pool.submit(
+                self._stack.containers["code-location"].run,
+                ["cxr", "release", "promote", other, "--because", "a rehearsal"],
+                120 * self._stack.patience,
+            )
+            yield start, other
+            status, said = promoting.result()
         assert status == 0, said
-        return start, other
 
     def _until_logged(self, message: str, version: str, start: int) -> float:
         """When the service has logged it, of the monotonic clock."""
