@@ -39,7 +39,6 @@ def test_a_fault_waits_for_a_process_and_is_none_once_the_run_has_ended(
 ) -> None:
     soaked = Soak(tmp_path, 1, False, lambda line: None)
     soaked.site = faults.Site(soaked.pipeline, None)
-    monkeypatch.setattr(soaked.pipeline, "queued", lambda run_id: False)
     for found, said in (([None, "hit"], "hit after 0.0 s"), ([None, None], None)):
         ended, strikes = iter([False, False, True]), iter(found)
         monkeypatch.setattr(soaked.pipeline, "finished", lambda run_id, ended=ended: next(ended))

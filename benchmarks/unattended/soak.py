@@ -159,7 +159,10 @@ class Soak:
         what: str | None = ""
         if fault is not None and fault.before:
             what = fault.strike(self.site, chance)
-        started, run_id = time.monotonic(), self._launch()
+        run_id = self._launch()
+        # Another one may come first: the daemon launches again what was killed.
+        self.pipeline.until(lambda: not self.pipeline.queued(run_id), 300, "the queue is empty")
+        started = time.monotonic()
         if fault is not None and not fault.before:
             what = self._strike(fault, run_id, chance, usual)
         self._struck = what is not None
@@ -181,8 +184,6 @@ class Soak:
 
     def _strike(self, fault: Fault, run_id: str, chance: Random, usual: float) -> str | None:
         """Strike a run at a random moment; says what, or None if it had ended before."""
-        # Another one may come first: the daemon launches again what was killed.
-        self.pipeline.until(lambda: not self.pipeline.queued(run_id), 300, "the queue is empty")
         started = time.monotonic()
         time.sleep(chance.uniform(0, usual))
         while not self.pipeline.finished(run_id):
