@@ -145,14 +145,15 @@ def similar(
     Raises:
         DatasetError: an image cannot be read.
     """
-    digests, described = [], []
+    digests = []
+    described = np.empty((len(images), _SIDE**2), np.float32)
     for start in range(0, len(images), _BATCH):
         pixels = dataset.read(directory, images["file"].iloc[start : start + _BATCH], size)
-        digests += [sha256(one).hexdigest() for one in pixels]
-        described.append(_describe(pixels))
-    # Numbers compare faster than text.
-    _, content = np.unique(digests, return_inverse=True)
-    return _similar(images, content, np.concatenate(described), within_splits)
+        digests += [sha256(one).digest() for one in pixels]
+        described[start : start + _BATCH] = _describe(pixels)
+    # Numbers compare faster than hashes.
+    content, _ = pd.factorize(np.array(digests, dtype=object))
+    return _similar(images, content, described, within_splits)
 
 
 def _similar(
@@ -165,23 +166,31 @@ def _similar(
     choose = itertools.combinations_with_replacement if within_splits else itertools.combinations
     pairs = []
     for label in pd.unique(labels):
-        typical = described[labels == label].mean(axis=0)
+        # Neither here nor below is there a copy of more than a block: descriptors are 4 kB each.
+        typical = described.mean(axis=0, where=(labels == label)[:, None])
         for one, other in choose(pd.unique(splits), 2):
             if {one, other} == {"test", EXTERNAL}:
                 continue  # both are reported alone: nothing leaks
             left = np.flatnonzero((splits == one) & (labels == label))
             right = np.flatnonzero(splits == other)
-            unit = _unit(described[right] - typical)
-            for start in range(0, len(left), _BLOCK):
-                block = left[start : start + _BLOCK]
-                similarity = _unit(described[block] - typical) @ unit.T
-                # Blank images have no structure to compare, but may be identical.
-                similarity[content[block][:, None] == content[right][None]] = 1
-                for row, column in np.argwhere(similarity >= SIMILAR):
-                    first, second = int(block[row]), int(right[column])
-                    if one != other or first < second:
-                        pairs.append((first, second, float(similarity[row, column])))
+            for block in _blocks(left):
+                unit = _unit(described[block] - typical)
+                found = []
+                # Within a split each pair is compared once.
+                for others in _blocks(right[right > block[0]] if one == other else right):
+                    similarity = unit @ _unit(described[others] - typical).T
+                    # Blank images have no structure to compare, but may be identical.
+                    similarity[content[block][:, None] == content[others][None]] = 1
+                    for row, column in np.argwhere(similarity >= SIMILAR):
+                        first, second = int(block[row]), int(others[column])
+                        if one != other or first < second:
+                            found.append((first, second, float(similarity[row, column])))
+                pairs += sorted(found)
     return pairs
+
+
+def _blocks(positions: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
+    return np.split(positions, range(_BLOCK, len(positions), _BLOCK))
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
