@@ -1,7 +1,7 @@
 """How far metrics would move with other patients: the bootstrap over patients."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _LEVEL = 0.95
 _SEED = 0
 _NO_IMAGE = -1
 # Draws whose images are counted at once: memory is in proportion to them and to the images.
-_BLOCK = 50
+_BLOCK = 10
 
 
 def draws(patients: Sequence[str]) -> torch.Tensor:
@@ -37,16 +37,20 @@ def draws(patients: Sequence[str]) -> torch.Tensor:
     # For a million images, indices of 32 bits are 4 GB.
     ordered = np.argsort(patient, kind="stable").astype(np.int32)
     by_patient = np.split(ordered, np.cumsum(images)[:-1])
+    # Drawn twice, as all draws beside their padded copy would take twice the memory.
+    longest = max(images[chosen].sum() for chosen in _resampled(len(images)))
+    padded = np.full((RESAMPLES, longest), _NO_IMAGE, np.int32)
+    for row, chosen in zip(padded, _resampled(len(images)), strict=True):
+        drawn = np.concatenate([by_patient[index] for index in chosen])
+        row[: len(drawn)] = drawn
+    return torch.from_numpy(padded)
+
+
+def _resampled(patients: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Patients [N] of each draw, among so many."""
     generator = np.random.default_rng(_SEED)
-    rows = [
-        torch.from_numpy(
-            np.concatenate(
-                [by_patient[index] for index in generator.integers(len(images), size=len(images))]
-            )
-        )
-        for _ in range(RESAMPLES)
-    ]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_NO_IMAGE)
+    for _ in range(RESAMPLES):
+        yield generator.integers(patients, size=patients)
 
 
 def scores(
@@ -128,6 +132,7 @@ def top1(
     targets: npt.NDArray[np.integer[Any]],
     classes: Sequence[str],
     drawn: torch.Tensor,
+    member: npt.NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
     """The metrics of the top-1 class in each draw.
 
@@ -135,17 +140,21 @@ def top1(
         probabilities: [N, C].
         targets: [N], class indices.
         classes: C names.
-        drawn: what :func:`draws` or :func:`within` returns.
+        drawn: what :func:`draws` returns.
+        member: [N], the images that count; all, if it is left out.
 
     Returns:
         One row per draw. Columns ``accuracy`` (micro), ``macro_f1``, and for each class
         ``<class>/precision``, ``/recall`` and ``/f1``. A class that a draw lacks has none (NaN),
-        and the means are over the others; a draw without images has no metric.
+        and the means are over the others; a draw without images that count has no metric.
     """
     number = len(classes)
     cell = targets * number + probabilities.argmax(axis=1)
+    if member is None:
+        member = np.ones(len(targets), dtype=bool)
+    counted = np.append(member, False)  # the last is where draws are padded with -1
     # Confusion matrices, [RESAMPLES, C, C]: a second faster than torchmetrics for each subgroup.
-    counts = np.concatenate([_confusion(cell, rows, number) for rows in _blocks(drawn)])
+    counts = np.concatenate([_confusion(cell, counted, rows, number) for rows in _blocks(drawn)])
     right = counts.diagonal(axis1=1, axis2=2)
     support, called = counts.sum(axis=2), counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -159,10 +168,13 @@ def top1(
 
 
 def _confusion(
-    cell: npt.NDArray[np.int64], rows: npt.NDArray[np.int32], number: int
+    cell: npt.NDArray[np.int64],
+    counted: npt.NDArray[np.bool_],
+    rows: npt.NDArray[np.int32],
+    number: int,
 ) -> npt.NDArray[np.int64]:
     """Confusion matrices int64 [R, C, C] of draws [R, L]; ``cell`` [N] is true * C + predicted."""
-    draw, place = np.nonzero(rows != _NO_IMAGE)
+    draw, place = np.nonzero(counted[rows])
     cells = draw * number**2 + cell[rows[draw, place]]
     return np.bincount(cells, minlength=len(rows) * number**2).reshape(-1, number, number)
 
@@ -171,17 +183,19 @@ def _blocks(drawn: torch.Tensor) -> list[npt.NDArray[np.int32]]:
     return np.split(drawn.numpy(), range(_BLOCK, len(drawn), _BLOCK))
 
 
-def within(drawn: torch.Tensor, member: npt.NDArray[np.bool_]) -> torch.Tensor:
-    """The draws with only some of the images left in them, for :func:`top1`.
+def means(
+    values: npt.NDArray[np.float64], drawn: torch.Tensor, member: npt.NDArray[np.bool_]
+) -> pd.Series:
+    """Mean over some of the images in each draw; NaN where a draw has none of them.
 
     Args:
-        drawn: int32 [RESAMPLES, L], what :func:`draws` returns for N images.
-        member: [N], whether an image is left.
-
-    Returns:
-        int32 [RESAMPLES, L], with -1 in place of each other image. A draw may have none left.
+        values: [N].
+        drawn: what :func:`draws` returns.
+        member: [N], the images that count.
     """
-    return drawn.masked_fill(~torch.from_numpy(member)[drawn], _NO_IMAGE)
+    value, counted = np.append(values * member, 0), np.append(member, False)
+    with np.errstate(invalid="ignore"):
+        return pd.Series([value[row].sum() / counted[row].sum() for row in drawn.numpy()])
 
 
 def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

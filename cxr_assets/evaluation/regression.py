@@ -123,10 +123,13 @@ def compare(
     )
 
 
-def _gains(answers: list[npt.NDArray[np.float32]], targets: npt.NDArray[np.int64]) -> torch.Tensor:
+def _gains(
+    answers: list[npt.NDArray[np.float32]], targets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
     """1 where we alone are right, -1 where the champion alone is, else 0: float64 [N]."""
-    right = [torch.from_numpy(answer.argmax(axis=1) == targets).double() for answer in answers]
-    return right[0] - right[1]
+    ours, theirs = ((answer.argmax(axis=1) == targets).astype(float) for answer in answers)
+    gains: npt.NDArray[np.float64] = ours - theirs
+    return gains
 
 
 def _sites(table: pd.DataFrame) -> pd.Series:
@@ -138,16 +141,13 @@ def _sites(table: pd.DataFrame) -> pd.Series:
 
 
 def _at_site(
-    gains: torch.Tensor,
+    gains: npt.NDArray[np.float64],
     member: npt.NDArray[np.bool_],
     patients: pd.Series,
     drawn: torch.Tensor,
 ) -> SiteDifference:
-    counted = bootstrap.within(drawn, member) >= 0
-    values = (gains[drawn] * counted).sum(dim=1) / counted.sum(dim=1)
-    found = bootstrap.difference(
-        pd.Series(values.numpy()), float(gains[torch.from_numpy(member)].mean())
-    )
+    values = bootstrap.means(gains, drawn, member)
+    found = bootstrap.difference(values, float(gains[member].mean()))
     return SiteDifference(
         **dict(found), images=int(member.sum()), patients=int(patients[member].nunique())
     )

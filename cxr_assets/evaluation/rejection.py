@@ -188,7 +188,7 @@ def _selected(
         )
     truth, predicted = targets[left], probabilities[left].argmax(axis=1)
     f1 = f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)
-    draws = bootstrap.top1(probabilities, targets, classes, bootstrap.within(drawn, left))
+    draws = bootstrap.top1(probabilities, targets, classes, drawn, left)
     return Selected(
         images=int(left.sum()),
         accuracy=round(float((truth == predicted).mean()), 6),

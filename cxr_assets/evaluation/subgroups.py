@@ -63,7 +63,7 @@ def subgroups(
             len(classes),
             average=None,
         )
-        draws = bootstrap.top1(probabilities, targets, classes, bootstrap.within(drawn, member))
+        draws = bootstrap.top1(probabilities, targets, classes, drawn, member)
         several, patients = len(present) > 1, images.table["patient"][member].nunique()
         if patients < 2:  # nothing to resample
             draws[:] = np.nan

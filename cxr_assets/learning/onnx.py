@@ -1,7 +1,7 @@
 """Export to ONNX, for runtimes without torch."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,8 @@ def predict(
     file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.float32]:
     """Probabilities float32 [N, classes] of images, computed as by the predictor."""
-    return softmax(run(file, images)[0])
+    # Not by `run`, which holds all outputs for all images.
+    return np.concatenate([softmax(logits) for logits, *_ in _outputs(file, images)])
 
 
 def run(
@@ -125,7 +126,12 @@ def run(
         file: ``model.onnx`` or ``model.int8.onnx``, next to its preprocessing.
         images: uint8 [N, size, size], or an iterable of such arrays, read one by one.
     """
-    compute = OnnxNetwork(file, Preprocessing.read(file.parent), processors.count())
-    given = [images] if isinstance(images, np.ndarray) else images
-    answers = zip(*map(compute, given), strict=True)
+    answers = zip(*_outputs(file, images), strict=True)
     return tuple(np.concatenate(output) for output in answers)
+
+
+def _outputs(
+    file: Path, images: npt.NDArray[np.uint8] | Iterable[npt.NDArray[np.uint8]]
+) -> Iterator[tuple[npt.NDArray[np.float32], ...]]:
+    compute = OnnxNetwork(file, Preprocessing.read(file.parent), processors.count())
+    return map(compute, [images] if isinstance(images, np.ndarray) else images)

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from cxr_assets import decisions
 from cxr_assets.decisions import Decision
@@ -96,7 +95,7 @@ def test_small_sites_are_compared_as_one_and_a_source_without_sites_is_one() -> 
     )
     named = regression._sites(table)
     assert named.value_counts().to_dict() == {"north": size, "ours": size, SMALL_SITES: 5}
-    gains = torch.zeros(len(table), dtype=torch.float64)
+    gains = np.zeros(len(table))
     gains[:3] = -1
     member = (named == "north").to_numpy()
     drawn = bootstrap.draws(table["patient"])
