@@ -12,21 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from matplotlib.figure import Figure
 
 from benchmarks import images
 from benchmarks.measure import machine
-from benchmarks.scaling import projection, units
-from benchmarks.scaling.costs import FACTOR, Cost, exponent, measure
+from benchmarks.scaling import plots, projection, units
+from benchmarks.scaling.costs import FACTOR, Cost, each, exponent, measure
 from benchmarks.scaling.steps import RETRAINING, answer, compare
-from cxr_assets.evaluation.plots import COLOURS, DASHES
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 
 SIDE, SIDES = 64, (64, 128, 256)
 OVERRIDES = (
     *("trainer.max_epochs=1", "data.in_memory_limit=0"),
-    *("probe.hidden_size=64", "probe.num_hidden_layers=2", "probe.num_attention_heads=2"),
+    # As wide as that of `full`: what an embedding takes in memory is the same.
+    *("probe.hidden_size=384", "probe.num_hidden_layers=2", "probe.num_attention_heads=6"),
 )
 # At the smallest size.
 REQUESTS, COMPARED = 50, 1500
@@ -77,45 +76,31 @@ def show(title: str, sizes: Sequence[int], costs: Costs) -> None:
         print(f"| {name} | {' | '.join(cells)} | {disk} |", flush=True)
 
 
-def project(sizes: Sequence[int], of_images: Costs, pairs: Cost, compared: int) -> None:
+def show_units(sizes: Sequence[int], of_images: Costs, of_units: dict[str, float]) -> None:
+    """Print what one image takes: at the sizes of ``full``, and more of each step."""
+    words = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in of_units.items())
+    print(f"\nan image of 1330 x 970 at {units.SIDE} pixels, networks of `full`: {words}")
+    print("\n| an image more | ms of a processor | memory kB | disk kB |\n|---|---|---|---|")
+    for step, costs in of_images.items():
+        seconds, memory, disk = (each(values, sizes) for values in zip(*costs, strict=True))
+        print(f"| {step} | {1000 * seconds:.2f} | {memory / 1000:.1f} | {disk / 1000:.1f} |")
+
+
+def show_projections(projections: dict[str, projection.Projection]) -> None:
     """Print what larger datasets would take."""
-    each_image = units.measured()
-    words = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in each_image.items())
-    print(f"\nan image of 1330 x 970 at 224 pixels, networks of `full`: {words}")
-    for title, table in (
-        ("hours of one processor", projection.hours(of_images, sizes, each_image, pairs, compared)),
-        ("memory GB", projection.gigabytes(of_images, sizes, "memory")),
-        ("disk GB at 64 px", projection.gigabytes(of_images, sizes, "disk")),
-    ):
+    for title, table in projections.items():
         print(f"\n| {title} | {' | '.join(projection.DATASETS)} |\n|---|---|---|---|---|")
         for step, values in table.items():
             print(f"| {step} | {' | '.join(f'{value:,.2g}' for value in values)} |")
-
-
-def draw(path: Path, sizes: Sequence[int], of_images: Costs, of_pixels: Costs) -> None:
-    """Time against images and against pixels, on logarithmic scales."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, places, costs in zip(panels, (sizes, SIDES), (of_images, of_pixels), strict=True):
-        for number, (name, found) in enumerate(costs.items()):
-            values = [cost.seconds for cost in found]
-            colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS)]
-            axes.loglog(places, values, dash, marker="o", color=colour, label=name)
-        axes.set_xticks(places, [f"{place:,}" for place in places])
-        axes.minorticks_off()
-    panels[0].set_xlabel(f"images, {SIDE} pixels a side")
-    panels[0].set_ylabel("seconds of a processor")
-    panels[1].set_xlabel(f"pixels a side, {sizes[0]} images")
-    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    figure.suptitle(f"Measured; {machine()}", fontsize="small")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
     """Measure, print the tables, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300, help="of the smallest dataset")
-    parser.add_argument("--plot", type=Path, help="PNG to write")
+    parser.add_argument(
+        "--plot", type=Path, help="PNG to write; that of the projection lies beside it"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)  # a child has no other threads of its parent
     sizes, requests, compared = (
@@ -137,9 +122,21 @@ def main() -> None:
         show("requests", requests, {"service": asked})
         pairs = by_number(compare, compared, root)
         show("images that are compared", compared, {"label audit": pairs})
-    project(sizes, of_images, pairs[-1], compared[-1])
+    of_units = units.measured()
+    show_units(sizes, of_images, of_units)
+    prepared = of_pixels["preparation"]
+    projections = {
+        "hours of one processor": projection.hours(
+            of_images, sizes, of_units, pairs[-1], compared[-1]
+        ),
+        "memory GB": projection.memory(of_images, sizes),
+        "disk GB": projection.disk(of_images, sizes, prepared, SIDES, units.SIDE),
+    }
+    show_projections(projections)
     if given.plot:
-        draw(given.plot, sizes, of_images, of_pixels)
+        plots.measured(given.plot, sizes, of_images, SIDES, of_pixels)
+        second = given.plot.with_stem(f"{given.plot.stem}-projected")
+        plots.projected(second, sizes, of_images, projections)
 
 
 if __name__ == "__main__":

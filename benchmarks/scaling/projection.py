@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from benchmarks.scaling.costs import Cost, each
 
+# By step, a value for each of the datasets.
+Projection = dict[str, list[float]]
 # ChestX-ray14 and MIMIC-CXR, as published; then hospitals together.
 DATASETS = {"ChestX-ray14": 112_120, "MIMIC-CXR": 377_110, "10 M": 10**7, "100 M": 10**8}
 # Shares of train, validation and test: the defaults of data.val_fraction and data.test_fraction.
@@ -29,7 +33,7 @@ def hours(
     units: Mapping[str, float],
     pairs: Cost,
     compared: int,
-) -> dict[str, list[float]]:
+) -> Projection:
     """Hours of one processor by step, for each of :data:`DATASETS`.
 
     Args:
@@ -48,14 +52,35 @@ def hours(
     return found
 
 
-def gigabytes(
-    costs: Mapping[str, Sequence[Cost]], sizes: Sequence[int], field: str
-) -> dict[str, list[float]]:
-    """Memory or disk by step, for each of :data:`DATASETS`, beyond what no image takes."""
+def memory(costs: Mapping[str, Sequence[Cost]], sizes: Sequence[int]) -> Projection:
+    """Gigabytes of memory by step, for each of :data:`DATASETS`, beyond what no image takes."""
     return {
-        step: [
-            each([getattr(cost, field) for cost in of_step], sizes) * n / 1e9
-            for n in DATASETS.values()
-        ]
+        step: _gigabytes(each([cost.memory for cost in of_step], sizes))
         for step, of_step in costs.items()
     }
+
+
+def disk(
+    costs: Mapping[str, Sequence[Cost]],
+    sizes: Sequence[int],
+    prepared: Sequence[Cost],
+    sides: Sequence[int],
+    side: int,
+) -> Projection:
+    """Gigabytes of disk by step, for each of :data:`DATASETS`, beyond what no image takes.
+
+    Args:
+        costs: of each step, by size.
+        sizes: images.
+        prepared: costs of the preparation of ``sizes[0]`` images, by side.
+        sides: pixels; the first is that of ``costs``.
+        side: of prepared images, in pixels; between two of ``sides`` their size is interpolated.
+    """
+    found = {step: each([cost.disk for cost in of_step], sizes) for step, of_step in costs.items()}
+    areas, sizes_on_disk = np.square(sides), [cost.disk / sizes[0] for cost in prepared]
+    found["preparation"] += float(np.interp(side**2, areas, sizes_on_disk)) - sizes_on_disk[0]
+    return {step: _gigabytes(one) for step, one in found.items()}
+
+
+def _gigabytes(of_an_image: float) -> list[float]:
+    return [of_an_image * n / 1e9 for n in DATASETS.values()]

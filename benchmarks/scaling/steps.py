@@ -96,6 +96,6 @@ def compare(number: int) -> None:
     rng = np.random.default_rng(0)
     splits = rng.choice(["train", "val", "test"], number, p=[0.765, 0.135, 0.1])
     rows = pd.DataFrame({"split": splits, "class": rng.choice(["a", "b", "c"], number)})
-    described = rng.normal(size=(number, leakage._SIDE**2)).astype(np.float32)
+    described = rng.standard_normal((number, leakage._SIDE**2), np.float32)
     leakage._similar(rows, np.arange(number), described, within_splits=True)
-    suspects.strangeness(rng.normal(size=(number, 384)).astype(np.float32))
+    suspects.strangeness(rng.standard_normal((number, 384), np.float32))
