@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from learning.probing import teacher
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from cxr_assets.layout import Layout
-from cxr_assets.learning.fit import fit
+from cxr_assets.learning import distributed
+from cxr_assets.learning.fit import Engine, fit
 from cxr_assets.learning.history import DivergedError
 from cxr_assets.learning.lock import TrainingError
+from cxr_assets.learning.module import Classifier
 from cxr_assets.learning.plan import Plan
 
 # The last batch of an epoch has one image, and so none for the second process.
@@ -33,6 +36,8 @@ SETTINGS = (
 TWO = "trainer.devices=2"
 # Sums of float32 in another order, in the gradients and in the loss, over a few steps.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+# The norm of the difference of two gradients, beside that of the gradient: for the same reason.
+GRADIENTS = 1e-4
 
 
 class Curves(DummyLogger):
@@ -65,6 +70,43 @@ def assert_close(ours: Plan, theirs: Plan) -> None:
         torch.testing.assert_close(one["last"][part], other["last"][part], **TOLERANCE)
 
 
+def recorded(train: distributed.Training, folder: Path, *arguments: Any) -> Any:
+    """Train in this process; the first one writes the gradients of each step of the optimiser."""
+
+    def write(module: Classifier, optimizer: torch.optim.Optimizer) -> None:
+        if module.global_rank == 0:
+            gradients = {name: value.grad for name, value in module.named_parameters()}
+            torch.save(gradients, folder / f"{module.global_step}.pt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "on_before_optimizer_step", write)
+        return train(*arguments)
+
+
+def recording(folder: Path) -> Engine:
+    """As a training without an engine, but its gradients are written to a folder."""
+    folder.mkdir(exist_ok=True)
+
+    def engine(train: distributed.Training, devices: int, *arguments: Any) -> Any:
+        if devices == 1:
+            return recorded(train, folder, *arguments)
+        return distributed.run(partial(recorded, train, folder), devices, *arguments)
+
+    return engine
+
+
+def assert_same_gradients(folder: Path, expected: Path) -> None:
+    """Of each step, as far apart as sums of float32 in another order are."""
+    steps = sorted(int(path.stem) for path in expected.iterdir())
+    assert steps == sorted(int(path.stem) for path in folder.iterdir())
+    for step in steps:
+        ours, theirs = (torch.load(each / f"{step}.pt") for each in (folder, expected))
+        assert ours.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            off, norm = (ours[name] - gradient).norm(), gradient.norm()
+            assert off <= GRADIENTS * norm, (step, name, off, norm)
+
+
 def assert_gone(processes: list[int]) -> None:
     deadline = time.monotonic() + 30
     for process in processes:
@@ -73,38 +115,44 @@ def assert_gone(processes: list[int]) -> None:
             time.sleep(0.05)
 
 
-def during(epoch: str, act: Callable[[list[int]], None]) -> tuple[Callable[[str], None], list[int]]:
-    """A progress that acts on the processes of a training, once, and their ids then."""
+def after(count: int, act: Callable[[list[int]], None]) -> tuple[Callable[[str], None], list[int]]:
+    """A progress that acts on the processes of a training after some epochs, and their ids then."""
     seen: list[int] = []
+    lines: list[str] = []
 
     def progress(line: str) -> None:
-        if line.startswith(epoch) and not seen:
+        lines.append(line)
+        if len(epochs(lines)) == count and not seen:
             seen.extend(child.pid for child in multiprocessing.active_children())
             act(seen)
 
     return progress, seen
 
 
-def test_two_processes_learn_what_one_does_even_if_one_of_them_is_killed(tmp_path):
+def test_two_processes_learn_what_one_does_even_if_each_of_them_is_killed(tmp_path):
     taught = teacher(tmp_path / "teacher")
-    settings = (*taught, "trainer.max_epochs=6")  # the kill arrives when some have been trained
+    settings = (*taught, "trainer.max_epochs=12")  # the kills arrive when some have been trained
     alone, shared = plan(tmp_path / "alone", *settings), plan(tmp_path / "shared", TWO, *settings)
     assert alone.fingerprint == shared.fingerprint, "how many compute does not shape the result"
     expected, expected_curves = [], Curves()
-    fit(alone, expected.append, expected_curves)
+    fit(alone, expected.append, expected_curves, engine=recording(tmp_path / "expected"))
+    record = recording(tmp_path / "gradients")
 
-    progress, processes = during("epoch 2", lambda ids: os.kill(max(ids), signal.SIGKILL))
-    with pytest.raises(TrainingError, match=r"on device [01] was ended by SIGKILL.*resumes"):
-        fit(shared, progress)
-    assert len(processes) == 2
-    assert_gone(processes)
-    assert not (shared.work / "finished.json").exists()
+    for rank in (0, 1):  # the first one writes the checkpoints
+        progress, processes = after(
+            2, lambda ids, rank=rank: os.kill(sorted(ids)[rank], signal.SIGKILL)
+        )
+        with pytest.raises(TrainingError, match=rf"device {rank} was ended by SIGKILL.*resumes"):
+            fit(shared, progress, engine=record)
+        assert len(processes) == 2
+        assert_gone(processes)
+        assert not (shared.work / "finished.json").exists()
 
     lines, curves = [], Curves()
-    fit(shared, lines.append, curves)
+    fit(shared, lines.append, curves, engine=record)
     assert f"resuming from {shared.work / 'last.ckpt'}" in lines
     done = len(epochs(expected)) - len(epochs(lines))
-    assert done > 0
+    assert done >= 2, "of each that was struck, the first of its two epochs was finished"
     assert epochs(lines) == epochs(expected)[done:], "one line for each epoch"
     steps = [step for _, step in expected_curves.points]
     sent = len(steps) * done // len(epochs(expected))
@@ -112,6 +160,7 @@ def test_two_processes_learn_what_one_does_even_if_one_of_them_is_killed(tmp_pat
     assert sorted(path.name for path in shared.work.iterdir()) == sorted(
         path.name for path in alone.work.iterdir()
     )
+    assert_same_gradients(tmp_path / "gradients", tmp_path / "expected")
     assert_close(shared, alone)
 
 
@@ -119,7 +168,7 @@ def test_after_sigterm_one_process_resumes_where_two_have_stopped(tmp_path):
     straight = plan(tmp_path / "straight")
     fit(straight, lambda line: None)
     two, one = plan(tmp_path / "stopped", TWO), plan(tmp_path / "stopped")
-    progress, processes = during("epoch 1", lambda ids: signal.raise_signal(signal.SIGTERM))
+    progress, processes = after(1, lambda ids: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as stopped:
         fit(two, progress)
     assert stopped.value.code == 128 + signal.SIGTERM
