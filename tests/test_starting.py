@@ -39,8 +39,10 @@ READING = {
                 "transformers.modeling_utils",
             },
         ),
+        # A job on a cluster whose run has ended meanwhile sees it before it imports.
+        (["cxr_assets.cluster.job"], COMPUTING | READING | {"ray"}),
     ],
-    ids=["the definitions", "steps and commands without a network", "a training to reuse"],
+    ids=["the definitions", "steps and commands without a network", "a training to reuse", "a job"],
 )
 def test_libraries_that_are_not_needed_are_not_imported(
     modules: list[str], absent: set[str]

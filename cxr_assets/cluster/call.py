@@ -54,7 +54,7 @@ class Call(BaseModel):
     """The contents of ``call.json``.
 
     Attributes:
-        step: which step; a name in :data:`cxr_assets.cluster.job.STEPS`.
+        step: which step; a name in :data:`cxr_assets.cluster.steps.STEPS`.
         experiment: all settings.
         mlflow_uri: as :func:`cxr_assets.tracking.open_store` takes it.
         mlflow_run: id of the MLflow run of the Dagster run, if the store knows it.

@@ -47,7 +47,7 @@ def run(
         experiment: all settings.
         layout: of the data root, which the nodes see at the same path.
         mlflow: the run of the Dagster run.
-        step: a name in :data:`cxr_assets.cluster.job.STEPS`.
+        step: a name in :data:`cxr_assets.cluster.steps.STEPS`.
         arguments: of the step.
 
     Raises:
