@@ -1,4 +1,4 @@
-"""What each worker reserves on the cluster, as Ray is told; no node here has a GPU."""
+"""What each worker reserves on the cluster, as Ray receives it; no node here has a GPU."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +24,11 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 def test_each_worker_of_a_training(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     class Trainer:
         def __init__(self, loop: Any, **arguments: Any) -> None:
-            told.update(arguments)
+            received.update(arguments)
 
         def fit(self) -> None:
             raise RuntimeError("not on a cluster")
@@ -48,7 +48,7 @@ def test_each_worker_of_a_training(
     compute, job = experiment.compute, Job(Layout(tmp_path), "job")
     with pytest.raises(ranks.WorkerError):
         ranks.run(compute, job, lambda *of: None, 3, print, None, lambda: None)  # type: ignore[arg-type]
-    scaling = told["scaling_config"]
+    scaling = received["scaling_config"]
     assert scaling.num_workers == 3
     assert scaling.use_gpu == (compute.gpus > 0)
     assert scaling.resources_per_worker == (
@@ -59,11 +59,11 @@ def test_each_worker_of_a_training(
 def test_each_worker_that_reads_images(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     class Stream:
         def map_batches(self, worker: type, **arguments: Any) -> "Stream":
-            told.update(arguments)
+            received.update(arguments)
             return self
 
         def iter_batches(self, **arguments: Any) -> list[pd.DataFrame]:
@@ -72,18 +72,18 @@ def test_each_worker_that_reads_images(
     monkeypatch.setattr(images.ray.data, "from_pandas", lambda tasks: Stream())
     table = pd.DataFrame({"source": ["a"], "sha256": ["b"], "target": ["c"]})
     images.write(experiment.compute, Job(Layout(tmp_path), "job"), table, 32, print)
-    assert (told["num_cpus"], told["num_gpus"]) == (2.5, experiment.compute.gpus)
-    assert told["compute"].min_size == told["compute"].max_size == 3
+    assert (received["num_cpus"], received["num_gpus"]) == (2.5, experiment.compute.gpus)
+    assert received["compute"].min_size == received["compute"].max_size == 3
 
 
 def test_each_training_of_a_sweep(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     class Task:
         def options(self, **arguments: Any) -> "Task":
-            told.update(arguments)
+            received.update(arguments)
             return self
 
         def remote(self, *arguments: Any) -> None:
@@ -94,4 +94,4 @@ def test_each_training_of_a_sweep(
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     with trials.started([experiment], Layout(tmp_path), None):
         pass
-    assert (told["num_cpus"], told["num_gpus"]) == (2.5, experiment.compute.gpus)
+    assert (received["num_cpus"], received["num_gpus"]) == (2.5, experiment.compute.gpus)
