@@ -1,20 +1,37 @@
-"""Faults that strike a training on a cluster at a random moment, and what must be true after."""
+"""Faults that strike a run on a cluster at a random moment, and what must be true after."""
 
 import os
+import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 from benchmarks.cluster.nodes import Nodes, working
 from benchmarks.cluster.place import PATIENCE, Place
+from benchmarks.cluster.webserver import requested
 
 # Seconds after which nothing of a job may be left.
 LEFT = 60
 # So long that a job which goes on for half of that without its run is not done.
 LONG = ("trainer.max_epochs=300", "trainer.patience=300")
+_TRAINED = "convnext_model"
+# What is removed before, so that the step has something to do; a training has with another seed.
+_MADE = {"processed_dataset": "processed", "dinov2_probe": "embeddings"}
+
+
+class Run(Protocol):
+    """A run of Dagster that was launched."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def wait(self, timeout: float) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -23,60 +40,121 @@ class Strike:
 
     Attributes:
         cluster: both nodes.
-        run: the process of the Dagster run.
+        place: of the run.
+        run: of Dagster.
+        earlier: how many trainings MLflow had before it.
     """
 
     cluster: Nodes
-    run: subprocess.Popen[bytes]
+    place: Place
+    run: Run
+    earlier: int
+
+    def epochs(self) -> list[list[int]]:
+        """The epochs of each training since, that of the first attempt first."""
+        return [each.epochs for each in self.place.trainings(_TRAINED)[self.earlier :]]
 
 
-def _driver(strike: Strike) -> None:
+@contextmanager
+def _commanded(place: Place, asset: str) -> Iterator[Run]:
+    """Launch a run by a command."""
+    run = place.launch([asset])
+    try:
+        yield run
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+def _kill_run(strike: Strike) -> None:
     os.killpg(strike.run.pid, signal.SIGKILL)
 
 
-def _cancel(strike: Strike) -> None:
+def _interrupt_run(strike: Strike) -> None:
     os.killpg(strike.run.pid, signal.SIGINT)
 
 
-def _worker(strike: Strike) -> None:
-    ranks = [number for number, words in working().items() if "RayTrainWorker" in words]
-    os.kill(ranks[-1], signal.SIGKILL)
+def _terminate_run(strike: Strike) -> None:
+    strike.run.terminate()
 
 
-def _head(strike: Strike) -> None:
+def _kill_driver(strike: Strike) -> None:
+    os.kill(_processes("cxr_assets.cluster.job")[0], signal.SIGKILL)
+
+
+def _kill_worker(strike: Strike) -> None:
+    os.kill(_processes("RayTrainWorker")[-1], signal.SIGKILL)
+
+
+def _kill_mlflow(strike: Strike) -> None:
+    assert strike.place.mlflow is not None
+    strike.place.mlflow.kill()
+
+
+def _lose_head(strike: Strike) -> None:
     strike.cluster.kill("head")
 
 
-def _frozen(strike: Strike) -> None:
+def _freeze_head(strike: Strike) -> None:
     strike.cluster.freeze("head")
 
 
-def _node(strike: Strike) -> None:
+def _lose_node(strike: Strike) -> None:
     strike.cluster.kill("worker")
+
+
+def _processes(name: str) -> list[int]:
+    return [number for number, words in working().items() if name in words]
+
+
+def _trains(strike: Strike) -> bool:
+    return any(strike.epochs())
+
+
+def _starts(strike: Strike) -> bool:
+    return bool(_processes("RayTrainWorker"))
+
+
+def _reads(strike: Strike) -> bool:
+    return bool(_processes("MapWorker"))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a training, and when.
+    """What happens, at which moment, of which asset.
 
     Attributes:
         happen: what happens.
-        early: as its workers start, before there is a checkpoint; else within the first epochs.
+        status: with which the run then ends.
+        moment: after which it happens, within seconds.
+        asset: that the run makes.
+        launched: how the run is launched.
+        borne: whether the training goes on.
     """
 
     happen: Callable[[Strike], None]
-    early: bool = False
+    status: str
+    moment: Callable[[Strike], bool] = _trains
+    asset: str = _TRAINED
+    launched: Callable[[Place, str], AbstractContextManager[Run]] = _commanded
+    borne: bool = False
 
 
 FAULTS = {
-    "run is killed": Fault(_driver),
-    "run is canceled": Fault(_cancel),
-    "worker is killed": Fault(_worker),
-    "worker is killed as it starts": Fault(_worker, early=True),
-    "head node is lost": Fault(_head),
-    "head node is lost as workers start": Fault(_head, early=True),
-    "head node is frozen": Fault(_frozen),
-    "other node is lost": Fault(_node),
+    "run is killed": Fault(_kill_run, "FAILURE"),
+    "run is killed as it prepares": Fault(_kill_run, "FAILURE", _reads, "processed_dataset"),
+    "run is killed as it embeds": Fault(_kill_run, "FAILURE", _reads, "dinov2_probe"),
+    "run is canceled": Fault(_interrupt_run, "FAILURE"),
+    "run is terminated": Fault(_terminate_run, "CANCELED", launched=requested),
+    "driver is killed": Fault(_kill_driver, "SUCCESS"),
+    "worker is killed": Fault(_kill_worker, "SUCCESS"),
+    "worker is killed as it starts": Fault(_kill_worker, "SUCCESS", _starts),
+    "MLflow is killed": Fault(_kill_mlflow, "SUCCESS", borne=True),
+    "head node is lost": Fault(_lose_head, "FAILURE"),
+    "head node is lost as workers start": Fault(_lose_head, "FAILURE", _starts),
+    "head node is frozen": Fault(_freeze_head, "FAILURE"),
+    "other node is lost": Fault(_lose_node, "SUCCESS"),
 }
 
 
@@ -87,7 +165,8 @@ class Outcome:
     Attributes:
         fault: its name.
         status: of the Dagster run.
-        gone: seconds until nothing of the job was left.
+        gone: seconds until nothing of the job was left, since the fault or, if the training went
+            on, since its end.
         ended: seconds until the run had ended.
     """
 
@@ -97,55 +176,72 @@ class Outcome:
     ended: float
 
 
-def strike(cluster: Nodes, place: Place, fault: str, chance: Random) -> Outcome:
-    """Train on the cluster, strike, and train again until it is done.
+def strike(cluster: Nodes, place: Place, name: str, chance: Random) -> Outcome:
+    """Launch a run on the cluster, strike, and run the same again until it is done.
 
     Args:
         cluster: both nodes; those that the fault ends are started again.
-        place: with a processed dataset.
-        fault: its name.
+        place: with a processed dataset; its MLflow, if the fault ends it, is started again.
+        name: of the fault.
         chance: of the moment.
 
     Raises:
-        AssertionError: a job or worker is left, the run has not ended, or a training that had
-            a checkpoint was begun anew.
+        AssertionError: a job or worker is left, the run has not ended as it should, MLflow shows
+            one that runs, or an epoch that had been logged was trained again.
     """
+    fault = FAULTS[name]
     place.overrides = (*place.overrides, *LONG)
-    run = place.launch(["convnext_model"])
-    early = FAULTS[fault].early
-    if early:
-        _wait_for_workers()
-    else:
-        place.wait_for("epoch ")
-    time.sleep(chance.uniform(0, 3 if early else 5))
-    started = time.monotonic()
-    FAULTS[fault].happen(Strike(cluster, run))
-    gone = _gone(cluster, started)
-    run.wait(PATIENCE)
-    ended = time.monotonic() - started
-    struck = len(place.statuses()) - 1
-    said = place.log.read_text()
+    if made := _MADE.get(fault.asset):
+        shutil.rmtree(getattr(place.layout, made), ignore_errors=True)
+    earlier = len(place.trainings(_TRAINED))
+    with fault.launched(place, fault.asset) as run:
+        struck = Strike(cluster, place, run, earlier)
+        _wait_for(fault.moment, struck)
+        time.sleep(chance.uniform(0, 3))
+        epochs = [] if fault.borne else struck.epochs()
+        started = time.monotonic()
+        fault.happen(struck)
+        if fault.borne:
+            run.wait(PATIENCE)
+        gone = _gone(cluster)
+        run.wait(PATIENCE)
+        ended = time.monotonic() - started
+    number = len(place.statuses()) - 1
     cluster.start()
-    if place.statuses()[struck] != "SUCCESS":  # by trying again
-        place.run("convnext_model")
-        said = place.log.read_text()
-    status = place.statuses()[struck]
-    assert status in ("FAILURE", "CANCELED", "SUCCESS"), status
-    assert early or "resuming from" in said, said[-5000:]
+    if place.mlflow is not None:
+        place.mlflow.kill()
+        place.mlflow.start()
+    if fault.status != "SUCCESS":  # by trying again
+        place.run(fault.asset)
+    status = place.statuses()[number]
+    assert status == fault.status, place.log.read_text()[-5000:]
     assert not list(place.layout.jobs.iterdir()), "files of a job are left"
-    return Outcome(fault, status, gone, ended)
+    _require_tracked(struck, epochs)
+    return Outcome(name, status, gone, ended)
 
 
-def _wait_for_workers() -> None:
+def _require_tracked(struck: Strike, before: list[list[int]]) -> None:
+    """Compare MLflow with what it had before a fault."""
+    struck.place.end_dead_runs()
+    trainings = struck.place.trainings(_TRAINED)
+    assert all(each.status != "RUNNING" for each in trainings), trainings
+    if any(before):
+        # A checkpoint is written before its epoch is logged.
+        resumed = next(epochs for epochs in struck.epochs()[len(before) :] if epochs)
+        assert resumed[0] > before[-1][-1], f"{resumed[0]} is trained again: {before[-1]}"
+
+
+def _wait_for(moment: Callable[[Strike], bool], struck: Strike) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not any("RayTrainWorker" in words for words in working().values()):
+    while not moment(struck):
         if time.monotonic() > deadline:
-            raise TimeoutError("no worker has started")
+            raise TimeoutError(f"nothing to strike: {struck.place.log.read_text()[-5000:]}")
         time.sleep(0.1)
 
 
-def _gone(cluster: Nodes, since: float) -> float:
-    """Seconds until no process and no job of this training was left."""
+def _gone(cluster: Nodes) -> float:
+    """Seconds until no process and no job of this run is left."""
+    since = time.monotonic()
     while left := [*working().values(), *cluster.jobs()]:
         assert time.monotonic() - since < LEFT, f"left after {LEFT} s: {left}"
         time.sleep(0.5)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,13 @@ import dagster as dg
 import pandas as pd
 
 from benchmarks.cluster.nodes import Nodes
+from benchmarks.cluster.tracked import Tracked, trainings
+from cxr_assets import tracking
 from cxr_assets.layout import Layout
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from mlflow_server import Server as Server
 
 # Seconds in which something happens: long, as other programs may compute, too.
 PATIENCE = 1500
@@ -29,6 +34,12 @@ OVERRIDES = (
 )
 
 
+# Without a daemon, which would launch more than it is to.
+_INSTANCE = """telemetry: {enabled: false}
+run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+"""
+
+
 def on(cluster: Nodes) -> tuple[str, ...]:
     """The overrides by which steps run on a cluster."""
     return ("compute=ray", f"compute.address={cluster.address}")
@@ -40,26 +51,31 @@ class Place:
     Args:
         folder: of both.
         overrides: of the experiment ``demo``, besides those that make it small.
+
+    Attributes:
+        mlflow: its server; a SQLite file in the data root if it is None.
     """
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, mlflow: Server | None = None) -> None:
         self.layout = Layout(folder / "data")
         self.home = folder / "home"
         self.home.mkdir(parents=True)
-        # Dagster asks for it.
-        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (self.home / "dagster.yaml").write_text(_INSTANCE)
         self.log = folder / "run.log"
         self.overrides = overrides
+        self.mlflow = mlflow
 
     def launch(self, assets: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a run of some assets, in a process group of its own."""
         dagster = Path(sys.executable).parent / "dagster"
+        materialize = (str(dagster), "asset", "materialize", "-m", "cxr_assets.definitions")
+        return self.start([*materialize, "--select", ",".join(assets)])
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command, in a process group of its own."""
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                [
-                    *(dagster, "asset", "materialize", "-m", "cxr_assets.definitions"),
-                    *("--select", ",".join(assets)),
-                ],
+                command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -71,6 +87,7 @@ class Place:
             "CXR_EXPERIMENT": "demo",
             "CXR_DATA_ROOT": str(self.layout.root),
             "CXR_OVERRIDES": " ".join([*OVERRIDES, *self.overrides]),
+            **({"CXR_MLFLOW_URI": self.mlflow.url} if self.mlflow else {}),
         }
 
     def run(self, *assets: str) -> None:
@@ -104,13 +121,14 @@ class Place:
             raise RuntimeError(job.stdout[-5000:])
         return pd.read_csv(max(self.layout.sweeps.glob("*.csv")))
 
-    def wait_for(self, text: str) -> None:
-        """Wait until the run has logged a text."""
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.log.read_text(errors="replace"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no {text!r} in {self.log.read_text()[-5000:]}")
-            time.sleep(0.2)
+    def trainings(self, asset: str) -> list[Tracked]:
+        """All trainings of a model, the oldest first, as MLflow has them."""
+        uri = self.mlflow.url if self.mlflow else f"sqlite:///{self.layout.mlflow_database}"
+        return trainings(uri, asset)
+
+    def end_dead_runs(self) -> None:
+        """As the sensor for killed runs does."""
+        tracking.end_dead_runs(self.mlflow.url if self.mlflow else None, self.layout)
 
     def statuses(self) -> list[str]:
         """Of all runs, the oldest first; a killed one has ended once the next has started."""

@@ -33,7 +33,7 @@ def test_two_nodes_make_what_one_machine_makes_and_a_killed_run_leaves_nothing_t
     for place in (alone, spread):
         place.overrides = (*place.overrides, "trainer.max_epochs=2")
         place.run(*ASSETS)
-    compare(alone.layout, spread.layout)
+    compare(alone, spread)
 
     table = spread.sweep(both, "seed=1,2")
     assert table["overrides"].tolist() == ["seed=1", "seed=2"]
