@@ -80,11 +80,9 @@ def exchanged(layout: Layout, progress: Progress) -> Iterator[None]:
         try:
             yield
         except Exception:
-            ours.require()
-            exchange.push()
+            exchange.push(ours)
             raise
-        ours.require()
-        exchange.push()
+        exchange.push(ours)
 
 
 class _Exchange:
@@ -100,9 +98,9 @@ class _Exchange:
         with self._locked():
             self._pull()
 
-    def push(self) -> None:
+    def push(self, ours: lease.Lease) -> None:
         with self._locked():
-            self._push()
+            self._push(ours)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -130,13 +128,14 @@ class _Exchange:
             self._remove(key, self._path(key))
         self._before = set(shared)
 
-    def _push(self) -> None:
+    def _push(self, ours: lease.Lease) -> None:
         local = {key: self._path(key) for key in self._local()}
         for key in sorted(local, key=_order):
             digest, known = _digest(local[key]), self._state.known.get(key)
             if digest is None or (known is not None and known.digest == digest):
                 continue
             seen = None if known is None else known.etag
+            ours.require()
             if key.endswith(SUFFIX):
                 etag = send(self.bucket, key, local[key], seen)
             else:
@@ -145,6 +144,7 @@ class _Exchange:
         # Only what the step itself has deleted: a folder that was lost is no wish to lose the rest.
         for key in self._before - local.keys():
             if key in self._state.known and self._state.known[key].digest is not None:
+                ours.require()
                 self.bucket.delete(key)
                 self._agree(key, None)
 

@@ -35,7 +35,8 @@ def resumed(layout: Layout, work: Path, progress: Progress) -> Iterator[Callable
         return
     bucket, key, note = Bucket(layout.url), _key(work), _note(work)
     work.parent.mkdir(parents=True, exist_ok=True)
-    with lease.held(bucket, f"locks/{work.name}.json", "the same training runs", progress):
+    busy = "the same training runs"
+    with lease.held(bucket, f"locks/{work.name}.json", busy, progress) as ours:
         seen = bucket.etag(key)
         noted = note.read_text("utf-8") if note.exists() else None
         if seen is not None and not (work.exists() and noted == seen):
@@ -45,13 +46,14 @@ def resumed(layout: Layout, work: Path, progress: Progress) -> Iterator[Callable
             write_file(note, seen.encode())
 
         def saved() -> None:
-            nonlocal seen
             try:
-                seen = send(bucket, key, work, seen)
+                ours.require()
+                # What is there is our last one, even if the answer to that was lost.
+                etag = send(bucket, key, work, bucket.etag(key))
             except UnreachableError as error:
                 progress(f"this checkpoint is on this machine alone: {error}")
             else:
-                write_file(note, seen.encode())
+                write_file(note, etag.encode())
 
         yield saved
 
@@ -59,12 +61,17 @@ def resumed(layout: Layout, work: Path, progress: Progress) -> Iterator[Callable
 def ended(layout: Layout, work: Path) -> None:
     """Delete what the bucket has of a training whose work folder is gone: it was exported.
 
+    What another process has left of the same training since then stays.
+
     Raises:
         RemoteError: the bucket cannot be used.
     """
-    if layout.url is not None and _note(work).exists() and not work.exists():
-        Bucket(layout.url).delete(_key(work))
-        _note(work).unlink()
+    note = _note(work)
+    if layout.url is not None and note.exists() and not work.exists():
+        bucket = Bucket(layout.url)
+        if bucket.etag(_key(work)) == note.read_text("utf-8"):
+            bucket.delete(_key(work))
+        note.unlink()
 
 
 def _key(work: Path) -> str:

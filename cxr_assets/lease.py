@@ -18,6 +18,7 @@ from cxr_assets.progress import Progress
 from cxr_serving.model.remote import Bucket, Object
 from cxr_serving.model.remote_errors import ConflictError, NoConditionsError, RemoteError
 
+# Without renewal, after which it is anybody's.
 SECONDS = 60.0
 _NEVER = "0" * 32  # an etag that no object has
 
@@ -42,53 +43,60 @@ class Note(BaseModel):
 class Lease:
     """One that this process has acquired, and renews until it releases it."""
 
-    def __init__(self, bucket: Bucket, key: str, etag: str, seconds: float) -> None:
+    def __init__(self, bucket: Bucket, key: str, etag: str) -> None:
         self._bucket = bucket
         self._key = key
         self._etag = etag
-        self._seconds = seconds
-        self._renewed = time.monotonic()
-        self._lost = False
+        self._unanswered: bytes | None = None
+        self._writing = threading.Lock()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def require(self) -> None:
-        """Do nothing, unless another process may hold it by now.
+        """Renew it, before something is written that its holder alone may write.
+
+        The server says who holds it: the clock of a suspended machine may have stood still.
 
         Raises:
-            ConflictError: it was lost, because it could not be renewed in time.
+            ConflictError: another process does, because this one has not renewed it in time.
+            RemoteError: the server does not say.
         """
-        if self._lost or time.monotonic() - self._renewed > self._seconds:
+        try:
+            self._write()
+        except ConflictError as error:
             raise ConflictError(
-                f"{self._bucket.name(self._key)} could not be renewed for {self._seconds:g} s, and "
-                "another process may have gone on: do the same again"
-            )
+                f"{self._bucket.name(self._key)} could not be renewed for {SECONDS:g} s, and "
+                "another process has gone on: do the same again"
+            ) from error
 
     def release(self) -> None:
         """Leave it to the next one at once; where that fails, it expires."""
         self._released.set()
         self._thread.join()
-        if not self._lost:
-            with suppress(RemoteError):
-                self._bucket.write(self._key, Note.content(None), self._etag)
+        with suppress(RemoteError):
+            self._bucket.write(self._key, Note.content(None), self._etag)
 
     def _renew(self) -> None:
-        while not self._released.wait(self._seconds / 4):
+        while not self._released.wait(SECONDS / 4):
             try:
-                self._etag = self._bucket.write(self._key, Note.content(_holder()), self._etag)
-                self._renewed = time.monotonic()
+                self._write()
             except ConflictError:
-                self._lost = True
                 return
             except RemoteError:
-                continue  # require() knows for how long
+                continue  # it may answer before the lease has expired
+
+    def _write(self) -> None:
+        with self._writing:
+            if self._unanswered is not None:  # the same again: it may be there already
+                self._etag = self._bucket.write(self._key, self._unanswered, self._etag)
+            self._unanswered = Note.content(_holder())
+            self._etag = self._bucket.write(self._key, self._unanswered, self._etag)
+            self._unanswered = None
 
 
 @contextmanager
-def held(
-    bucket: Bucket, key: str, busy: str, progress: Progress, seconds: float = SECONDS
-) -> Iterator[Lease]:
+def held(bucket: Bucket, key: str, busy: str, progress: Progress) -> Iterator[Lease]:
     """Hold a lease; if another process does, report that and wait.
 
     Args:
@@ -96,25 +104,24 @@ def held(
         key: of its object.
         busy: what the other process does, such as ``a model is being trained``.
         progress: called with a line before waiting.
-        seconds: without renewal after which it is anybody's.
 
     Raises:
         NoConditionsError: the server would let two hold it; nothing else has been written.
         RemoteError: the bucket cannot be used.
     """
-    lease = Lease(bucket, key, _acquire(bucket, key, busy, progress, seconds), seconds)
+    lease = Lease(bucket, key, _acquire(bucket, key, busy, progress))
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _acquire(bucket: Bucket, key: str, busy: str, progress: Progress, seconds: float) -> str:
+def _acquire(bucket: Bucket, key: str, busy: str, progress: Progress) -> str:
     reported = False
     while True:
         found = bucket.read(key)
         holder = found and _held_by(found)
-        if found is None or holder is None or found.age.total_seconds() > seconds:
+        if found is None or holder is None or found.age.total_seconds() > SECONDS:
             with suppress(ConflictError):  # somebody else was first
                 seen = None if found is None else found.etag
                 etag = bucket.write(key, Note.content(_holder()), seen)
@@ -123,7 +130,7 @@ def _acquire(bucket: Bucket, key: str, busy: str, progress: Progress, seconds: f
         if not reported:
             progress(f"{busy} by {holder}: waiting for {bucket.name(key)}")
             reported = True
-        time.sleep(min(1.0, seconds / 10))
+        time.sleep(min(1.0, SECONDS / 10))
 
 
 def _require_conditions(bucket: Bucket, key: str, etag: str) -> str:

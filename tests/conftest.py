@@ -1,10 +1,12 @@
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import s3
 
+from cxr_assets import lease
+from cxr_assets.layout import Layout
 from cxr_serving.model import remote
 from cxr_serving.model.remote import Bucket
 
@@ -95,6 +97,18 @@ def bucket(storage: s3.Storage) -> Bucket:
 
 
 @pytest.fixture
+def machine(tmp_path: Path, storage: s3.Storage) -> Callable[[str], Layout]:
+    """The layout of a machine that has its data root in that bucket, by name."""
+    return lambda name: Layout(tmp_path / name, s3.URL)
+
+
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients try once."""
     monkeypatch.setattr(remote, "_ATTEMPTS", 1)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases expire after seconds."""
+    monkeypatch.setattr(lease, "SECONDS", 3.0)

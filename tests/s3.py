@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 BUCKET = "hospital"
@@ -137,7 +139,8 @@ class Storage:
 
         self.moto = moto
         server = urlsplit(endpoint)
-        self.network = Network((server.hostname or "", server.port or 80))
+        self._server = (server.hostname or "", server.port or 80)
+        self.network = Network(self._server)
         self.client = boto3.client(
             "s3",
             endpoint_url=endpoint,
@@ -154,6 +157,14 @@ class Storage:
             self.moto.lacks = ""
         self.empty()
 
+    @contextmanager
+    def other_network(self) -> Iterator[None]:
+        """Clients that are made meanwhile have a network of their own, which is whole and fast."""
+        network = Network(self._server)
+        with patch.dict(os.environ, network.environment):
+            yield
+        network.close()
+
     def keys(self) -> set[str]:
         found = self.client.list_objects_v2(Bucket=BUCKET)
         return {one["Key"] for one in found.get("Contents", ())}
@@ -164,6 +175,11 @@ class Storage:
     def content(self, key: str) -> bytes:
         content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return content
+
+    def written(self, key: str) -> datetime:
+        """When an object was written, by the server's clock, to the second."""
+        time: datetime = self.client.head_object(Bucket=BUCKET, Key=key)["LastModified"]
+        return time
 
     def replace(self, key: str, content: bytes) -> None:
         """Write other content and keep what the writer recorded of the old one, as a fault does."""

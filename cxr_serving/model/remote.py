@@ -92,7 +92,7 @@ class Bucket:
     def etag(self, key: str) -> str | None:
         """The present etag of an object, or None where there is none."""
         found = self._head(key)
-        return None if found is None else str(self._field(key, found, "ETag"))
+        return None if found is None else self._etag(key, found)
 
     def list(self, prefix: str = "") -> dict[str, str]:
         """The etags of all objects whose keys begin with ``prefix``, by key."""
@@ -126,6 +126,8 @@ class Bucket:
     def download(self, key: str, path: Path, going: Callable[[], bool] = lambda: True) -> str:
         """Write an object to a file, as it arrives; returns its etag.
 
+        After an error there is no file.
+
         Args:
             key: of the object.
             path: of a file that nobody else reads.
@@ -136,16 +138,20 @@ class Bucket:
             UnreachableError: the connection has ended, or ``going`` is false.
         """
         digest = hashlib.sha256()
-        with self._answering(key), path.open("wb") as file:
-            answer = self._get(key)
-            if answer is None:
-                raise DamagedError(f"{self.name(key)} does not exist")
-            for chunk in answer["Body"].iter_chunks(_CHUNK):
-                digest.update(chunk)
-                file.write(chunk)
-                if not going():
-                    raise UnreachableError(f"the download of {self.name(key)} was stopped")
-        return self._compare(key, answer, digest.hexdigest(), path.stat().st_size)
+        try:
+            with self._answering(key), path.open("wb") as file:
+                answer = self._get(key)
+                if answer is None:
+                    raise DamagedError(f"{self.name(key)} does not exist")
+                for chunk in answer["Body"].iter_chunks(_CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+                    if not going():
+                        raise UnreachableError(f"the download of {self.name(key)} was stopped")
+            return self._compare(key, answer, digest.hexdigest(), path.stat().st_size)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     def write(self, key: str, content: bytes | Path, seen: str | None) -> str:
         """Write an object; returns its etag.
@@ -188,7 +194,7 @@ class Bucket:
                     f"{self.name(key)} was changed by another process in the meantime: do the "
                     "same again, with what is there now"
                 )
-        return str(self._field(key, answer, "ETag"))
+        return self._etag(key, answer)
 
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
@@ -219,10 +225,16 @@ class Bucket:
         """Check an object that was read; returns its etag."""
         if self._field(key, answer, "ContentLength") != size:
             raise self._ended(key)
-        etag = str(self._field(key, answer, "ETag"))
+        etag = self._etag(key, answer)
         # An object that was copied by other tools may have lost it.
         if answer.get("Metadata", {}).get("sha256", sha256) != sha256:
             raise DamagedError(f"{self.name(key)} does not match its sha256")
+        return etag
+
+    def _etag(self, key: str, answer: Mapping[str, Any]) -> str:
+        etag = str(self._field(key, answer, "ETag"))
+        if len(etag) < 2 or not etag.endswith('"'):
+            raise self._ended(key)
         return etag
 
     def _field(self, key: str, answer: Mapping[str, Any], name: str) -> Any:
@@ -252,7 +264,7 @@ class Bucket:
             ) from error
         except (
             exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError,
-            ResponseParserError,
+            ResponseParserError, ValueError,  # half a date or number, where an answer was cut
         ) as error:  # fmt: skip
             raise UnreachableError(
                 f"{self.name(key)} cannot be reached ({' '.join(str(error).split())})"
