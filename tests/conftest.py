@@ -112,3 +112,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases expire after seconds."""
     monkeypatch.setattr(lease, "SECONDS", 3.0)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are not renewed by themselves while a test counts bytes."""
+    monkeypatch.setattr(lease, "SECONDS", 1000.0)

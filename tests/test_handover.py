@@ -145,7 +145,7 @@ def test_export_deletes_its_own_checkpoints_alone(
         assert storage.has(KEY) is (layout is first)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "long")
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_checkpoint_whose_way_is_cut_is_left_with_the_next_one(
     machine: Callable[[str], Layout], storage: s3.Storage, way: str

@@ -51,7 +51,7 @@ def test_lease_is_renewed_while_it_is_held(bucket: Bucket, monkeypatch: pytest.M
             time.sleep(0.1)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "long")
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_renewal_that_is_cut_in_its_middle_is_done_again(
     storage: s3.Storage, bucket: Bucket, way: str
