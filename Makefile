@@ -76,7 +76,8 @@ faults: setup ## Every fault of docs/reliability.md, random ones TRIES times; as
 s3: setup ## A data root in a bucket, on moto's server or the one at S3_ENDPOINT; minutes
 	PUBLICATIONS=$${PUBLICATIONS:-100} $(BIN)/pytest -n 0 --timeout 3600 tests/serving/model/test_remote.py \
 	  tests/serving/http/test_watcher_bucket.py tests/serving/test_bucket.py tests/test_lease.py \
-	  tests/test_exchange.py tests/test_exchange_faults.py tests/test_handover.py
+	  tests/test_exchange.py tests/test_exchange_faults.py tests/test_handover.py \
+	  tests/defs/test_in_bucket.py
 
 ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and TRIES of each fault; an hour
 	$(BIN)/python -m benchmarks.cluster --tries $(TRIES)
