@@ -30,12 +30,11 @@ class Swaps:
 
     def undisturbed(self) -> float:
         """Swap once, and kill nothing; the seconds that loading took."""
-        # The model that served before stays in memory, and would not be loaded again.
-        self._stack.kill("serving")
+        self._forget()
         with self._promoting() as (start, version):
             loading = self._until_logged("loading", version, start)
             seconds = self._until_logged("serving", version, start) - loading
-        self._stack.kill("serving")
+        self._forget()
         return seconds
 
     def killed(self, usual: float) -> bool:
@@ -59,6 +58,11 @@ class Swaps:
             )
         self._stack.until(lambda: self._stack.model() == version, 120, "the new model serves")
         return hit[0]
+
+    def _forget(self) -> None:
+        """The model that served before stays in memory, and would not be loaded again."""
+        self._stack.kill("serving")
+        self._stack.until(lambda: self._stack.model() is not None, 120, "a model serves")
 
     @contextmanager
     def _promoting(self) -> Iterator[tuple[int, str]]:
