@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.scaling.costs import Cost, each, exponent, measure
-from benchmarks.scaling.projection import hours
+from benchmarks.scaling.projection import disk, hours, memory
 
 
 def test_a_step_is_measured_by_what_it_takes_beyond_an_idle_process(tmp_path: Path) -> None:
@@ -42,3 +42,14 @@ def test_a_projection_adds_what_is_in_proportion_and_what_grows_with_pairs() -> 
     found = hours(costs, [10, 20], units, Cost(4, 0, 0), 2000)
     assert found["epoch"][2] == pytest.approx(10**7 * 0.1 * 0.85 / 3600)
     assert found["report"][2] == pytest.approx((10**7 * 0.045 + 1e-6 * 10**14) / 3600)
+
+
+def test_memory_and_disk_are_projected_from_what_an_image_more_takes() -> None:
+    sizes, sides = [100, 400], (64, 256)
+    costs = {"preparation": [Cost(1, 5e6, 1e6), Cost(1, 8e6, 4e6)]}
+    assert memory(costs, sizes)["preparation"][2] == pytest.approx(10**7 * 1e4 / 1e9)
+    # 10 kB of disk at 64 pixels; at 160, that share of the 150 kB that 256 take more.
+    prepared = [Cost(1, 0, 1e6), Cost(1, 0, 16e6)]
+    area = (160**2 - 64**2) / (256**2 - 64**2)
+    found = disk(costs, sizes, prepared, sides, 160)["preparation"][2]
+    assert found == pytest.approx(10**7 * (1e4 + area * 150e3) / 1e9)

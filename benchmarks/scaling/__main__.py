@@ -91,7 +91,8 @@ def show_projections(projections: dict[str, projection.Projection]) -> None:
     for title, table in projections.items():
         print(f"\n| {title} | {' | '.join(projection.DATASETS)} |\n|---|---|---|---|---|")
         for step, values in table.items():
-            print(f"| {step} | {' | '.join(f'{value:,.2g}' for value in values)} |")
+            cells = (f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for value in values)
+            print(f"| {step} | {' | '.join(cells)} |")
 
 
 def main() -> None:
