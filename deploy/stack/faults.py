@@ -71,9 +71,10 @@ class Faults:
         with phase("Postgres is killed in fit: the run goes on, or is launched again"):
             for _ in range(self._tries):
                 self._loses_postgres()
-        with phase("the daemon is killed before it takes a run from the queue"):
-            for _ in range(self._tries):
-                self._queued()
+        for service in ("daemon", "code-location"):
+            with phase(f"{service} is killed before a run is taken from the queue"):
+                for _ in range(self._tries):
+                    self._queued(service)
         with phase("the service is killed while it loads another model"):
             usual, swaps = self._swaps.undisturbed(), 5 * self._tries
             hits = sum(self._swaps.killed(usual) for _ in range(swaps))
@@ -136,10 +137,14 @@ class Faults:
         if status != "SUCCESS":
             self._resumes(run)
 
-    def _queued(self) -> None:
+    def _queued(self, service: str) -> None:
         run = self._stack.launch(*self._new())
-        self._stack.kill("daemon")
+        self._stack.kill(service)
         self._ends(run)
+        started = "RunStartEvent" in {event["__typename"] for event in self._stack.events(run)}
+        if self._stack.status(run) == "FAILURE" and started:
+            self._queued(service)  # its turn came first, and its process died with its parent
+            return
         assert self._stack.status(run) == "SUCCESS", self._said(run)
 
     def _new(self) -> tuple[str, ...]:

@@ -35,6 +35,16 @@ def test_dagster_accepts_the_configuration(path: Path) -> None:
     assert accepted["concurrency"]["runs"]["max_concurrent_runs"] == 1
 
 
+def test_a_run_waits_for_a_code_location_that_starts_again(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        queue = instance.get_concurrency_config().run_queue_config
+    assert queue is not None
+    assert queue.max_concurrent_runs == 1
+    assert queue.max_user_code_failure_retries * queue.user_code_failure_retry_delay >= 600
+    assert load(CONFIGURATIONS[0])["run_queue"] == load(CONFIGURATIONS[1])["run_queue"]
+
+
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=["local", "deployed"])
 def test_the_age_of_the_assets_is_watched(path: Path) -> None:
     assert load(path)["freshness"] == {"enabled": True}
