@@ -79,7 +79,8 @@ s3: setup ## A data root in a bucket, on moto's server or the one at S3_ENDPOINT
 	  tests/test_exchange.py tests/test_exchange_faults.py tests/test_handover.py \
 	  tests/defs/test_in_bucket.py
 
-ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and TRIES of each fault; an hour
+ray: TRIES = 1
+ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and each fault once, or TRIES times; an hour
 	$(BIN)/python -m benchmarks.cluster --tries $(TRIES)
 
 # Beside the packages of constraints.txt, of which they change none. `k8s` is for tests/defs/test_pods.py.

@@ -25,11 +25,12 @@ _OF_A_CLUSTER = {"jobs"}
 def compare(here: Place, there: Place) -> None:
     """Raise an AssertionError unless a cluster has made what one machine has made."""
     alone, spread = here.layout, there.layout
-    assert _paths(spread.root) - _OF_A_CLUSTER == _paths(alone.root)
+    differ = (_paths(spread.root) - _OF_A_CLUSTER) ^ _paths(alone.root)
+    assert not differ, f"one alone has {sorted(differ)}"
     images = [path.relative_to(alone.processed) for path in alone.processed.rglob("*.png")]
     assert images
-    _, *differ = filecmp.cmpfiles(alone.processed, spread.processed, images, shallow=False)
-    assert differ == [[], []], f"PNGs differ: {differ}"
+    _, *unlike = filecmp.cmpfiles(alone.processed, spread.processed, images, shallow=False)
+    assert unlike == [[], []], f"PNGs differ: {unlike}"
     manifests = (pd.read_parquet(root.processed / MANIFEST_FILE) for root in (alone, spread))
     pd.testing.assert_frame_equal(*manifests)
     [ours], [theirs] = (list(root.embeddings.glob("*.safetensors")) for root in (alone, spread))

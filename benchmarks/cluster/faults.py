@@ -19,8 +19,11 @@ LEFT = 60
 # So long that a job which goes on for half of that without its run is not done.
 LONG = ("trainer.max_epochs=300", "trainer.patience=300")
 _TRAINED = "convnext_model"
-# What is removed before, so that the step has something to do; a training has with another seed.
-_MADE = {"processed_dataset": "processed", "dinov2_probe": "embeddings"}
+# What is removed before, so that there is something to do: of the main model, with another seed.
+_MADE = {
+    "processed_dataset": ("processed",),
+    "dinov2_probe": ("embeddings", "models/dinov2_probe", "work"),
+}
 
 
 class Run(Protocol):
@@ -28,6 +31,8 @@ class Run(Protocol):
 
     @property
     def pid(self) -> int: ...
+
+    def poll(self) -> object | None: ...
 
     def terminate(self) -> None: ...
 
@@ -130,7 +135,7 @@ class Fault:
         moment: after which it happens, within seconds.
         asset: that the run makes.
         launched: how the run is launched.
-        borne: whether the training goes on.
+        borne: whether the job goes on, and ends with the run.
     """
 
     happen: Callable[[Strike], None]
@@ -149,7 +154,8 @@ FAULTS = {
     "run is terminated": Fault(_terminate_run, "CANCELED", launched=requested),
     "driver is killed": Fault(_kill_driver, "SUCCESS"),
     "worker is killed": Fault(_kill_worker, "SUCCESS"),
-    "worker is killed as it starts": Fault(_kill_worker, "SUCCESS", _starts),
+    # Ray starts it again, or the run tries again.
+    "worker is killed as it starts": Fault(_kill_worker, "SUCCESS", _starts, borne=True),
     "MLflow is killed": Fault(_kill_mlflow, "SUCCESS", borne=True),
     "head node is lost": Fault(_lose_head, "FAILURE"),
     "head node is lost as workers start": Fault(_lose_head, "FAILURE", _starts),
@@ -165,8 +171,8 @@ class Outcome:
     Attributes:
         fault: its name.
         status: of the Dagster run.
-        gone: seconds until nothing of the job was left, since the fault or, if the training went
-            on, since its end.
+        gone: seconds until nothing of the job was left, since the fault or, if the job went on,
+            since the run had ended.
         ended: seconds until the run had ended.
     """
 
@@ -191,8 +197,8 @@ def strike(cluster: Nodes, place: Place, name: str, chance: Random) -> Outcome:
     """
     fault = FAULTS[name]
     place.overrides = (*place.overrides, *LONG)
-    if made := _MADE.get(fault.asset):
-        shutil.rmtree(getattr(place.layout, made), ignore_errors=True)
+    for made in _MADE.get(fault.asset, ()):
+        shutil.rmtree(place.layout.root / made, ignore_errors=True)
     earlier = len(place.trainings(_TRAINED))
     with fault.launched(place, fault.asset) as run:
         struck = Strike(cluster, place, run, earlier)
@@ -234,7 +240,7 @@ def _require_tracked(struck: Strike, before: list[list[int]]) -> None:
 def _wait_for(moment: Callable[[Strike], bool], struck: Strike) -> None:
     deadline = time.monotonic() + PATIENCE
     while not moment(struck):
-        if time.monotonic() > deadline:
+        if struck.run.poll() is not None or time.monotonic() > deadline:
             raise TimeoutError(f"nothing to strike: {struck.place.log.read_text()[-5000:]}")
         time.sleep(0.1)
 

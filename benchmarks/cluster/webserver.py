@@ -40,6 +40,11 @@ class Requested:
         """As the button *Terminate* does."""
         self._client.terminate_run(self._id)
 
+    def poll(self) -> str | None:
+        """Its status, once it has ended."""
+        status: str = self._client.get_run_status(self._id).value
+        return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
     def wait(self, timeout: float) -> None:
         """Return once it has ended.
 
@@ -47,10 +52,9 @@ class Requested:
             TimeoutError: it has not after so many seconds.
         """
         deadline = time.monotonic() + timeout
-        ends = ("SUCCESS", "FAILURE", "CANCELED")
-        while (status := self._client.get_run_status(self._id).value) not in ends:
+        while self.poll() is None:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the run is still {status} after {timeout} s")
+                raise TimeoutError(f"the run has not ended after {timeout} s")
             time.sleep(0.5)
 
 
