@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
@@ -73,21 +73,21 @@ class _OnCpu:
         size = preprocessing.size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        with TemporaryDirectory() as temporary, warnings.catch_warnings():
+        # Not a file, which a kill would leave for good.
+        exported = BytesIO()
+        with warnings.catch_warnings():
             # About the newer exporter, which takes longer, and about sizes traced as constants.
             warnings.simplefilter("ignore")
-            file = Path(temporary) / "backbone.onnx"
-            given = (torch.zeros(1, 3, size, size),)
             torch.onnx.export(
                 ClsEmbedding(backbone, size),
-                given,
-                file,
+                (torch.zeros(1, 3, size, size),),
+                exported,  # type: ignore[arg-type]
                 input_names=["pixel_values"],
                 dynamo=False,
             )
-            self._session = onnxruntime.InferenceSession(
-                file, options, providers=["CPUExecutionProvider"]
-            )
+        self._session = onnxruntime.InferenceSession(
+            exported.getvalue(), options, providers=["CPUExecutionProvider"]
+        )
 
     def __call__(self, directory: Path, files: Sequence[str]) -> Iterator[Embedding]:
         def embed(file: str) -> Embedding:

@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +20,9 @@ _SEED = 20260104
 @cache
 def _images(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """Synthetic images of all classes, the same in every call: uint8 [8, size, size]."""
-    with TemporaryDirectory() as folder:
-        root = Path(folder) / "synthetic_images"
-        synthesis.make(root, len(naming.SPLITS), _SEED)
-        paths = sorted(root.rglob("*.jpeg"))[:_IMAGES]
-        return np.stack([preprocessing.decode(path).pixels for path in paths])
+    # Without a folder, which a kill would leave for good.
+    made = synthesis.encoded(len(naming.SPLITS), _SEED)
+    return np.stack([preprocessing.decode(made[path]).pixels for path in sorted(made)[:_IMAGES]])
 
 
 class Saved:

@@ -77,12 +77,25 @@ def make(root: Path, patients: int, seed: int, progress: Progress = lambda line:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def encoded(patients: int, seed: int) -> dict[PurePosixPath, bytes]:
+    """What :func:`make` writes with the same arguments: JPEGs, by their paths below its root."""
+    every = itertools.product(KAGGLE_CLASSES, range(patients))
+    return dict(file for patient in every for file in _encoded(patients, seed, *patient))
+
+
 def _write(root: Path, patients: int, seed: int, label: str, patient: int) -> None:
+    # Pillow itself does not notice a full disk while it writes a JPEG.
+    for path, content in _encoded(patients, seed, label, patient):
+        (root / path).write_bytes(content)
+
+
+def _encoded(
+    patients: int, seed: int, label: str, patient: int
+) -> Iterator[tuple[PurePosixPath, bytes]]:
     for path, image in _images(label, patient, patients, seed):
-        # Pillow itself does not notice a full disk while it writes a JPEG.
         content = BytesIO()
         image.save(content, "JPEG", quality=90)
-        (root / path).write_bytes(content.getbuffer())
+        yield path, content.getvalue()
 
 
 def _images(

@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import Dinov2Config, Dinov2Model
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 from cxr_assets.learning import backbone as module
-from cxr_assets.learning import base_weights, networks
+from cxr_assets.learning import base_weights, networks, reference
 from cxr_assets.learning.backbone import embedder
 from cxr_assets.radiographs.dataset import kept, read
 from cxr_serving.model.preprocessing import Preprocessing
@@ -48,6 +49,15 @@ def test_embeddings_are_those_of_the_network(tmp_path, monkeypatch, changes, dev
         expected = backbone(pixel_values=pixels).last_hidden_state[:, 0].numpy()
     assert np.ptp(expected, axis=0).max() > 0.1, "images differ"
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_file_is_made_that_a_kill_would_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    backbone = Dinov2Model(Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    preprocessing = Preprocessing(tiny.SIZE)
+    assert list(embedder(backbone.eval(), preprocessing)(tmp_path, [])) == []
+    reference._images.cache_clear()
+    assert reference._images(preprocessing).shape == (8, tiny.SIZE, tiny.SIZE)
 
 
 def patterns(size: int) -> list[np.ndarray]:
