@@ -18,13 +18,13 @@ from cxr_serving.model import remote, store
 from cxr_serving.model.remote_errors import ConflictError, RemoteError, UnreachableError
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_SECONDS_OF_SILENCE", 3)
-    monkeypatch.setattr(remote, "_ATTEMPTS", 1)
+@pytest.fixture
+def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut is noticed soon, but an answer of a busy machine may take some seconds."""
+    monkeypatch.setattr(remote, "_SECONDS_OF_SILENCE", 10)
 
 
-@pytest.mark.usefixtures("brief")
+@pytest.mark.usefixtures("brief", "impatient")
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_network_cut_at_any_byte_of_a_publication(
     machine: Callable[[str], Layout], storage: s3.Storage, way: str
@@ -59,7 +59,7 @@ def test_network_cut_at_any_byte_of_a_publication(
     assert failed >= parts // 2
 
 
-@pytest.mark.usefixtures("brief")
+@pytest.mark.usefixtures("brief", "impatient")
 def test_whoever_was_away_for_too_long_replaces_nothing(
     machine: Callable[[str], Layout], storage: s3.Storage
 ) -> None:
@@ -131,9 +131,7 @@ def test_two_processes_that_publish_at_once_lose_nothing(
 
 @pytest.mark.usefixtures("brief")
 def test_slow_publication_keeps_its_lease(
-    machine: Callable[[str], Layout],
-    storage: s3.Storage,
-    monkeypatch: pytest.MonkeyPatch,
+    machine: Callable[[str], Layout], storage: s3.Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "_SECONDS_OF_SILENCE", 60)
     a, b = machine("a"), machine("b")
@@ -164,6 +162,7 @@ def test_slow_publication_keeps_its_lease(
     assert {int(version[-8:]) for version in store.versions(a.models(ASSET))} == {1, 2}
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_what_is_cut_on_arrival_is_not_there(
     machine: Callable[[str], Layout], storage: s3.Storage, share: float
@@ -188,6 +187,7 @@ def test_what_is_cut_on_arrival_is_not_there(
     assert written.fault(c.reports / version) is None
 
 
+@pytest.mark.usefixtures("impatient")
 def test_unreachable_bucket_stops_a_step_before_it_begins(
     machine: Callable[[str], Layout], storage: s3.Storage
 ) -> None:
