@@ -21,6 +21,7 @@ from cxr_assets.learning.export import export
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
+from cxr_serving.model.remote import Bucket
 from cxr_serving.model.remote_errors import ConflictError, UnreachableError
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -148,7 +149,7 @@ def test_export_deletes_its_own_checkpoints_alone(
 @pytest.mark.usefixtures("impatient", "long")
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_checkpoint_whose_way_is_cut_is_left_with_the_next_one(
-    machine: Callable[[str], Layout], storage: s3.Storage, way: str
+    machine: Callable[[str], Layout], storage: s3.Storage, bucket: Bucket, way: str
 ) -> None:
     first, second = machine("first"), machine("second")
     lines: list[str] = []
@@ -158,8 +159,10 @@ def test_checkpoint_whose_way_is_cut_is_left_with_the_next_one(
         before = storage.network.passed["down"]
         save()
         answers = storage.network.passed["down"] - before
-        # In the middle of it, or when all is sent, in that of the answer.
-        storage.network.cut(**{way: 150_000 if way == "up" else answers - 300})
+        bucket.write("another", b"object", None)
+        last = storage.network.passed["down"] - before - answers
+        # In the middle of it, or when all is sent, in the first half of the last answer.
+        storage.network.cut(**{way: 150_000 if way == "up" else answers - 3 * last // 4})
         checkpoint(first, "epoch 2")
         save()
         assert ["alone: s3://" in line for line in lines] == [True]
