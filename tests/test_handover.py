@@ -105,6 +105,13 @@ def resumed(
     return handover.resumed(layout, layout.work(FINGERPRINT), progress)
 
 
+def left(layout: Layout, text: str) -> None:
+    """A training ends for now, with this checkpoint in the bucket."""
+    with resumed(layout) as save:
+        checkpoint(layout, text)
+        save()
+
+
 def found(layout: Layout) -> str:
     return (layout.work(FINGERPRINT) / "last.ckpt").read_text().rstrip(".")
 
@@ -134,12 +141,8 @@ def test_export_deletes_its_own_checkpoints_alone(
     machine: Callable[[str], Layout], storage: s3.Storage
 ) -> None:
     first, second = machine("first"), machine("second")
-    with resumed(first) as save:
-        checkpoint(first, "finished")
-        save()
-    with resumed(second) as save:
-        checkpoint(second, "trained again")
-        save()
+    left(first, "finished")
+    left(second, "trained again")
     for layout in (first, second):
         shutil.rmtree(layout.work(FINGERPRINT))
         handover.ended(layout, layout.work(FINGERPRINT))
@@ -184,9 +187,7 @@ def test_checkpoint_that_is_cut_on_arrival_is_not_there(
     machine: Callable[[str], Layout], storage: s3.Storage
 ) -> None:
     first, second = machine("first"), machine("second")
-    with resumed(first) as save:
-        checkpoint(first, "epoch 1")
-        save()
+    left(first, "epoch 1")
     storage.network.cut(down=150_000)
     began = False
     with pytest.raises(UnreachableError), resumed(second):

@@ -14,8 +14,6 @@ from cxr_serving.model import store
 
 # Sums of float32 in another order, as with trainer.devices.
 RTOL, ATOL = 1e-4, 1e-5
-
-
 # Of a version, and of MLflow's runs.
 _OF_ITS_OWN = re.compile(r"\d{8}T\d{6}Z-|\b[0-9a-f]{32}\b")
 # Beside the data root of one machine: where jobs were, each of which deletes its files.

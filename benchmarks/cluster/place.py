@@ -56,14 +56,14 @@ class Place:
         mlflow: its server; a SQLite file in the data root if it is None.
     """
 
-    def __init__(self, folder: Path, *overrides: str, mlflow: Server | None = None) -> None:
+    def __init__(self, folder: Path, *overrides: str) -> None:
         self.layout = Layout(folder / "data")
         self.home = folder / "home"
         self.home.mkdir(parents=True)
         (self.home / "dagster.yaml").write_text(_INSTANCE)
         self.log = folder / "run.log"
         self.overrides = overrides
-        self.mlflow = mlflow
+        self.mlflow: Server | None = None
 
     def launch(self, assets: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a run of some assets, in a process group of its own."""
