@@ -37,6 +37,7 @@ class Supervised:
         self._policy = policy
         self._check = check
         self._stopping = threading.Event()
+        self._changed = threading.Event()  # it is being stopped, or has been started again
         self._threads: list[threading.Thread] = []
 
     def holds(self, condition: Condition) -> bool:
@@ -48,6 +49,7 @@ class Supervised:
     def start(self) -> None:
         """Start it and follow it; again, once it has been stopped."""
         self._stopping.clear()
+        self._changed.clear()
         self.healthy, self.status, self.failure = False, None, None
         self.container.start()
         self._threads = [threading.Thread(target=self._follow, daemon=True)]
@@ -66,6 +68,7 @@ class Supervised:
     def stop(self) -> bool:
         """Stop it; whether it ended within its grace period."""
         self._stopping.set()
+        self._changed.set()
         by_itself = True
         # More than once, if the policy was just starting it again.
         while self.running:
@@ -92,18 +95,22 @@ class Supervised:
             delay = min(2 * delay, _LAST_DELAY)
             self.restarts += 1
             self.container.start()
+            self._changed.set()
 
     def _check_health(self, check: Healthcheck) -> None:
-        failures, restarts, started = 0, self.restarts, time.monotonic()
+        failures, started = 0, time.monotonic()
         while True:
-            if restarts != self.restarts:
-                failures, restarts, started = 0, self.restarts, time.monotonic()
             starting = not self.healthy and time.monotonic() - started < check.start_period
-            if self._stopping.wait(check.start_interval if starting else check.interval):
-                return
-            status, said = self.container.run(check.command, check.timeout)
-            if self._stopping.is_set():
-                return
+            changed = self._changed.wait(check.start_interval if starting else check.interval)
+            if not changed:
+                status, said = self.container.run(check.command, check.timeout)
+                changed = self._changed.is_set()
+            if changed:
+                self._changed.clear()
+                if self._stopping.is_set():
+                    return
+                failures, started = 0, time.monotonic()  # Docker, too, begins anew
+                continue
             if status == 0:
                 failures, self.healthy, self.failure = 0, True, None
                 continue

@@ -131,3 +131,15 @@ def test_what_ends_is_started_again_if_the_policy_says_so(policy: str, restarts:
         until(lambda: service.healthy)
     supervisor.stop()
     assert service.restarts == restarts
+
+
+def test_what_was_started_again_is_asked_as_often_as_at_its_first_start() -> None:
+    check = {**CHECK, "interval": "1h", "start_period": "1h"}
+    composition = described(web={"healthcheck": check, "restart": "unless-stopped"})
+    stand = Stand("web", [])
+    supervisor = Supervisor(composition, {"web": stand}, lambda _: None)  # type: ignore[dict-item]
+    supervisor.start(20)
+    service = supervisor.services["web"]
+    stand.over.set()
+    until(lambda: service.restarts == 1 and service.healthy)
+    supervisor.stop()
