@@ -69,7 +69,7 @@ stack: setup ## All of docker-compose.yml as processes, with a retraining; as ro
 # The tests that the page names, wherever they are.
 TRIES ?= 10
 faults: setup ## Every fault of docs/reliability.md, random ones TRIES times; as root
-	env -u DAGSTER_HOME $(BIN)/pytest --tries $(TRIES) \
+	env -u DAGSTER_HOME $(BIN)/pytest --tries $(TRIES) --timeout 3600 \
 	  $$(grep -o '[a-z_/]*\.py::test_[a-z_0-9]*' docs/reliability.md | sort -u | sed 's:^:tests/:')
 	$(BIN)/python -m deploy.stack --faults 2 $${PATIENCE:+--patience "$$PATIENCE"}
 
