@@ -102,7 +102,7 @@ class Retraining:
         self.process.start()
         theirs.close()
 
-    def wait(self, seconds: float = 180) -> list[str]:
+    def wait(self, seconds: float = 600) -> list[str]:
         """The errors of the run, none if it succeeded; ``["stopped"]`` where it was to stop."""
         assert self._ours.poll(seconds), "it takes too long"
         try:
