@@ -14,6 +14,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Lightning does not know that the sampler skips the batches before it.
 warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
@@ -58,6 +59,9 @@ class Signals:
             yield
         except _Stopped:
             pass
+        except SIGTERMException:
+            # Lightning receives it before the first batch, and would end with exit status 0.
+            self.received = signal.SIGTERM
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in self._handlers.items():

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import killing
 import pytest
@@ -22,6 +23,7 @@ from cxr_assets.learning.fit import fit
 from cxr_assets.learning.interruption import Interruption
 from cxr_assets.learning.lock import TrainingError
 from cxr_assets.learning.plan import Plan
+from cxr_assets.radiographs.datamodule import RadiographsDataModule
 from cxr_serving.model import store
 from cxr_serving.model.bundle import BundleError
 
@@ -85,6 +87,26 @@ def stop(plan: Plan, batch: int, number: signal.Signals, monkeypatch: pytest.Mon
             patch.setattr(Interruption, name, signalled(getattr(Interruption, name)))
         with pytest.raises((SystemExit, KeyboardInterrupt)):
             fit(plan, lambda line: None)
+
+
+def test_sigterm_before_the_first_batch_is_not_taken_for_the_end(
+    layout, uninterrupted, monkeypatch
+):
+    plan = killing.plan(layout, SHORT)
+    load = RadiographsDataModule.val_dataloader
+
+    def signalled(self: RadiographsDataModule) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return load(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RadiographsDataModule, "val_dataloader", signalled)
+        with pytest.raises(SystemExit) as stopped:
+            fit(plan, lambda line: None)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not plan.settled()
+    fit(plan, lambda line: None)
+    assert killing.difference(killing.left_behind(plan.work), uninterrupted) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
