@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from net import served
 
-pytest.importorskip("dagster_ray", reason="Ray is not installed: make ray")
+pytest.importorskip("dagster_ray", reason="Ray is not installed: make .venv/ray")
 
 from cxr_assets.defs import cluster, ray_jobs
 from cxr_assets.experiment import compose

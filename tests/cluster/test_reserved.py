@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-pytest.importorskip("dagster_ray", reason="Ray is not installed: make ray")
+pytest.importorskip("dagster_ray", reason="Ray is not installed: make .venv/ray")
 
 from cxr_assets.cluster import images, ranks, trials
 from cxr_assets.cluster.call import Job
