@@ -101,11 +101,9 @@ class Supervised:
         failures, started = 0, time.monotonic()
         while True:
             starting = not self.healthy and time.monotonic() - started < check.start_period
-            changed = self._changed.wait(check.start_interval if starting else check.interval)
-            if not changed:
+            if not self._changed.wait(check.start_interval if starting else check.interval):
                 status, said = self.container.run(check.command, check.timeout)
-                changed = self._changed.is_set()
-            if changed:
+            if self._changed.is_set():
                 self._changed.clear()
                 if self._stopping.is_set():
                     return
