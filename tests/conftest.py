@@ -1,5 +1,7 @@
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that at the end no worker waits for one of them."""
     longest = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: longest.get(item.path, len(longest)))
+
+
+def pytest_collection_finish() -> None:
+    """Before a training of several processes has the server that they are forked from import less
+    than the tests need."""
+    if "forking" in sys.modules:
+        forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,5 @@
 """Trainings in processes of their own, which are killed, and what they left behind."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -12,18 +11,14 @@ from typing import Any
 import pandas as pd
 import tiny
 import torch
+from forking import PROCESSES
 
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
-from cxr_assets.learning.distributed import PRELOADED
 from cxr_assets.learning.fit import fit
 from cxr_assets.learning.plan import Plan
 from cxr_assets.learning.plan import plan as make_plan
 from cxr_assets.progress import Progress
-
-# A server that has imported the libraries once starts each process in no time.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([*PRELOADED, "cxr_assets.learning.bundling"])
 
 EPOCHS = 30
 OVERRIDES = (
@@ -52,8 +47,8 @@ class Training:
 
     def __init__(self, plan: Plan, pause: str | None = None, force: bool = False) -> None:
         self.lines: list[str] = []
-        self._lines, theirs = _PROCESSES.Pipe()
-        self.process: ForkServerProcess = _PROCESSES.Process(
+        self._lines, theirs = PROCESSES.Pipe()
+        self.process: ForkServerProcess = PROCESSES.Process(
             target=_train, args=(plan, pause, force, theirs)
         )
         self.process.start()

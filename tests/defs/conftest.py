@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+import forking
 import pytest
 import tiny
 from mlflow.entities import Run
@@ -60,31 +61,46 @@ class Workplace:
         self.home.mkdir(parents=True)
         shutil.copyfile(REPOSITORY / "dagster.yaml", self.home / "dagster.yaml")
 
-    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end.
+
+        Args:
+            arguments: its name first.
+            fresh: in a Python that has imported nothing yet, as a user does.
+            environment: variables besides those of this place.
+        """
+        given = {**self.environment, **environment}
+        if not fresh:
+            return forking.run(arguments, REPOSITORY, given, 280)
         return subprocess.run(
             arguments,
             cwd=REPOSITORY,
-            env={**self.environment, **environment},
+            env=given,
             capture_output=True,
             text=True,
             timeout=280,
             check=False,
         )
 
-    def retrain(self, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def retrain(
+        self, *overrides: str, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         words = "dagster job execute -m cxr_assets.definitions -j retrain"
-        return self._run(words, overrides, **environment)
+        return self._run(words, overrides, fresh, environment)
 
     def materialize(
-        self, selection: str, *overrides: str, **environment: str
+        self, selection: str, *overrides: str, fresh: bool = False, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return self._run(f"dg launch --assets {selection}", overrides, **environment)
+        return self._run(f"dg launch --assets {selection}", overrides, fresh, environment)
 
     def _run(
-        self, words: str, overrides: tuple[str, ...], **environment: str
+        self, words: str, overrides: tuple[str, ...], fresh: bool, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         return self.command(
             *words.split(),
+            fresh=fresh,
             CXR_OVERRIDES=" ".join([*self.overrides, *overrides]),
             **environment,
         )
@@ -123,7 +139,7 @@ def new_workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Work
 def trained(new_workplace: Callable[[], Workplace]) -> Workplace:
     """A workplace after one ``dagster job execute`` of the main job, on a tiny experiment."""
     workplace = new_workplace()
-    finished = workplace.retrain()
+    finished = workplace.retrain(fresh=True)
     assert finished.returncode == 0, finished.stderr[-5000:]
     return workplace
 

@@ -1,7 +1,7 @@
 """The job ``retrain`` on the command line: twice, with pushes, with failures; in one workplace.
 
 Starting a process takes longer than the work it does here, so a test checks all that one start can
-show.
+show. What pushes is not forked: the client of the hub reads its environment as it is imported.
 """
 
 import json
@@ -166,7 +166,7 @@ def test_the_summary_shows_both_models_and_the_next_steps(trained):
 def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub):
     before = store.latest(trained.layout.models("convnext_model"))
     (trained.layout.releases / "latest.json").unlink()
-    finished = trained.retrain(**pushing(hub))
+    finished = trained.retrain(fresh=True, **pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert store.latest(trained.layout.models("convnext_model")) == before
     for line in ("unchanged", f"convnext_model: reused {before.name}"):
@@ -189,7 +189,7 @@ def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub
 
 
 def test_a_release_reaches_the_hub_and_the_token_stays_secret(trained, hub):
-    finished = trained.materialize(PUSH, **pushing(hub))
+    finished = trained.materialize(PUSH, fresh=True, **pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert status(trained) == FINISHED, "the steps of some assets have one run of MLflow, too"
     assert store.read_pointer(trained.layout.releases) in hub.repositories[REPO].tags
@@ -207,7 +207,7 @@ def test_a_release_reaches_the_hub_and_the_token_stays_secret(trained, hub):
 def test_a_rejected_push_fails_the_run_and_leaves_the_release_whole(trained, hub):
     before = store.latest(trained.layout.releases)
     (trained.layout.releases / "latest.json").unlink()
-    finished = trained.materialize(PUSH, **pushing(hub, "hf_" + "wrong" * 7))
+    finished = trained.materialize(PUSH, fresh=True, **pushing(hub, "hf_" + "wrong" * 7))
     assert finished.returncode != 0
     assert "the token is not valid (401)" in finished.stderr
     assert status(trained) == FAILED

@@ -1,9 +1,8 @@
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import dagster as dg
+import forking
 from dead_runs import STARTED, begun, lock, status
 
 from cxr_assets.definitions import definitions
@@ -11,22 +10,23 @@ from cxr_assets.defs import sensors
 from cxr_assets.settings import Settings
 
 
-def test_a_killed_retrain_is_marked_as_failed_and_a_live_one_is_not(new_workplace, monkeypatch):
+def test_a_killed_retrain_is_marked_as_failed_and_a_live_one_is_not(
+    new_workplace, monkeypatch, tmp_path
+):
     workplace = new_workplace()
     endless = [*workplace.overrides, "trainer.max_epochs=5000", "trainer.patience=5000"]
     settings = Settings(data_root=workplace.root, mlflow_uri=None)
     monkeypatch.setattr(sensors, "settings", settings)
-    process = subprocess.Popen(
+    process = forking.start(
         ["dagster", "job", "execute", "-j", "retrain", "-m", "cxr_assets.definitions"],
-        cwd=Path(__file__).parents[2],
-        env={**workplace.environment, "CXR_OVERRIDES": " ".join(endless)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        Path(__file__).parents[2],
+        {**workplace.environment, "CXR_OVERRIDES": " ".join(endless)},
+        tmp_path,
     )
     try:
         deadline = time.monotonic() + 600
         while not any((workplace.root / "work").glob("*/last.ckpt")):
-            assert process.poll() is None
+            assert process.exitcode is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
         with dg.DagsterInstance.from_config(str(workplace.home)) as instance:
@@ -38,8 +38,8 @@ def test_a_killed_retrain_is_marked_as_failed_and_a_live_one_is_not(new_workplac
             assert run.status is STARTED
             assert {each.info.status for each in workplace.mlflow_runs()} == {"RUNNING"}
 
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
             assert status(instance, run) is STARTED
             skip = sensors.killed_runs(context)
             assert isinstance(skip, dg.SkipReason)
@@ -50,7 +50,7 @@ def test_a_killed_retrain_is_marked_as_failed_and_a_live_one_is_not(new_workplac
         assert ended == {"retrain": "KILLED", "convnext_model": "KILLED"}
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def test_without_mlflow_killed_runs_are_marked_as_failed_too(instance, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The job ``retrain`` up to the main model, in a process of its own that can be killed."""
 
-import multiprocessing
 import signal
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -12,20 +11,13 @@ from typing import Any
 import dagster as dg
 import pytest
 import tiny
+from forking import PROCESSES
 from mlflow.tracking import MlflowClient
 
 from cxr_assets import tracking
 from cxr_assets.defs.executor import fail_dead_runs
 from cxr_assets.layout import Layout
-from cxr_assets.learning.distributed import PRELOADED
 from cxr_assets.store import EXPERIMENT
-
-# A server that has imported the libraries once starts each process in no time.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    [*PRELOADED, "cxr_assets.curves", "cxr_assets.definitions", "cxr_assets.learning.bundling",
-     "cxr_assets.radiographs.preparation", "cxr_assets.training"]
-)  # fmt: skip
 
 OVERRIDES = (
     "data.synthetic_patients=8",
@@ -95,8 +87,8 @@ class Retraining:
     """
 
     def __init__(self, place: Place, stop_at: str | None = None) -> None:
-        self._ours, theirs = _PROCESSES.Pipe()
-        self.process: ForkServerProcess = _PROCESSES.Process(
+        self._ours, theirs = PROCESSES.Pipe()
+        self.process: ForkServerProcess = PROCESSES.Process(
             target=_retrain, args=(place.home, place.run_config, stop_at, theirs)
         )
         self.process.start()

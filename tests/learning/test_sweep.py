@@ -1,18 +1,18 @@
 import os
 import resource
 import signal
-import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import forking
 import mlflow
 import pandas as pd
 import pytest
 import tiny
-from command import CXR
 from mlflow.tracking import MlflowClient
 
 import cxr
@@ -205,41 +205,42 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    def start() -> subprocess.Popen[str]:
-        arguments = ["-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=6"]
-        return subprocess.Popen(
-            [CXR, "train", *arguments],
-            cwd=elsewhere,
-            env={
+    def start(name: str) -> tuple[ForkServerProcess, Path]:
+        (tmp_path / name).mkdir()
+        process = forking.start(
+            ["cxr", "train", "-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=6"],
+            elsewhere,
+            {
                 **{key: value for key, value in os.environ.items() if not key.startswith("CXR_")},
                 "CXR_DATA_ROOT": str(layout.root),
                 "CXR_OVERRIDES": " ".join(OVERRIDES),
-                "OMP_NUM_THREADS": "1",
             },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A suite that runs in the background has its interrupts ignored, and so would this.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            tmp_path / name,
         )
+        return process, tmp_path / name
 
-    process = start()
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith("epoch 1/6") and any(line.startswith("job 3/3") for line in lines):
-            process.send_signal(signal.SIGINT)
-            break
-    lines += process.stderr.readlines()
-    assert process.wait(timeout=60) == 130, "".join(lines)
-    assert lines[-1] == "stopped: the same command resumes from here\n", "".join(lines)
-    assert "Traceback" not in "".join(lines)
+    process, shown = start("interrupted")
+    deadline = time.monotonic() + 240
+    while not (
+        "\njob 3/3" in (progress := (shown / "err").read_text())
+        and "\nepoch 1/6" in progress.partition("\njob 3/3")[2]
+    ):
+        assert process.exitcode is None
+        assert time.monotonic() < deadline, progress
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    progress = (shown / "err").read_text()
+    assert process.exitcode == 130, progress
+    assert progress.endswith("\nstopped: the same command resumes from here\n")
+    assert "Traceback" not in progress
     (stopped,) = (layout.root / "sweeps").glob("*.csv")
     assert pd.read_csv(stopped)["version"].str.endswith("failed").tolist() == [False, True]
 
-    table, progress = (process := start()).communicate(timeout=240)
-    assert process.returncode == 1, progress
+    process, shown = start("resumed")
+    process.join(240)
+    table, progress = ((shown / name).read_text() for name in ("out", "err"))
+    assert process.exitcode == 1, progress
     assert "Traceback" not in progress
     first, second, third = progress.split("job ")[1:]
     assert "reused " in first
