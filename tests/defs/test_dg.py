@@ -14,7 +14,7 @@ def workplace(new_workplace):
 
 
 def test_check_defs_accepts_the_code_location_without_a_warning(workplace):
-    finished = workplace.command("dg", "check", "defs", DAGSTER_HOME="", VIRTUAL_ENV="")
+    finished = workplace.command("dg", "check", "defs", fresh=True, DAGSTER_HOME="", VIRTUAL_ENV="")
     assert finished.returncode == 0, finished.stderr
     assert "All definitions loaded successfully" in finished.stdout
     assert finished.stderr == ""

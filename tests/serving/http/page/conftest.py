@@ -50,27 +50,31 @@ def server(
     return server
 
 
+def opened(browser: Chrome, server: Any, folder: Path, key: str | None) -> Page:
+    """The page, for a user who has entered this key."""
+    page = Page(browser, server, folder)
+    page.emulate(1200, 900)
+    # Of the same origin, and without requests of its own that are answered later.
+    browser.get(f"http://127.0.0.1:{server.port}/health")
+    page.run("sessionStorage.clear()")
+    if key is not None:
+        page.run("sessionStorage.setItem('cxr-key', arguments[0])", key)
+    browser.get_log("browser")
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    return page
+
+
 @pytest.fixture
 def keyless(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
     """The page before a key is entered."""
-    page = Page(browser, server, tmp_path)
-    page.emulate(1200, 900)
-    browser.get(f"http://127.0.0.1:{server.port}/")
-    page.run("sessionStorage.clear()")
-    browser.get_log("browser")
-    browser.refresh()
+    page = opened(browser, server, tmp_path, None)
     yield page
     page.check_quiet()
 
 
 @pytest.fixture
 def page(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
-    page = Page(browser, server, tmp_path)
-    page.emulate(1200, 900)
-    browser.get(f"http://127.0.0.1:{server.port}/")
-    page.run("sessionStorage.setItem('cxr-key', arguments[0])", KEY)
-    browser.get_log("browser")
-    browser.refresh()
+    page = opened(browser, server, tmp_path, KEY)
     page.until(lambda: page.text("service") == "Ready for images.")
     yield page
     page.check_quiet()
