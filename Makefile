@@ -90,7 +90,7 @@ ray: .venv/ray ## A Ray cluster of two nodes beside one machine, and each fault 
 	@$(PIP) --no-deps -r $(filter %.txt,$^)
 	@touch $@
 
-test: lint ## Check the code and run every test
+test: lint .venv/ray ## Check the code and run every test
 	env -u DAGSTER_HOME $(BIN)/pytest
 
 lint: setup ## Check style, types, imports between packages, and links of the documentation

@@ -10,7 +10,7 @@ from random import Random
 import pandas as pd
 
 from benchmarks.cluster.comparison import compare
-from benchmarks.cluster.faults import FAULTS, strike
+from benchmarks.cluster.faults import FAULTS, strike, until_gone
 from benchmarks.cluster.nodes import Nodes, nodes
 from benchmarks.cluster.place import ASSETS, PATIENCE, Place, Server, on
 
@@ -30,10 +30,20 @@ def main() -> None:
         print(
             "the cluster has made what one machine makes: same PNGs and embeddings, close weights"
         )
+        _sweep(both, spread)
+        print("a sweep of two trainings, submitted as one job, has left nothing there")
         Path(folder, "mlflow").mkdir()
         with Server(Path(folder, "mlflow"), PATIENCE) as spread.mlflow:
             struck = _struck(both, spread, Random(given.seed), given.tries)
         print(pd.DataFrame(struck).to_string())
+
+
+def _sweep(both: Nodes, place: Place) -> None:
+    table = place.sweep(both, "seed=1,2")
+    assert table["overrides"].tolist() == ["seed=1", "seed=2"]
+    assert table["version"].str[-8:].nunique() == 2
+    until_gone(both)
+    assert not list(place.layout.jobs.iterdir())
 
 
 def _struck(both: Nodes, place: Place, chance: Random, tries: int) -> list[dict[str, object]]:

@@ -209,7 +209,7 @@ def strike(cluster: Nodes, place: Place, name: str, chance: Random) -> Outcome:
         fault.happen(struck)
         if fault.borne:
             run.wait(PATIENCE)
-        gone = _gone(cluster)
+        gone = until_gone(cluster)
         run.wait(PATIENCE)
         ended = time.monotonic() - started
     number = len(place.statuses()) - 1
@@ -245,8 +245,12 @@ def _wait_for(moment: Callable[[Strike], bool], struck: Strike) -> None:
         time.sleep(0.1)
 
 
-def _gone(cluster: Nodes) -> float:
-    """Seconds until no process and no job of this run is left."""
+def until_gone(cluster: Nodes) -> float:
+    """Seconds until no process and no job is left on a cluster.
+
+    Raises:
+        AssertionError: something is left after :data:`LEFT` seconds.
+    """
     since = time.monotonic()
     while left := [*working().values(), *cluster.jobs()]:
         assert time.monotonic() - since < LEFT, f"left after {LEFT} s: {left}"
