@@ -74,7 +74,8 @@ def _command(arguments: list[str], cwd: Path, environment: dict[str, str], outpu
     import torch
 
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(output / name, os.O_WRONLY), number)
+        with (output / name).open("wb") as file:
+            os.dup2(file.fileno(), number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

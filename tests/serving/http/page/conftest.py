@@ -54,13 +54,14 @@ def opened(browser: Chrome, server: Any, folder: Path, key: str | None) -> Page:
     """The page, for a user who has entered this key."""
     page = Page(browser, server, folder)
     page.emulate(1200, 900)
-    # Of the same origin, and without requests of its own that are answered later.
-    browser.get(f"http://127.0.0.1:{server.port}/health")
-    page.run("sessionStorage.clear()")
-    if key is not None:
-        page.run("sessionStorage.setItem('cxr-key', arguments[0])", key)
     browser.get_log("browser")
+    # Before the scripts of the page run: without its key they make a request that is rejected.
+    stored = "" if key is None else f"sessionStorage.setItem('cxr-key', '{key}')"
+    script = browser.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": f"sessionStorage.clear(); {stored}"}
+    )
     browser.get(f"http://127.0.0.1:{server.port}/")
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
     return page
 
 
