@@ -38,7 +38,7 @@ def test_it_says_which_programs_are_missing(monkeypatch: pytest.MonkeyPatch) -> 
 @starts
 def test_each_service_becomes_healthy_and_all_stop() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.stack", "--start", "--patience", "10"],
+        [sys.executable, "-m", "deploy.stack", "--start", "--patience", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
