@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -10,11 +11,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from urllib.request import Request
 
 # Seconds in which a node starts: a dozen processes, on cores that others use, too.
 _START = 300
 # Below the range from which Linux gives ports to clients.
 _PORT, _DASHBOARD = 26379, 28265
+_TOKEN = "RAY_AUTH_TOKEN"
 
 
 class Nodes:
@@ -87,7 +91,7 @@ class Nodes:
     def alive(self) -> int:
         """How many nodes the cluster has; 0 if it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self.address}/nodes?view=summary", timeout=10) as reply:
+            with self._get("/nodes?view=summary") as reply:
                 nodes = json.load(reply)["data"]["summary"]
         except (OSError, ValueError, KeyError):
             return 0
@@ -96,12 +100,16 @@ class Nodes:
     def jobs(self) -> list[str]:
         """Names of the jobs that have not ended, if the cluster answers."""
         try:
-            with urllib.request.urlopen(f"{self.address}/api/jobs/", timeout=10) as reply:
+            with self._get("/api/jobs/") as reply:
                 jobs = json.load(reply)
         except (OSError, ValueError):
             return []
         running = ("PENDING", "RUNNING")
         return [job["submission_id"] for job in jobs if job["status"] in running]
+
+    def _get(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {os.environ[_TOKEN]}"}
+        return urllib.request.urlopen(Request(self.address + path, headers=headers), timeout=10)
 
     def _wait_for(self, name: str) -> None:
         deadline = time.monotonic() + _START
@@ -129,8 +137,9 @@ def working() -> dict[int, str]:
 
 @contextmanager
 def nodes(folder: Path) -> Iterator[Nodes]:
-    """Both nodes, until the end of the context."""
+    """Both nodes, until the end of the context; only who has their token may use them."""
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"RAY_AUTH_MODE": "token", _TOKEN: secrets.token_hex(32)}
     cluster = Nodes(folder)
     try:
         cluster.start()

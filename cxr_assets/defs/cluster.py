@@ -17,6 +17,7 @@ from cxr_assets.tracking import Run
 
 # Seconds in which the cluster must answer before a job is submitted.
 _ANSWERS = 10
+_UNAUTHORIZED = (401, 403)
 _JOB = ("python", "-m", "cxr_assets.cluster.job")
 
 
@@ -64,8 +65,14 @@ def run(
         left.unlink()
     name = f"cxr-{step}-{uuid.uuid4().hex[:12]}"
     job = Job(layout, name)
+    try:
+        client = ray_jobs.client(compute.address)
+        _require_same(compute, ray_jobs.ray_version(client))
+    except ray_jobs.ERRORS as error:
+        raise ClusterError(
+            f"the cluster at {compute.address} takes no jobs of this machine: {error}"
+        ) from error
     lock = liveness.Lock(job.alive, {})
-    client = ray_jobs.client(compute.address)
     try:
         with presence.renewed(job.alive):
             job.write_call(
@@ -85,7 +92,7 @@ def run(
                         "submission_id": name,
                     },
                 )
-            except (RuntimeError, ConnectionError, requests.RequestException) as error:
+            except ray_jobs.ERRORS as error:
                 raise _reason(job.answer(), name, compute, error) from error
             answer = job.answer()
     finally:
@@ -110,6 +117,8 @@ def _require_usable(compute: Compute, layout: Layout) -> None:
     require(layout)
     try:
         response = requests.get(f"{compute.address}/api/version", timeout=_ANSWERS)
+        if response.status_code in _UNAUTHORIZED:
+            return  # it answers; Ray's own client has a token, or says how to get one
         response.raise_for_status()
         theirs = str(response.json()["ray_version"])
     except (requests.RequestException, ValueError, KeyError) as error:
@@ -118,6 +127,10 @@ def _require_usable(compute: Compute, layout: Layout) -> None:
             f"{_ANSWERS} s ({type(error).__name__}): start it (ray start --head), or set "
             "compute.address to its dashboard"
         ) from error
+    _require_same(compute, theirs)
+
+
+def _require_same(compute: Compute, theirs: str) -> None:
     if theirs != (ours := version("ray")):
         raise ClusterError(
             f"the cluster at {compute.address} has Ray {theirs}, this machine {ours}: install the "

@@ -5,6 +5,11 @@ from typing import Any
 
 from dagster_ray import PipesRayJobClient
 from dagster_ray.core.pipes import PipesRayJobMessageReader
+from ray.exceptions import AuthenticationError
+from requests import RequestException
+
+# What Ray's client raises when the cluster rejects a request, or does not answer it.
+ERRORS = (AuthenticationError, ConnectionError, RequestException, RuntimeError)
 
 # Seconds in which a request is answered.
 _ANSWERS = 30
@@ -28,3 +33,8 @@ def client(address: str | None) -> PipesRayJobClient:
     made = PipesRayJobClient(address, message_reader=_Reader())
     made.client._do_request = partial(made.client._do_request, timeout=_ANSWERS)
     return made
+
+
+def ray_version(client: PipesRayJobClient) -> str:
+    """Of the cluster."""
+    return str(client.client._do_request("GET", "/api/version").json()["ray_version"])

@@ -1,5 +1,6 @@
 """Images and a training on one Ray node; `make ray` has jobs, two nodes and faults."""
 
+import secrets
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,9 @@ pytestmark = pytest.mark.timeout(1200)
 @pytest.fixture(scope="module", autouse=True)
 def node() -> Iterator[None]:
     # pytest's folders have names that are too long for Ray's sockets.
-    with TemporaryDirectory(prefix="ray-") as folder:
+    with TemporaryDirectory(prefix="ray-") as folder, pytest.MonkeyPatch.context() as patch:
+        # Otherwise Ray leaves one in the home directory, and clusters started later want it.
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(
             num_cpus=WORKERS,
             include_dashboard=False,

@@ -14,6 +14,7 @@ from net import served
 
 pytest.importorskip("dagster_ray", reason="Ray is not installed: make .venv/ray")
 
+from cxr_assets.cluster.call import ClusterError
 from cxr_assets.defs import cluster, ray_jobs
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
@@ -66,3 +67,30 @@ def test_a_frozen_head_node_fails_the_step_and_its_job_is_given_up(
     ):
         dg.materialize([prepared], instance=instance)
     assert not list(layout.jobs.iterdir())
+
+
+@pytest.fixture
+def secured() -> Iterator[str]:
+    """The address of a cluster that wants a token."""
+
+    class Head(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"Unauthorized: Missing authentication token")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Head)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_cluster_that_wants_a_token_says_so_and_how_to_set_it(
+    secured: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    experiment = compose("demo", ["compute=ray", f"compute.address={secured}"])
+    with pytest.raises(ClusterError, match=r"(?s)takes no jobs of this machine: .*RAY_AUTH_TOKEN"):
+        cluster.run(dg.build_op_context(), experiment, Layout(tmp_path), None, "prepare")  # type: ignore[arg-type]
+    assert not Layout(tmp_path).jobs.exists()
