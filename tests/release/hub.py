@@ -16,6 +16,7 @@ from threading import Lock, Thread
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from huggingface_hub import close_session
 from xet import Storage
 
 LARGE = (".safetensors", ".png", ".ckpt", ".onnx")
@@ -84,6 +85,8 @@ class Hub:
     def __exit__(self, *exception: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        # The client keeps its connections for some seconds, in which another hub may get this port.
+        close_session()
 
     def fault(self, path: str) -> Fault | None:
         """The fault that befalls a request, counted."""
