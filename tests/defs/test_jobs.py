@@ -163,10 +163,10 @@ def test_the_summary_shows_both_models_and_the_next_steps(trained):
         assert words in " ".join(finished.stdout.split())
 
 
-def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained):
+def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained, hub):
     before = store.latest(trained.layout.models("convnext_model"))
     (trained.layout.releases / "latest.json").unlink()
-    finished = trained.retrain(CXR_HF_REPO=REPO, HF_TOKEN=TOKEN)
+    finished = trained.retrain(fresh=True, **pushing(hub))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert store.latest(trained.layout.models("convnext_model")) == before
     for line in ("unchanged", f"convnext_model: reused {before.name}"):
@@ -181,6 +181,7 @@ def test_a_second_run_repeats_nothing_and_pushes_no_synthetic_model(trained):
             said = event.asset_materialization.metadata[key].value
             assert said.startswith(f"No image has changed since the last {last}. ")
 
+    assert hub.requests == [], "made from synthetic images, and not forced"
     metadata = release_metadata(trained)
     assert metadata["decision"].value == "held: it was made from synthetic images"
     assert metadata["hub"].value == "not pushed: held"
