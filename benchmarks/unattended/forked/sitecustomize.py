@@ -6,22 +6,14 @@ A short retraining spends most of its time on these imports.
 import multiprocessing
 import uuid
 from multiprocessing import connection, forkserver
+from pathlib import Path
 from typing import Any
 
+# All of them in the environment of the runs.
 _IMPORTED = [
     "cxr_assets.definitions",
-    "cxr_assets.curves",
-    "cxr_assets.evaluation.assessment",
-    "cxr_assets.learning.bundling",
-    "cxr_assets.learning.ema",
-    "cxr_assets.learning.fit",
-    "cxr_assets.learning.linear_probe",
-    "cxr_assets.radiographs.preparation",
-    "cxr_assets.release.release",
     "cxr_assets.training",
-    "dagster_mlflow.resources",
-    "transformers.models.convnextv2.modeling_convnextv2",
-    "transformers.models.dinov2.modeling_dinov2",
+    *Path(__file__).with_name("imported.txt").read_text(encoding="utf-8").split(),
 ]
 _real = multiprocessing.get_context
 
