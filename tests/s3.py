@@ -96,6 +96,7 @@ class Network:
         return any(left <= 0 for left in self._left.values())
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes up who accepts
         self._listener.close()
 
     def _accept(self) -> None:

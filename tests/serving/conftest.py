@@ -1,28 +1,19 @@
 """Tiny real bundles, images of every kind, and a live server to send them to."""
 
 import io
-import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import gates
-import httpx
 import numpy as np
 import pytest
+import servers
 import torch
-from command import CXR
-from net import free_port
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
+from servers import Server
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
 from cxr_assets.learning import onnx
@@ -156,101 +147,30 @@ def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
-@dataclass
-class Server:
-    """A ``cxr serve`` of its own."""
-
-    process: subprocess.Popen[bytes]
-    client: httpx.Client
-    port: int
-    data_root: Path
-    log_file: Path
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def log(self) -> str:
-        return self.log_file.read_text()
-
-    def requests(self) -> list[dict[str, Any]]:
-        """The lines of the log that report a request."""
-        lines = [json.loads(line) for line in self.log().splitlines()]
-        return [line for line in lines if line["message"] == "request"]
-
-    def samples(self) -> dict[tuple[str, tuple[str, ...]], float]:
-        """The metrics, by name and values of the labels."""
-        return {
-            (sample.name, tuple(sample.labels.values())): sample.value
-            for family in text_string_to_metric_families(self.client.get("/metrics").text)
-            for sample in family.samples
-        }
-
-    def predict(self, image: bytes, **options: object) -> httpx.Response:
-        return self.client.post("/predict", files={"file": ("image.jpeg", image)}, **options)
-
-    def wait(self, met: Callable[[], bool], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not met():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.05)
-
-    def wait_for_version(self, version: str, seconds: float = 60) -> None:
-        def serves() -> bool:
-            answer = self.client.get("/ready")
-            return answer.status_code == 200 and answer.json()["model"]["version"] == version
-
-        self.wait(serves, seconds)
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """``serve(folder, **settings)`` starts a server on ``folder / "data"`` that answers /health."""
+    with servers.running() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[..., Server]]:
-    """``serve(folder, **settings)`` starts a server on ``folder / "data"`` that answers /health."""
-    servers: list[Server] = []
-
-    def start(folder: Path, **settings: object) -> Server:
-        port = free_port()
-        data_root = folder / "data"
-        log_file = folder / "server.log"
-        environment = {
-            **os.environ,
-            "CXR_DATA_ROOT": str(data_root),
-            "CXR_PORT": str(port),
-            "CXR_THREADS": "1",
-            "CXR_POLL_SECONDS": "0.2",
-            **{f"CXR_{name.upper()}": str(value) for name, value in settings.items()},
-        }
-        with log_file.open("wb") as log:
-            process = subprocess.Popen([CXR, "serve"], env=environment, stdout=log, stderr=log)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
-        server = Server(process, client, port, data_root, log_file)
-        servers.append(server)
-
-        def alive() -> bool:
-            try:
-                return client.get("/health").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        server.wait(alive, 120)
-        return server
-
-    yield start
-    for server in servers:
-        server.client.close()
-        if server.process.poll() is None:
-            server.process.send_signal(signal.SIGTERM)
-            server.process.wait(20)
+def serve_on() -> Iterator[Callable[..., Server]]:
+    """The same, for servers that many tests share: they end with the session."""
+    with servers.running() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
 def ready_server(
-    serve: Callable[..., Server],
+    serve_on: Callable[..., Server],
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Server:
     """A server with a model; tests leave its model alone. It takes bodies of 300,000 bytes."""
     folder = tmp_path_factory.mktemp("ready")
     version = publish_bundle(folder / "data", seed=1).name
-    server = serve(folder, max_upload_bytes=300_000)
+    server = serve_on(folder, max_upload_bytes=300_000)
     server.wait_for_version(version)
     return server
 
@@ -271,23 +191,23 @@ def _with_keys(
 
 @pytest.fixture(scope="session")
 def guarded(
-    serve: Callable[..., Server],
+    serve_on: Callable[..., Server],
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Server:
     """A server that requires a key, which is in its ``headers``; all else is as by default."""
-    return _with_keys(serve, publish_bundle, tmp_path_factory.mktemp("guarded"))
+    return _with_keys(serve_on, publish_bundle, tmp_path_factory.mktemp("guarded"))
 
 
 @pytest.fixture(scope="session")
 def hasty(
-    serve: Callable[..., Server],
+    serve_on: Callable[..., Server],
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Server:
     """As ``guarded``, but a request has 2 s, and its body 200,000 bytes."""
     return _with_keys(
-        serve,
+        serve_on,
         publish_bundle,
         tmp_path_factory.mktemp("hasty"),
         deadline_seconds=2,

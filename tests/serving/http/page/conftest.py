@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import servers
 from browser import KEY, Page
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from servers import Server
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -37,20 +38,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 @pytest.fixture(scope="module")
 def server(
     browser: Chrome,  # without one no server is started
-    serve: Callable[..., Any],
     publish_bundle: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     (folder / "keys").write_text(f"ward {KEY}\n")
     version = publish_bundle(folder / "data", seed=1).name
-    server = serve(folder, keys_file=folder / "keys")
-    server.wait_for_version(version)
-    server.client.headers["Authorization"] = f"Bearer {KEY}"
-    return server
+    with servers.running() as serve:
+        server = serve(folder, keys_file=folder / "keys")
+        server.wait_for_version(version)
+        server.client.headers["Authorization"] = f"Bearer {KEY}"
+        yield server
 
 
-def opened(browser: Chrome, server: Any, folder: Path, key: str | None) -> Page:
+def opened(browser: Chrome, server: Server, folder: Path, key: str | None) -> Page:
     """The page, for a user who has entered this key."""
     page = Page(browser, server, folder)
     page.emulate(1200, 900)
@@ -66,7 +67,7 @@ def opened(browser: Chrome, server: Any, folder: Path, key: str | None) -> Page:
 
 
 @pytest.fixture
-def keyless(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
+def keyless(browser: Chrome, server: Server, tmp_path: Path) -> Iterator[Page]:
     """The page before a key is entered."""
     page = opened(browser, server, tmp_path, None)
     yield page
@@ -74,7 +75,7 @@ def keyless(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
 
 
 @pytest.fixture
-def page(browser: Chrome, server: Any, tmp_path: Path) -> Iterator[Page]:
+def page(browser: Chrome, server: Server, tmp_path: Path) -> Iterator[Page]:
     page = opened(browser, server, tmp_path, KEY)
     page.until(lambda: page.text("service") == "Ready for images.")
     yield page
