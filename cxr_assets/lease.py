@@ -20,6 +20,7 @@ from cxr_serving.model.remote_errors import ConflictError, NoConditionsError, Re
 
 # Without renewal, after which it is anybody's.
 SECONDS = 60.0
+_SECONDS_TO_RELEASE = 10
 _NEVER = "0" * 32  # an etag that no object has
 
 
@@ -50,7 +51,7 @@ class Lease:
         self._unanswered: bytes | None = None
         self._writing = threading.Lock()
         self._released = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
     def require(self) -> None:
@@ -71,13 +72,11 @@ class Lease:
             ) from error
 
     def release(self) -> None:
-        """Leave it to the next one at once; where that fails, it expires."""
+        """Leave it to the next one at once; where the bucket is silent or fails, it expires."""
         self._released.set()
-        self._thread.join()
-        with suppress(RemoteError):
-            self._bucket.write(self._key, Note.content(None), self._etag)
+        self._thread.join(_SECONDS_TO_RELEASE)
 
-    def _renew(self) -> None:
+    def _keep(self) -> None:
         while not self._released.wait(SECONDS / 4):
             try:
                 self._write()
@@ -85,6 +84,8 @@ class Lease:
                 return
             except RemoteError:
                 continue  # it may answer before the lease has expired
+        with suppress(RemoteError):
+            self._bucket.write(self._key, Note.content(None), self._etag)
 
     def _write(self) -> None:
         with self._writing:

@@ -51,6 +51,21 @@ def test_lease_is_renewed_while_it_is_held(bucket: Bucket, monkeypatch: pytest.M
             time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("brief")
+def test_bucket_that_is_silent_keeps_no_holder_from_ending(
+    bucket: Bucket, storage: s3.Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_SECONDS_TO_RELEASE", 1)
+    with lease.held(bucket, KEY, "", quiet):
+        storage.network.slow(1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 25  # a request is given up after 30 s
+    storage.network.mend()
+    # It has expired.
+    with lease.held(bucket, KEY, "", quiet):
+        pass
+
+
 @pytest.mark.usefixtures("impatient", "long")
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_renewal_that_is_cut_in_its_middle_is_done_again(

@@ -14,6 +14,9 @@ from cxr_serving.model.predictor import Predictor
 from cxr_serving.model.remote_errors import RemoteError
 from cxr_serving.model.replica import Replica
 
+# For an answer that a bucket owes when the service stops.
+_SECONDS_TO_STOP = 3
+
 logger = logging.getLogger(__name__)
 
 
@@ -118,11 +121,13 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following; waits for a model that is being loaded."""
+        """Stop following; waits for a model that is being loaded, but not for a silent bucket."""
         self._stopping.set()
         if self._replica is not None:
             self._replica.close()
-        self._thread.join()
+        self._thread.join(_SECONDS_TO_STOP)
+        with self._deciding:
+            self.polled.set()  # nothing comes that is worth waiting for
 
     def poll(self) -> None:
         """Read the pointer once: its model serves afterwards, or :attr:`state` says why not."""
@@ -134,7 +139,8 @@ class Watcher:
             except BundleError as error:
                 self._outdated = str(error)
         with self._deciding:
-            self._follow()
+            if not self._stopping.is_set():
+                self._follow()
 
     def pin(self, version: str) -> None:
         """Serve ``version`` from now on, even when a newer one appears.

@@ -24,7 +24,7 @@ from cxr_serving.model.remote_errors import (
     UnreachableError,
 )
 
-_CHUNK = 2**20
+_CHUNK = 2**16  # of a download, which can be stopped after each
 _LARGEST = 5 * 2**30  # of an object that one request writes; the protocol's limit
 _SECONDS_TO_CONNECT = 5
 # Without a byte from the server.

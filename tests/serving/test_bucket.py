@@ -1,6 +1,8 @@
 """The service and a pipeline on two machines, with a bucket between them, under load."""
 
 import os
+import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import s3
 
 from cxr_assets.exchange import exchanged
@@ -73,3 +76,18 @@ def test_publications_under_load(
     assert server.samples()["cxr_model_rejections_total", ()] == 0
     assert len(list((service / "cache").rglob("bundle.json"))) <= 4
     assert list((service / "cache").rglob("*.partial")) == []
+
+
+def test_bucket_that_is_silent_keeps_no_service_from_ending(
+    tmp_path: Path, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        for name, value in s3.ACCOUNT.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        server = serve(tmp_path, data_root=s3.URL, cache=tmp_path / "cache")
+        with silent.accept()[0]:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(25) == 0  # a request is given up after 30 s
+    assert "Application shutdown complete" in server.log()
