@@ -36,12 +36,17 @@ def test_what_takes_nothing_has_no_exponent_and_no_cost_of_an_image() -> None:
     assert each([10, 9, 8], [1, 2, 3]) == 0
 
 
-def test_a_projection_adds_what_is_in_proportion_and_what_grows_with_pairs() -> None:
+def test_a_projection_adds_what_is_in_proportion_and_what_comparisons_take() -> None:
     units = dict.fromkeys(("preparation", "embedding", "training", "pass"), 0.1)
     costs = {step: [Cost(1, 0, 0), Cost(1, 0, 0)] for step in ("epoch", "report")}
-    found = hours(costs, [10, 20], units, Cost(4, 0, 0), 2000)
+    # Half a second an image; .001 s times the root of the cube of the images.
+    comparisons = {
+        "similar": [Cost(0.5 * n, 0, 0) for n in (100, 400)],
+        "strange": [Cost(0.001 * n**1.5, 0, 0) for n in (100, 400)],
+    }
+    found = hours(costs, [10, 20], units, comparisons, [100, 400])
     assert found["epoch"][2] == pytest.approx(10**7 * 0.1 * 0.85 / 3600)
-    assert found["report"][2] == pytest.approx((10**7 * 0.045 + 1e-6 * 10**14) / 3600)
+    assert found["report"][2] == pytest.approx((10**7 * (0.045 + 0.5) + 0.001 * 10**10.5) / 3600)
 
 
 def test_memory_and_disk_are_projected_from_what_an_image_more_takes() -> None:

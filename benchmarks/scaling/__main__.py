@@ -17,7 +17,7 @@ from benchmarks import images
 from benchmarks.measure import machine
 from benchmarks.scaling import plots, projection, units
 from benchmarks.scaling.costs import FACTOR, Cost, each, exponent, measure
-from benchmarks.scaling.steps import RETRAINING, answer, compare
+from benchmarks.scaling.steps import RETRAINING, answer, find_similar, find_strange
 from cxr_assets.experiment import compose
 from cxr_assets.layout import Layout
 
@@ -28,7 +28,7 @@ OVERRIDES = (
     *("probe.hidden_size=384", "probe.num_hidden_layers=2", "probe.num_attention_heads=6"),
 )
 # At the smallest size.
-REQUESTS, COMPARED = 50, 1500
+REQUESTS, COMPARED = 50, 12_500
 # Of synthetic images, of Kaggle's size.
 SCALE = 0.2
 
@@ -121,14 +121,17 @@ def main() -> None:
         served = Layout(root / f"{sizes[0]} images")
         asked = by_number(partial(answer, served), requests, served.root)
         show("requests", requests, {"service": asked})
-        pairs = by_number(compare, compared, root)
-        show("images that are compared", compared, {"label audit": pairs})
+        comparisons = {
+            name: by_number(find, compared, root)
+            for name, find in (("similar", find_similar), ("strange", find_strange))
+        }
+        show("images that are compared", compared, comparisons)
     of_units = units.measured()
     show_units(sizes, of_images, of_units)
     prepared = of_pixels["preparation"]
     projections = {
         "hours of one processor": projection.hours(
-            of_images, sizes, of_units, pairs[-1], compared[-1]
+            of_images, sizes, of_units, comparisons, compared
         ),
         "memory GB": projection.memory(of_images, sizes),
         "disk GB": projection.disk(of_images, sizes, prepared, SIDES, units.SIDE),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.scaling.costs import Cost, each
+from benchmarks.scaling.costs import Cost, each, exponent
 
 # By step, a value for each of the datasets.
 Projection = dict[str, list[float]]
@@ -22,17 +22,21 @@ WORK: Mapping[str, Mapping[str, float]] = {
     "export": {"pass": 2 * VAL},
     "report": {"pass": TEST, "embedding": 2 * TEST},
 }
-# How often all pairs are compared: across splits before a training and a release, and in the audit,
-# which also compares embeddings. The audit's costs are taken for each.
-PAIRS: Mapping[str, float] = {"leakage check": TEST + VAL, "report": 1, "release": TEST + VAL}
+# How images are compared with each other, by step: each looks for similar ones, and the audit of a
+# report for strange ones, too.
+COMPARISONS: Mapping[str, Sequence[str]] = {
+    "leakage check": ["similar"],
+    "report": ["similar", "strange"],
+    "release": ["similar"],
+}
 
 
 def hours(
     costs: Mapping[str, Sequence[Cost]],
     sizes: Sequence[int],
     units: Mapping[str, float],
-    pairs: Cost,
-    compared: int,
+    comparisons: Mapping[str, Sequence[Cost]],
+    compared: Sequence[int],
 ) -> Projection:
     """Hours of one processor by step, for each of :data:`DATASETS`.
 
@@ -40,15 +44,20 @@ def hours(
         costs: of each step, by size.
         sizes: images.
         units: seconds of an image at the sizes of ``full``.
-        pairs: what it took to compare that many images with each other.
-        compared: images.
+        comparisons: what it took to compare images with each other, by size; more of them as the
+            exponent says.
+        compared: these sizes, in images.
     """
     found = {}
+    numbers = np.array(list(DATASETS.values()), np.float64)
     for step, of_step in costs.items():
         linear = each([cost.seconds for cost in of_step], sizes)
         linear += sum(share * units[unit] for unit, share in WORK.get(step, {}).items())
-        square = PAIRS.get(step, 0) * pairs.seconds / compared**2
-        found[step] = [(linear * n + square * n**2) / 3600 for n in DATASETS.values()]
+        seconds = linear * numbers
+        for name in COMPARISONS.get(step, ()):
+            taken = [cost.seconds for cost in comparisons[name]]
+            seconds += taken[-1] * (numbers / compared[-1]) ** (exponent(taken) or 1)
+        found[step] = (seconds / 3600).tolist()
     return found
 
 

@@ -91,11 +91,15 @@ def answer(layout: Layout, requests: int) -> None:
             client.post("/predict", files={"file": ("image.jpeg", content)}).raise_for_status()
 
 
-def compare(number: int) -> None:
-    """What the label audit does with each pair of images, on descriptors that are made up."""
+def find_similar(number: int) -> None:
+    """As checks and audit look for similar images, on descriptors that are made up."""
     rng = np.random.default_rng(0)
-    splits = rng.choice(["train", "val", "test"], number, p=[0.765, 0.135, 0.1])
+    splits = rng.choice(["train", "val", "test"], number, p=[0.7, 0.15, 0.15])
     rows = pd.DataFrame({"split": splits, "class": rng.choice(["a", "b", "c"], number)})
     described = rng.standard_normal((number, leakage._SIDE**2), np.float32)
     leakage._similar(rows, np.arange(number), described, within_splits=True)
-    suspects.strangeness(rng.standard_normal((number, 384), np.float32))
+
+
+def find_strange(number: int) -> None:
+    """As the audit looks for outliers, on embeddings that are made up."""
+    suspects.strangeness(np.random.default_rng(0).standard_normal((number, 384), np.float32))

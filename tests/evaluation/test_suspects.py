@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from cxr_assets.evaluation import suspects
 
@@ -45,3 +46,16 @@ def test_what_resembles_no_other_image_is_an_outlier() -> None:
     assert outlying[[300, 301]].all()
     assert outlying.sum() < 15
     assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_neighbours_of_many_are_searched_among_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = 120
+    monkeypatch.setattr(suspects, "_SAMPLE", searched)
+    scores, _ = suspects.strangeness(EMBEDDINGS)
+    unit = EMBEDDINGS / np.linalg.norm(EMBEDDINGS, axis=1, keepdims=True)
+    distances = 1 - unit @ unit[np.random.default_rng(0).permutation(300) < searched].T
+    itself = distances.min(axis=1) < 1e-6
+    assert itself.sum() == searched
+    nearest = np.sort(distances, axis=1)
+    of_ten = np.where(itself, nearest[:, 1:11].mean(axis=1), nearest[:, :10].mean(axis=1))
+    assert scores == pytest.approx(1 - np.exp(-of_ten / np.median(of_ten)), abs=1e-4)
