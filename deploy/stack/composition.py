@@ -1,5 +1,6 @@
 """The one parser of docker-compose.yml. What it does not know is an error, never ignored."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,15 +175,19 @@ class Composition(_Part):
         return self
 
     def patient(self, factor: float) -> Self:
-        """The same for a machine that is so many times slower or busier: all waits are longer."""
+        """The same for a machine that is so many times slower or busier.
+
+        Checks are as frequent, but may take and fail longer.
+        """
         services = {}
         for name, service in self.services.items():
             check = service.healthcheck
             if check is not None:
                 check = check.model_copy(
                     update={
-                        key: factor * getattr(check, key)
-                        for key in ("interval", "timeout", "start_period", "start_interval")
+                        "timeout": factor * check.timeout,
+                        "start_period": factor * check.start_period,
+                        "retries": math.ceil(factor * check.retries),
                     }
                 )
             grace = factor * service.stop_grace_period

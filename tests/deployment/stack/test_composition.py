@@ -41,6 +41,19 @@ def test_every_service_of_the_project_is_understood() -> None:
     assert all(mount.read_only for mount in serving.volumes)
 
 
+def test_a_busy_machine_gets_more_time_but_is_asked_as_often() -> None:
+    before = read(FILE, {})
+    for name, service in before.patient(2.5).services.items():
+        check, usual = service.healthcheck, before.services[name].healthcheck
+        assert service.stop_grace_period == 2.5 * before.services[name].stop_grace_period
+        assert (check is None) is (usual is None)
+        if check is not None and usual is not None:
+            assert check.start_period == 2.5 * usual.start_period
+            assert check.timeout == 2.5 * usual.timeout
+            assert check.retries >= 2.5 * usual.retries
+            assert (check.interval, check.start_interval) == (usual.interval, usual.start_interval)
+
+
 def test_settings_come_from_the_environment() -> None:
     found = read(FILE, {"CXR_FOLLOW": "newest", "CXR_EXPERIMENT": "full"})
     assert found.services["serving"].environment["CXR_FOLLOW"] == "newest"
