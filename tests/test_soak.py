@@ -20,11 +20,19 @@ from benchmarks.unattended.watching import Measure
 MEASURE = Measure({1: "daemon"}, {"daemon": 30}, 0, 0, {watching.ROOT: 1000})
 
 
-class Early(Random):
-    """A moment while the retraining is there: otherwise it is drawn again, for another one."""
+class AsItTrains(Random):
+    """The moment at which a training has left a checkpoint: a random one may be too late."""
+
+    def __init__(self, data_root: Path) -> None:
+        super().__init__(0)
+        self._data_root = data_root
 
     def uniform(self, a: float, b: float) -> float:
-        return super().uniform(a, (a + b) / 2)
+        deadline = time.monotonic() + 300
+        while not list(self._data_root.glob("work/*/last.ckpt")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return 0
 
 
 def test_a_retraining_that_is_terminated_leaves_nothing_behind(
@@ -33,7 +41,7 @@ def test_a_retraining_that_is_terminated_leaves_nothing_behind(
     monkeypatch.setattr(soak, "_SETTINGS", (*soak._SETTINGS, *tiny.NETWORKS))
     lines: list[str] = []
     with Soak(tmp_path / "soak", 10, False, lines.append) as soaked:
-        soaked.follow([faults.TERMINATED], Early(0))
+        soaked.follow([faults.TERMINATED], AsItTrains(tmp_path / "soak" / "data"))
     assert not soaked.breaches
     # Dagster says canceled only if a person has terminated the run in the UI.
     row = [line.split(" | ") for line in lines if line.startswith("| 1 |")][-1]
