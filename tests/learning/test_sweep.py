@@ -208,7 +208,7 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     def start(name: str) -> tuple[ForkServerProcess, Path]:
         (tmp_path / name).mkdir()
         process = forking.start(
-            ["cxr", "train", "-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=6"],
+            ["cxr", "train", "-m", f"{LR}=1e-3,1e20,2e-3", "trainer.max_epochs=20"],
             elsewhere,
             {
                 **{key: value for key, value in os.environ.items() if not key.startswith("CXR_")},
@@ -223,7 +223,7 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     deadline = time.monotonic() + 240
     while not (
         "\njob 3/3" in (progress := (shown / "err").read_text())
-        and "\nepoch 1/6" in progress.partition("\njob 3/3")[2]
+        and "\nepoch 1/20" in progress.partition("\njob 3/3")[2]
     ):
         assert process.exitcode is None
         assert time.monotonic() < deadline, progress
@@ -247,7 +247,7 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     assert "\nepoch" not in first
     assert "error: the loss is not finite" in second
     assert "resuming from" in third
-    assert "epoch 1/6" not in third
+    assert "epoch 1/20" not in third
 
     (path,) = set((layout.root / "sweeps").glob("*.csv")) - {stopped}
     results = pd.read_csv(path)
@@ -284,7 +284,7 @@ def test_a_sweep_that_is_interrupted_is_resumed(tmp_path):
     ]
     assert not list(elsewhere.iterdir()), "the working directory is littered"
 
-    settings = compose("demo", [*OVERRIDES, f"{LR}=2e-3", "trainer.max_epochs=6"])
+    settings = compose("demo", [*OVERRIDES, f"{LR}=2e-3", "trainer.max_epochs=20"])
     plan = make_plan("convnext_model", settings, layout)
     swept = plan.published()
     assert swept is not None
