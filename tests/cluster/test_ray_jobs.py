@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from net import served
+from net import answering, served
 
 pytest.importorskip("dagster_ray", reason="Ray is not installed: make .venv/ray")
 
@@ -72,18 +72,8 @@ def test_a_frozen_head_node_fails_the_step_and_its_job_is_given_up(
 @pytest.fixture
 def secured() -> Iterator[str]:
     """The address of a cluster that wants a token."""
-
-    class Head(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(401)
-            self.end_headers()
-            self.wfile.write(b"Unauthorized: Missing authentication token")
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with served(ThreadingHTTPServer(("127.0.0.1", 0), Head)) as port:
-        yield f"http://127.0.0.1:{port}"
+    with answering(401, b"Unauthorized: Missing authentication token") as address:
+        yield address
 
 
 def test_a_cluster_that_wants_a_token_says_so_and_how_to_set_it(

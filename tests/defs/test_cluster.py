@@ -1,13 +1,11 @@
 """Steps on a cluster that cannot be used; tests/cluster has one that can."""
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-from net import served
+from net import answering
 
 from cxr_assets.cluster import call
 from cxr_assets.defs import cluster
@@ -30,17 +28,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def other_version() -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"ray_version": "2.9.0"}')
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with served(HTTPServer(("127.0.0.1", 0), Handler)) as port:
-        yield f"http://127.0.0.1:{port}"
+    with answering(200, b'{"ray_version": "2.9.0"}') as address:
+        yield address
 
 
 def test_without_ray_it_says_what_to_install(

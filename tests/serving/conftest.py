@@ -155,24 +155,17 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="session")
-def serve_on() -> Iterator[Callable[..., Server]]:
-    """The same, for servers that many tests share: they end with the session."""
-    with servers.running() as start:
-        yield start
-
-
-@pytest.fixture(scope="session")
 def ready_server(
-    serve_on: Callable[..., Server],
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Server:
+) -> Iterator[Server]:
     """A server with a model; tests leave its model alone. It takes bodies of 300,000 bytes."""
     folder = tmp_path_factory.mktemp("ready")
     version = publish_bundle(folder / "data", seed=1).name
-    server = serve_on(folder, max_upload_bytes=300_000)
-    server.wait_for_version(version)
-    return server
+    with servers.running() as serve:
+        server = serve(folder, max_upload_bytes=300_000)
+        server.wait_for_version(version)
+        yield server
 
 
 KEY = "0123456789abcdef"
@@ -191,25 +184,20 @@ def _with_keys(
 
 @pytest.fixture(scope="session")
 def guarded(
-    serve_on: Callable[..., Server],
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Server:
+) -> Iterator[Server]:
     """A server that requires a key, which is in its ``headers``; all else is as by default."""
-    return _with_keys(serve_on, publish_bundle, tmp_path_factory.mktemp("guarded"))
+    with servers.running() as serve:
+        yield _with_keys(serve, publish_bundle, tmp_path_factory.mktemp("guarded"))
 
 
 @pytest.fixture(scope="session")
 def hasty(
-    serve_on: Callable[..., Server],
     publish_bundle: PublishBundle,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Server:
+) -> Iterator[Server]:
     """As ``guarded``, but a request has 2 s, and its body 200,000 bytes."""
-    return _with_keys(
-        serve_on,
-        publish_bundle,
-        tmp_path_factory.mktemp("hasty"),
-        deadline_seconds=2,
-        max_upload_bytes=200_000,
-    )
+    limits = {"deadline_seconds": 2, "max_upload_bytes": 200_000}
+    with servers.running() as serve:
+        yield _with_keys(serve, publish_bundle, tmp_path_factory.mktemp("hasty"), **limits)
